@@ -1,0 +1,32 @@
+"""Where a classifier of medical images is locally sensitive, in MONAI."""
+
+from monai_ifim.bundle_root import bundle_root
+from monai_ifim.core import Bernoulli, Categorical, Eigenspace, eigenspace
+from monai_ifim.handlers import IFIMHandler
+from monai_ifim.inferers import IFIMInferer
+from monai_ifim.loaders import FaultTolerantDataLoader
+from monai_ifim.metrics import SpectrumMetric
+from monai_ifim.transforms import (
+    CheckImaged,
+    IFIMComponents,
+    IFIMComponentsd,
+    SqueezeSingleSliced,
+)
+from monai_ifim.writers import AtomicNibabelWriter
+
+__all__ = [
+    "AtomicNibabelWriter",
+    "Bernoulli",
+    "Categorical",
+    "CheckImaged",
+    "Eigenspace",
+    "FaultTolerantDataLoader",
+    "IFIMComponents",
+    "IFIMComponentsd",
+    "IFIMHandler",
+    "IFIMInferer",
+    "SpectrumMetric",
+    "SqueezeSingleSliced",
+    "bundle_root",
+    "eigenspace",
+]

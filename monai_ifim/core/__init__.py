@@ -1,0 +1,34 @@
+"""The Fisher information itself; needs torch alone."""
+
+from monai_ifim.core.components import VOLUMES, check_volumes, components
+from monai_ifim.core.eigenspace import Eigenspace, decompose, eigenspace
+from monai_ifim.core.gradients import (
+    Forward,
+    OutputTransform,
+    at_rest,
+    frozen_parameters,
+    read_logits,
+    run_forward,
+    unwrap,
+)
+from monai_ifim.core.likelihoods import Bernoulli, Categorical, Likelihood, as_likelihood
+
+__all__ = [
+    "VOLUMES",
+    "Bernoulli",
+    "Categorical",
+    "Eigenspace",
+    "Forward",
+    "Likelihood",
+    "OutputTransform",
+    "as_likelihood",
+    "at_rest",
+    "check_volumes",
+    "components",
+    "decompose",
+    "eigenspace",
+    "frozen_parameters",
+    "read_logits",
+    "run_forward",
+    "unwrap",
+]

@@ -1,0 +1,204 @@
+"""What a network, a batch of images and its logits must be.
+
+Every message says what was expected, what came, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+
+def check_network(network: nn.Module) -> None:
+    """Refuse what cannot be differentiated with respect to its input.
+
+    Args:
+        network: the classifier.
+
+    Raises:
+        TypeError: ``network`` is not a ``torch.nn.Module``.
+        ValueError: a parameter or buffer was created under ``torch.inference_mode()``.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"expected the network as a torch.nn.Module, got {type(network).__name__}; "
+            "wrap a function in a Module whose forward calls it"
+        )
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    inference = [name for name, tensor in tensors if tensor.is_inference()]
+    if inference:
+        raise ValueError(
+            "expected parameters and buffers that autograd can use, got inference tensors "
+            f"({', '.join(inference[:3])}{', ...' if len(inference) > 3 else ''}): the network "
+            "was built or loaded under torch.inference_mode(); build it outside of that context"
+        )
+    if any(tensor.dtype in (torch.float16, torch.bfloat16) for _, tensor in tensors):
+        warnings.warn(
+            "the network holds half-precision parameters: its input gradients are off by 8 % "
+            "(float16) to 23 % (bfloat16); use network.float() for the Fisher information",
+            stacklevel=3,
+        )
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse a batch that has no Fisher information.
+
+    Args:
+        images: expected (B, C, *S), floating point.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: too few axes, or an empty batch.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"expected images as a torch.Tensor, got {type(images).__name__}; use torch.as_tensor"
+        )
+    if images.ndim < 3:
+        raise ValueError(
+            f"expected images of shape (batch, channel, *spatial), got {tuple(images.shape)}; "
+            "add the missing axes, for one image with images[None]"
+        )
+    if not images.is_floating_point():
+        raise TypeError(
+            f"expected floating-point images, got {images.dtype}: integers have no gradient; "
+            "use images.float() and scale as in training"
+        )
+    if images.numel() == 0:
+        raise ValueError(
+            f"expected at least one image, got an empty batch of shape {tuple(images.shape)}; "
+            "skip empty batches"
+        )
+
+
+def check_finite_images(images: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        images: (B, C, *S).
+
+    Raises:
+        ValueError: names the images of the batch.
+    """
+    bad = not_finite(images)
+    if bad.any():
+        raise ValueError(
+            f"expected finite images, got NaN or infinity in {_which(bad)}; "
+            "mend the preprocessing (division by zero?) or leave the image out"
+        )
+
+
+def check_logits(logits: Tensor, batch: int) -> Tensor:
+    """Logits as (B, K), differentiable with respect to the images.
+
+    Trailing axes of length one, as a convolutional head leaves them, are dropped.
+
+    Args:
+        logits: output of the network (after ``output_transform``).
+        batch: number of images B.
+
+    Returns:
+        The logits, (B, K).
+
+    Raises:
+        TypeError: not one tensor.
+        ValueError: wrong number of axes or of rows, or detached from the images.
+    """
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"expected the network to return one tensor of logits, got {type(logits).__name__}; "
+            "choose it with output_transform, for example output_transform=lambda y: y[0]"
+        )
+    if logits.ndim > 2 and logits.shape[2:].numel() == 1:
+        logits = logits.flatten(1)
+    if logits.ndim != 2:
+        raise ValueError(
+            f"expected logits of shape (batch, classes), got {tuple(logits.shape)}; "
+            "pool or choose them with output_transform"
+        )
+    if logits.shape[0] != batch:
+        raise ValueError(
+            f"expected logits for {batch} images, got {logits.shape[0]} rows; the network must "
+            "treat the images of a batch one by one, in order"
+        )
+    if not logits.requires_grad:
+        raise ValueError(
+            "expected logits that depend on the images, got a tensor detached from them: is there "
+            "a detach(), a no_grad(), a numpy round trip or an argmax in the network's forward? "
+            "Remove it, or choose the logits before it with output_transform"
+        )
+    return logits
+
+
+def check_finite_logits(logits: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        logits: (B, K).
+
+    Raises:
+        ValueError: names the images of the batch.
+    """
+    bad = not_finite(logits)
+    if bad.any():
+        raise ValueError(
+            f"expected finite logits, got NaN or infinity for {_which(bad)}; look for overflow "
+            "(half precision?) or for weights that diverged in training"
+        )
+
+
+def check_finite_gradients(trace: Tensor) -> None:
+    """Refuse gradients with NaN or infinity behind finite logits.
+
+    Args:
+        trace: trace of F for each image, (B,).
+
+    Raises:
+        ValueError: names the images of the batch.
+    """
+    bad = not_finite(trace)
+    if bad.any():
+        raise ValueError(
+            f"expected finite gradients of the logits, got NaN or infinity for {_which(bad)}; look "
+            "for sqrt, log or a division at zero in the network's forward"
+        )
+
+
+def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
+    """Refuse an impossible choice of eigenpairs.
+
+    Args:
+        rank: most eigenpairs to keep, or None.
+        energy: share of the trace to reach, or None.
+        largest: the largest rank that F can have.
+
+    Raises:
+        ValueError: rank out of range, energy out of (0, 1], or both given.
+    """
+    if rank is not None and energy is not None:
+        raise ValueError(
+            f"expected rank or energy, got both (rank={rank}, energy={energy}); leave one out"
+        )
+    if rank is not None and not 1 <= rank <= largest:
+        raise ValueError(
+            f"expected 1 <= rank <= {largest} (the largest rank of F here), got rank={rank}; "
+            "leave rank out to keep every eigenpair"
+        )
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(
+            f"expected a share of the trace 0 < energy <= 1, got energy={energy}; "
+            "for 95 % say energy=0.95"
+        )
+
+
+def not_finite(values: Tensor) -> Tensor:
+    """Rows that hold NaN or infinity, as (B,) booleans."""
+    return ~torch.isfinite(values.detach()).reshape(len(values), -1).all(dim=1)
+
+
+def _which(bad: Tensor) -> str:
+    rows = [str(row) for row in bad.nonzero().flatten().tolist()]
+    named = ", ".join(rows[:5]) + (", ..." if len(rows) > 5 else "")
+    return f"image{'s' if len(rows) > 1 else ''} {named} of the batch (counted from 0)"

@@ -1,0 +1,323 @@
+"""An Ignite handler that adds the iFIM components to an evaluator's output."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor, decollate_batch
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys
+from torch import Tensor, nn
+
+from monai_ifim.core import (
+    Eigenspace,
+    Forward,
+    Likelihood,
+    OutputTransform,
+    as_likelihood,
+    at_rest,
+    check_volumes,
+    components,
+    decompose,
+    read_logits,
+    run_forward,
+    unwrap,
+)
+from monai_ifim.core.checks import not_finite
+
+Row = dict[str, Any]
+FAILED = "failed:"
+
+
+class IFIMHandler:
+    """Adds ``ifim_*`` keys to ``engine.state.output`` and writes one table row per image.
+
+    On a MONAI evaluator it works at FORWARD_COMPLETED, before decollation, so that
+    postprocessing, metrics and savers see the keys. With ``IFIMInferer`` as the evaluator's
+    inferer it uses that forward pass; otherwise, and whenever sharing would give wrong gradients
+    (autocast, train mode), it runs one of its own. An engine that never fires FORWARD_COMPLETED
+    (plain Ignite, a custom ``iteration_update``) is served at ITERATION_COMPLETED; the values
+    are then in ``engine.state.ifim`` too, whatever the engine's output is.
+
+    An image without a result (NaN logits, a file that ``FaultTolerantDataLoader`` could not load)
+    gets a row with the reason and costs no other image its result.
+
+    Args:
+        network: the classifier; the engine's own ``network`` by default.
+        likelihood: see ``eigenspace``.
+        rank: see ``eigenspace``.
+        energy: see ``eigenspace``.
+        output_transform: see ``eigenspace``.
+        vjp_chunk: see ``eigenspace``.
+        volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        batch_transform: images (B, C, *S) of ``engine.state.batch``, for engines other than
+            MONAI's; by default ``batch["image"]`` or ``batch[0]``.
+        postprocessing: applied to each image's dictionary of ``image`` and ``ifim_*``, for example
+            ``Compose([Invertd(...), SaveImaged(...)])``: for hosts whose own postprocessing
+            cannot be extended.
+        output_dir: where ``filename`` is written; no table when None.
+        filename: name of the table.
+        fail_at_end: raise RuntimeError when the run is over if an image has no result, so that a
+            command ends with a status other than 0.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | None = None,
+        *,
+        likelihood: str | Likelihood = "categorical",
+        rank: int | None = None,
+        energy: float | None = None,
+        output_transform: OutputTransform | None = None,
+        vjp_chunk: int | None = None,
+        volumes: Sequence[str] = ("high", "orth"),
+        batch_transform: Callable[[Any], Tensor] | None = None,
+        postprocessing: Callable[[dict[str, Any]], Any] | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+        filename: str = "ifim.csv",
+        fail_at_end: bool = False,
+    ) -> None:
+        self.network = network
+        self.likelihood = as_likelihood(likelihood)
+        self.options: dict[str, Any] = {"rank": rank, "energy": energy, "vjp_chunk": vjp_chunk}
+        self.output_transform = output_transform
+        self.volumes = check_volumes(volumes)
+        self.batch_transform = _images_of_batch if batch_transform is None else batch_transform
+        self.postprocessing = postprocessing
+        self.path = None if output_dir is None else Path(output_dir) / filename
+        self.fail_at_end = fail_at_end
+        self.logger = logging.getLogger(__name__)
+        self._rows: list[Row] = []
+        self._complaint: str | None = None
+        self._served = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an engine.
+
+        Args:
+            engine: a MONAI evaluator or trainer, or any Ignite engine.
+
+        Raises:
+            ValueError: the engine has no network and none was given.
+        """
+        if self.network is None and not isinstance(getattr(engine, "network", None), nn.Module):
+            raise ValueError(
+                f"expected an engine with a network, got {type(engine).__name__} without; "
+                "pass IFIMHandler(network=...)"
+            )
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        if isinstance(getattr(engine, "prepare_batch", None), Callable):  # type: ignore[arg-type]
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._serve_monai)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._serve_others)
+        engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._stop_early)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+        engine.add_event_handler(Events.COMPLETED, self._complain)
+
+    def _start(self, engine: Engine) -> None:
+        self._rows, self._complaint, self._served = [], None, False
+
+    def _serve_monai(self, engine: Any) -> None:
+        """FORWARD_COMPLETED: batch and output are collated, the graph is at hand."""
+        network = self._network(engine)
+        output = engine.state.output
+        images = output.get(CommonKeys.IMAGE)
+        if images is None:
+            images = self.batch_transform(engine.state.batch)
+        take = getattr(getattr(engine, "inferer", None), "take", None)
+        kept = None if take is None else take(images)
+        with at_rest(network, images.device):
+            if kept is None:
+                forward = self._own_forward(engine, network, images)
+            else:
+                leaf, prediction = kept
+                forward = Forward(leaf, read_logits(prediction, len(leaf), self.output_transform))
+            space = decompose(forward, self.likelihood, **self.options)
+        output.update(self._report(space, images))
+        self._served = True
+
+    def _own_forward(self, engine: Any, network: nn.Module, images: Tensor) -> Forward:
+        batch = engine.prepare_batch(
+            engine.state.batch, engine.state.device, engine.non_blocking, **engine.to_kwargs
+        )
+        args, kwargs = batch[2:] if len(batch) == 4 else ((), {})
+        return run_forward(
+            lambda x: engine.inferer(x, network, *args, **kwargs),
+            images,
+            output_transform=self.output_transform,
+        )
+
+    def _serve_others(self, engine: Any) -> None:
+        """ITERATION_COMPLETED of an engine that did not fire FORWARD_COMPLETED."""
+        if self._served:
+            self._served = False
+            return
+        network = self._network(engine)
+        images = self.batch_transform(engine.state.batch)
+        parameter = next(network.parameters(), images)
+        images = images.to(parameter.device)
+        with at_rest(network, images.device):
+            forward = run_forward(network, images, output_transform=self.output_transform)
+            space = decompose(forward, self.likelihood, **self.options)
+        report = self._report(space, images)
+        engine.state.ifim = report
+        output = engine.state.output
+        if isinstance(output, dict):
+            output.update(report)
+        elif isinstance(output, list) and all(isinstance(item, dict) for item in output):
+            for item, values in zip(output, decollate_batch(report), strict=True):
+                item.update(values)
+
+    def _network(self, engine: Any) -> nn.Module:
+        return unwrap(engine.network if self.network is None else self.network)
+
+    def _report(self, space: Eigenspace, images: Tensor) -> dict[str, Tensor]:
+        """The ``ifim_*`` values of a batch with the images' metadata; one row for each image."""
+        values = components(space, images.detach().as_subclass(Tensor), self.volumes)
+        if isinstance(images, MetaTensor):
+            values = {k: MetaTensor(v).copy_meta_from(images) for k, v in values.items()}
+        rows = self._batch_rows(space, images)
+        if self.postprocessing is not None:
+            items = decollate_batch({CommonKeys.IMAGE: images.detach(), **values})
+            for row, item in zip(rows, items, strict=True):
+                self._postprocess(row, item)
+        for row in rows:
+            if row["status"].startswith(FAILED):
+                self.logger.error("%s %s", row["file"], row["status"])
+        self._rows.extend(rows)
+        return values
+
+    def _postprocess(self, row: Row, item: dict[str, Any]) -> None:
+        if row["status"].startswith(FAILED):
+            return
+        try:
+            self.postprocessing(item)  # type: ignore[misc]
+        except Exception as error:  # a full disk, a transform that cannot be inverted
+            self.logger.exception("postprocessing of %s", row["file"])
+            row["status"] = f"{FAILED} {type(error).__name__} in postprocessing, see the log"
+
+    def _batch_rows(self, space: Eigenspace, images: Tensor) -> list[Row]:
+        plain = images.detach().as_subclass(Tensor)
+        outcomes, probabilities = space.likelihood.most_probable(space.logits)
+        energy = plain.double().flatten(1).square().sum(dim=1)
+        high = space.coefficients(plain).square().sum(dim=1)
+        kept = space.eigenvalues.sum(dim=1)
+        columns = {
+            "probability": probabilities,
+            "trace": space.trace,
+            **{f"eigenvalue_{i + 1}": v for i, v in enumerate(space.eigenvalues.unbind(1))},
+            "rank": space.rank,
+            "trace_share": kept / torch.where(space.trace == 0, 1, space.trace),
+            "high_energy_share": high / torch.where(energy == 0, 1, energy),
+        }
+        numbers = {name: column.tolist() for name, column in columns.items()}
+        rows: list[Row] = []
+        for i, (file, status) in enumerate(
+            zip(self._files(images), _statuses(space, plain), strict=True)
+        ):
+            row: Row = {"file": file, "status": status}
+            if not status.startswith(FAILED):
+                row["predicted_class"] = outcomes[i]
+                row.update({name: values[i] for name, values in numbers.items()})
+            rows.append(row)
+        return rows
+
+    def _files(self, images: Tensor) -> list[str]:
+        if isinstance(images, MetaTensor) and images.is_batch:
+            names = images.meta.get("filename_or_obj")
+            if isinstance(names, list | tuple) and len(names) == len(images):
+                return [str(name) for name in names]
+        rank = f"rank {idist.get_rank()} " if idist.get_world_size() > 1 else ""
+        return [f"{rank}image {len(self._rows) + i}" for i in range(len(images))]
+
+    def _stop_early(self, engine: Engine) -> None:
+        """The loader left out whole batches, so that it ends before the epoch's length."""
+        if getattr(engine.state.dataloader, "failures", None):
+            engine.terminate_epoch()
+
+    def _finish(self, engine: Engine) -> None:
+        """Gather the rows of all ranks and write the table on rank 0."""
+        failures = getattr(engine.state.dataloader, "failures", ())
+        rows = self._rows + [{"file": f.file, "status": f"{FAILED} {f.reason}"} for f in failures]
+        if idist.get_world_size() > 1:
+            gathered: list[list[Row]] = [[] for _ in range(idist.get_world_size())]
+            dist.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        rows.sort(key=lambda row: row["file"])
+        failed = [row for row in rows if row["status"].startswith(FAILED)]
+        if self.path is not None and idist.get_rank() == 0:
+            write_table(rows, self.path)
+        if failed:
+            self._complaint = (
+                f"{len(failed)} of {len(rows)} images have no result; first {failed[0]['file']}: "
+                f"{failed[0]['status']}; all are listed in {self.path or 'the log'}"
+            )
+            self.logger.error(self._complaint)
+
+    def _complain(self, engine: Engine) -> None:
+        if self.fail_at_end and self._complaint is not None:
+            raise RuntimeError(self._complaint)
+
+
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as CSV; the file appears only when complete.
+
+    Args:
+        rows: one dictionary an image; a missing value is left empty.
+        path: of the file; its folder is made.
+    """
+    eigenvalues = {name for row in rows for name in row if name.startswith("eigenvalue_")}
+    ordered = sorted(eigenvalues, key=lambda name: int(name.rsplit("_", 1)[1]))
+    fields = ["file", "predicted_class", "probability", "trace", *ordered]
+    fields += ["rank", "trace_share", "high_energy_share", "status"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
+    """One sentence for each image: ok, or why there is no result."""
+    bad_image, bad_logits, bad = (not_finite(v) for v in (images, space.logits, space.trace))
+    statuses = []
+    for i in range(len(images)):
+        if bad_image[i]:
+            statuses.append(f"{FAILED} the preprocessed image holds NaN or infinity")
+        elif bad_logits[i]:
+            statuses.append(f"{FAILED} the logits hold NaN or infinity")
+        elif bad[i]:
+            statuses.append(f"{FAILED} the gradients of the logits hold NaN or infinity")
+        elif space.trace[i] == 0:
+            statuses.append("ok, but the prediction does not react to the image at all")
+        else:
+            statuses.append("ok")
+    return statuses
+
+
+def _images_of_batch(batch: Any) -> Tensor:
+    """Images of a batch from a plain Ignite engine."""
+    images = batch.get(CommonKeys.IMAGE) if isinstance(batch, dict) else batch
+    if isinstance(batch, list) and batch and isinstance(batch[0], dict):
+        images = torch.stack([item[CommonKeys.IMAGE] for item in batch])
+    elif isinstance(images, list | tuple) and images:
+        images = images[0]
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"expected a batch with the images as batch['image'] or batch[0], got "
+            f"{type(batch).__name__}; pass IFIMHandler(batch_transform=...)"
+        )
+    return images

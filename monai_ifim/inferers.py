@@ -1,0 +1,98 @@
+"""A MONAI inferer that keeps the graph of the forward pass it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SimpleInferer
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from monai_ifim.core import frozen_parameters, unwrap
+
+
+class IFIMInferer(Inferer):
+    """The prediction of another inferer, with the graph kept for ``IFIMHandler``.
+
+    Validation with iFIM then costs one forward pass instead of two. The prediction is what the
+    wrapped inferer returns, bit for bit. Where sharing the pass would change it, or would give
+    wrong gradients (a network in train mode, autocast, a host that wants gradients itself), the
+    wrapped inferer simply runs, nothing is kept, and the handler runs a pass of its own.
+
+    Args:
+        inferer: any MONAI inferer; ``SimpleInferer`` by default.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    >>> images = torch.randn(2, 1, 4, 4)
+    >>> inferer = IFIMInferer()
+    >>> with torch.no_grad():
+    ...     prediction = inferer(images, network)
+    >>> prediction.requires_grad
+    False
+    >>> leaf, output = inferer.take(images)
+    >>> output.requires_grad
+    True
+    """
+
+    def __init__(self, inferer: Inferer | None = None) -> None:
+        super().__init__()
+        self.inferer = SimpleInferer() if inferer is None else inferer
+        self._kept: tuple[Tensor, Tensor, Any] | None = None
+
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run the wrapped inferer.
+
+        Args:
+            inputs: images (B, C, *S).
+            network: the classifier.
+            args: passed on.
+            kwargs: passed on.
+
+        Returns:
+            What the wrapped inferer returns, detached.
+        """
+        self._kept = None
+        if not isinstance(network, nn.Module) or not _can_share(inputs, network):
+            return self.inferer(inputs, network, *args, **kwargs)
+        # A DDP wrapper called with gradients on broadcasts buffers and can dead-lock.
+        plain = unwrap(network)
+        with torch.inference_mode(False), torch.enable_grad(), frozen_parameters(plain):
+            leaf = inputs.detach().as_subclass(Tensor)
+            leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+            images = leaf.clone()
+            if isinstance(inputs, MetaTensor):
+                images = MetaTensor(images).copy_meta_from(inputs)
+            output = self.inferer(images, plain, *args, **kwargs)
+        self._kept = (inputs, leaf, output)
+        return tree_map_only(Tensor, Tensor.detach, output)
+
+    def take(self, inputs: Tensor) -> tuple[Tensor, Any] | None:
+        """Hand over the graph of the last call, once.
+
+        Args:
+            inputs: the very tensor that the last call was given.
+
+        Returns:
+            The leaf that stands for the images, and the network's output with its graph; None
+            when nothing was kept for this tensor.
+        """
+        kept, self._kept = self._kept, None
+        if kept is None or kept[0] is not inputs:
+            return None
+        return kept[1], kept[2]
+
+
+def _can_share(inputs: Tensor, network: nn.Module) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled(inputs.device.type)
+        and inputs.is_floating_point()
+        and not any(module.training for module in network.modules())
+        and not any(p.is_inference() for p in network.parameters())
+    )

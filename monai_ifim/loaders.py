@@ -1,0 +1,113 @@
+"""A data loader that survives images it cannot load."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from monai.data import DataLoader, list_data_collate
+from torch.utils.data import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+class Failure(NamedTuple):
+    """An image without a result.
+
+    Attributes:
+        file: its path, or its number in the data set.
+        reason: one line.
+    """
+
+    file: str
+    reason: str
+
+
+class FaultTolerantDataLoader(DataLoader):
+    """MONAI's ``DataLoader``, except that an image that fails to load costs no other its result.
+
+    The failing image is left out of its batch, logged, and listed in ``failures``; a batch of
+    which nothing is left is skipped. ``IFIMHandler`` writes a row for each failure and ends the
+    run with an error once all other images are done.
+
+    Args:
+        dataset: map-style data set; for readable file names, one with ``.data`` like MONAI's.
+        num_workers: as in MONAI's ``DataLoader``.
+        image_key: where a dictionary of the data list holds the file name.
+        kwargs: passed to MONAI's ``DataLoader``.
+    """
+
+    def __init__(
+        self, dataset: Dataset, num_workers: int = 0, *, image_key: str = "image", **kwargs: Any
+    ) -> None:
+        collate = kwargs.pop("collate_fn", list_data_collate)
+        self.failures: list[Failure] = []
+        super().__init__(
+            _Guarded(dataset, image_key),
+            num_workers,
+            collate_fn=partial(_collate, collate),
+            **kwargs,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of the images that could be loaded."""
+        self.failures = []
+        for batch, failures in super().__iter__():
+            for failure in failures:
+                logger.error("%s failed: %s", failure.file, failure.reason)
+            self.failures.extend(failures)
+            if batch is not None:
+                yield batch
+
+
+class _Guarded(Dataset):
+    """Turns an exception of ``dataset[index]`` into a value that crosses process borders."""
+
+    def __init__(self, dataset: Any, image_key: str) -> None:
+        self.dataset = dataset
+        self.image_key = image_key
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except Exception as error:  # whatever a reader or a transform raises
+            return Failure(self._file(index), reason(error))
+
+    def _file(self, index: int) -> str:
+        data = getattr(self.dataset, "data", None)
+        try:
+            entry = data[index]  # type: ignore[index]
+            return str(entry[self.image_key] if isinstance(entry, dict) else entry)
+        except (TypeError, KeyError, IndexError):
+            return f"image {index} of the data set"
+
+
+def _collate(
+    collate: Callable[[list[Any]], Any], items: Sequence[Any]
+) -> tuple[Any, list[Failure]]:
+    failures = [item for item in items if isinstance(item, Failure)]
+    good = [item for item in items if not isinstance(item, Failure)]
+    return (collate(good) if good else None), failures
+
+
+def reason(error: BaseException) -> str:
+    r"""The first cause of an exception in one line.
+
+    Args:
+        error: as caught; MONAI wraps the cause in one exception per transform.
+
+    Returns:
+        At most 300 characters.
+
+    >>> reason(ValueError("expected one channel,   got 4\n(more)"))
+    'ValueError: expected one channel, got 4 (more)'
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,109 @@
+"""The spectrum of F as a validation metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.handlers import from_engine
+from monai.handlers.ignite_metric import IgniteMetricHandler
+from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+from torch import Tensor
+
+
+def effective_rank(eigenvalues: Tensor) -> Tensor:
+    """Effective rank of a spectrum, exp of the entropy of the normalised eigenvalues.
+
+    Args:
+        eigenvalues: (..., R), not negative.
+
+    Returns:
+        (...): between 1 (one direction) and R (all alike); 0 for an all-zero spectrum.
+
+    Source: O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
+
+    >>> effective_rank(torch.tensor([[2.0, 2.0, 0.0], [0.0, 0.0, 0.0]]))
+    tensor([2., 0.])
+    """
+    total = eigenvalues.sum(dim=-1, keepdim=True)
+    share = eigenvalues / torch.where(total == 0, 1, total)
+    rank = torch.special.entr(share).sum(dim=-1).exp()
+    return torch.where(total[..., 0] == 0, 0, rank)
+
+
+STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "trace": lambda eigenvalues, trace: trace,
+    "largest_eigenvalue": lambda eigenvalues, trace: eigenvalues[:, 0],
+    "effective_rank": lambda eigenvalues, trace: effective_rank(eigenvalues),
+}
+
+
+class SpectrumMetric(IgniteMetricHandler):
+    """Mean over an epoch of one number of F's spectrum, for a MONAI evaluator with ``IFIMHandler``.
+
+    Reaches ``engine.state.metrics``, and with it TensorBoard, ``MetricsSaver`` and checkpoints,
+    like any metric of MONAI's. Images without a result (NaN) do not count.
+
+    Args:
+        statistic: ``"trace"``, ``"largest_eigenvalue"`` (both in (input unit)⁻²) or
+            ``"effective_rank"``.
+        save_details: keep the value of every image in ``engine.state.metric_details``.
+
+    Raises:
+        ValueError: unknown statistic.
+
+    >>> SpectrumMetric("variance")
+    Traceback (most recent call last):
+        ...
+    ValueError: expected statistic in ['effective_rank', 'largest_eigenvalue', 'trace'], got \
+'variance'; use one metric for each number
+    """
+
+    def __init__(self, statistic: str = "trace", save_details: bool = True) -> None:
+        if statistic not in STATISTICS:
+            raise ValueError(
+                f"expected statistic in {sorted(STATISTICS)}, got {statistic!r}; "
+                "use one metric for each number"
+            )
+        super().__init__(
+            metric_fn=_Statistic(STATISTICS[statistic]),
+            output_transform=_spectrum,
+            save_details=save_details,
+        )
+
+
+class _Statistic(CumulativeIterationMetric):
+    """Accumulates one number per image, across ranks too."""
+
+    def __init__(self, statistic: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.statistic = statistic
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        assert y is not None  # the output transform always gives both
+        return self.statistic(y_pred, y.flatten())[:, None]
+
+    def aggregate(self) -> Tensor:
+        """Mean over the images with a result.
+
+        Returns:
+            A scalar; 0 when there is none (MONAI's convention).
+        """
+        return do_metric_reduction(self.get_buffer(), "mean")[0]
+
+
+def _spectrum(output: Any) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (B, R) and trace (B,) from an engine's output, decollated or not."""
+    first = output[0] if isinstance(output, list) else output
+    if "ifim_trace" not in first:
+        raise KeyError(
+            "expected ifim_trace in the engine's output, got "
+            f"{sorted(map(str, first))}; attach IFIMHandler to the same engine"
+        )
+    eigenvalues, trace = from_engine(["ifim_eigenvalues", "ifim_trace"])(output)
+    if isinstance(output, list):
+        return torch.stack(tuple(eigenvalues)).as_subclass(Tensor), torch.stack(
+            tuple(trace)
+        ).as_subclass(Tensor)
+    return eigenvalues.as_subclass(Tensor), trace.as_subclass(Tensor)
