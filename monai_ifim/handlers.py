@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from ignite.metrics import Metric
 from monai.data import MetaTensor, decollate_batch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
@@ -66,6 +67,9 @@ class IFIMHandler:
             cannot be extended.
         output_dir: where ``filename`` is written; no table when None.
         filename: name of the table.
+        metrics: attached together with the handler, by name, for example
+            ``{"ifim_trace": SpectrumMetric("trace")}``: for hosts whose own list of metrics
+            cannot be extended.
         fail_at_end: raise RuntimeError when the run is over if an image has no result, so that a
             command ends with a status other than 0.
     """
@@ -84,6 +88,7 @@ class IFIMHandler:
         postprocessing: Callable[[dict[str, Any]], Any] | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         filename: str = "ifim.csv",
+        metrics: Mapping[str, Metric] | None = None,
         fail_at_end: bool = False,
     ) -> None:
         self.network = network
@@ -94,6 +99,7 @@ class IFIMHandler:
         self.batch_transform = _images_of_batch if batch_transform is None else batch_transform
         self.postprocessing = postprocessing
         self.path = None if output_dir is None else Path(output_dir) / filename
+        self.metrics = {} if metrics is None else dict(metrics)
         self.fail_at_end = fail_at_end
         self.logger = logging.getLogger(__name__)
         self._rows: list[Row] = []
@@ -105,22 +111,17 @@ class IFIMHandler:
 
         Args:
             engine: a MONAI evaluator or trainer, or any Ignite engine.
-
-        Raises:
-            ValueError: the engine has no network and none was given.
         """
-        if self.network is None and not isinstance(getattr(engine, "network", None), nn.Module):
-            raise ValueError(
-                f"expected an engine with a network, got {type(engine).__name__} without; "
-                "pass IFIMHandler(network=...)"
-            )
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        if isinstance(getattr(engine, "prepare_batch", None), Callable):  # type: ignore[arg-type]
+        # MONAI's engines attach their handlers before they have their network.
+        if callable(getattr(engine, "prepare_batch", None)):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._serve_monai)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._serve_others)
         engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._stop_early)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
         engine.add_event_handler(Events.COMPLETED, self._complain)
+        for name, metric in self.metrics.items():
+            metric.attach(engine, name)
 
     def _start(self, engine: Engine) -> None:
         self._rows, self._complaint, self._served = [], None, False
@@ -177,7 +178,13 @@ class IFIMHandler:
                 item.update(values)
 
     def _network(self, engine: Any) -> nn.Module:
-        return unwrap(engine.network if self.network is None else self.network)
+        network = getattr(engine, "network", None) if self.network is None else self.network
+        if not isinstance(network, nn.Module):
+            raise ValueError(
+                f"expected an engine with a network, got {type(engine).__name__} without one; "
+                "pass IFIMHandler(network=...)"
+            )
+        return unwrap(network)
 
     def _report(self, space: Eigenspace, images: Tensor) -> dict[str, Tensor]:
         """The ``ifim_*`` values of a batch with the images' metadata; one row for each image."""

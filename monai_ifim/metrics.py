@@ -102,8 +102,11 @@ def _spectrum(output: Any) -> tuple[Tensor, Tensor]:
             f"{sorted(map(str, first))}; attach IFIMHandler to the same engine"
         )
     eigenvalues, trace = from_engine(["ifim_eigenvalues", "ifim_trace"])(output)
-    if isinstance(output, list):
-        return torch.stack(tuple(eigenvalues)).as_subclass(Tensor), torch.stack(
-            tuple(trace)
-        ).as_subclass(Tensor)
-    return eigenvalues.as_subclass(Tensor), trace.as_subclass(Tensor)
+    return _stack(eigenvalues), _stack(trace)
+
+
+def _stack(values: Any) -> Tensor:
+    """One tensor from a batch, or from the list that decollation makes (floats of scalars)."""
+    if isinstance(values, Tensor):
+        return values.as_subclass(Tensor)
+    return torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in values])

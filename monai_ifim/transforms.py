@@ -135,6 +135,7 @@ class CheckImaged(MapTransform):
         keys: of the images, channel first.
         channels: how many channels the network takes.
         spatial_dims: how many spatial axes it takes.
+        spatial_size: their lengths, for a network that takes no other and no resizing before it.
         allow_missing_keys: skip keys that are not there.
 
     >>> CheckImaged("image", channels=1, spatial_dims=3)({"image": torch.zeros(30, 8, 8, 8)})
@@ -149,11 +150,13 @@ channel first; choose the volume or channel before this step (a 4D file holds se
         keys: KeysCollection,
         channels: int,
         spatial_dims: int,
+        spatial_size: Sequence[int] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.channels = channels
         self.spatial_dims = spatial_dims
+        self.spatial_size = None if spatial_size is None else tuple(spatial_size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Pass the dictionary on unchanged.
@@ -165,7 +168,7 @@ channel first; choose the volume or channel before this step (a 4D file holds se
             The same content.
 
         Raises:
-            ValueError: wrong number of channels or axes, no voxels, NaN or infinity.
+            ValueError: wrong number of channels or axes, wrong size, NaN or infinity.
         """
         for key in self.key_iterator(data):
             shape = tuple(data[key].shape)
@@ -175,6 +178,11 @@ channel first; choose the volume or channel before this step (a 4D file holds se
                     f"{self.spatial_dims} spatial axes, got an image of shape {shape}, channel "
                     "first; choose the volume or channel before this step (a 4D file holds "
                     "several volumes)"
+                )
+            if self.spatial_size is not None and shape[1:] != self.spatial_size:
+                raise ValueError(
+                    f"expected spatial axes of length {self.spatial_size}, got {shape[1:]}; "
+                    "crop or resample the image to the size that the network was trained on"
                 )
             image = torch.as_tensor(data[key])[None].float()
             check_images(image)

@@ -34,7 +34,9 @@ class AtomicNibabelWriter(NibabelWriter):
         final = Path(filename)
         partial = final.with_name(f".partial-{os.getpid()}-{final.name}")
         try:
-            super().write(partial, verbose=verbose, **kwargs)
+            super().write(partial, verbose=False, **kwargs)
             partial.replace(final)
+            if verbose:
+                logger.info("wrote %s", final)
         finally:
             partial.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""Command line: ``python -m monai_ifim``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: command line without the program's name; ``sys.argv`` when None.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m monai_ifim", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_config, _add_signal_images, _add_hippocampus_patches, _add_sheet, _add_demo):
+        add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def _add_config(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("config", help="print where a configuration file lies")
+    command.add_argument("name", choices=sorted(_configs()), help="which one")
+    command.set_defaults(run=lambda options: print(_configs()[options.name]))
+
+
+def _configs() -> dict[str, Path]:
+    folder = Path(str(files("monai_ifim.configs")))
+    return {path.stem: path for path in folder.glob("*.yaml")}
+
+
+def _add_signal_images(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "signal-images", help="write images of the controlled signal task as NIfTI"
+    )
+    command.add_argument("task", choices=["2d", "3d"])
+    command.add_argument("directory", type=Path)
+    command.add_argument("--count", type=int, default=12, help="how many (default 12)")
+    command.add_argument("--seed", type=int, default=0, help="of the background (default 0)")
+    command.set_defaults(run=_signal_images)
+
+
+def _signal_images(options: argparse.Namespace) -> None:
+    from monai_ifim.experiments import signal_task, write_signal_images
+
+    task = signal_task(options.task)
+    write_signal_images(task, options.directory, options.count, options.seed)
+    print(f"{options.count} images and labels.csv in {options.directory}")
+
+
+def _add_hippocampus_patches(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "hippocampus-patches", help="cut the patches of ifim_hippocampus_3d from Task04_Hippocampus"
+    )
+    command.add_argument("task_directory", type=Path, help="holds imagesTr and labelsTr")
+    command.add_argument("directory", type=Path, help="where to write")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_hippocampus_patches)
+
+
+def _hippocampus_patches(options: argparse.Namespace) -> None:
+    from monai_ifim.experiments import write_hippocampus_patches
+
+    write_hippocampus_patches(options.task_directory, options.directory, options.seed)
+    print(f"patches and labels.csv in {options.directory}")
+
+
+def _add_sheet(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("sheet", help="draw the results of a run as one PNG")
+    command.add_argument("output_dir", type=Path, help="of the run: ifim.csv and volumes")
+    command.add_argument("--most", type=int, default=4, help="images at the most (default 4)")
+    command.set_defaults(run=_sheet)
+
+
+def _sheet(options: argparse.Namespace) -> None:
+    from monai_ifim.report.sheet import write_sheet
+
+    print(write_sheet(options.output_dir, options.output_dir / "sheet.png", most=options.most))
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("demo", help="run the bundles of a clone and draw the results")
+    command.add_argument("--output", type=Path, default=Path("demo"))
+    command.add_argument("--bundles", type=Path, default=Path("bundles"))
+    command.add_argument("--data", type=Path, help="folder with mednist6_64 and hippo3d_dev")
+    command.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from monai_ifim.report.demo import run_demo
+
+    return run_demo(options.output, options.bundles, options.data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The demonstration: bundles, real commands, results on disk, and a picture of each."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_ifim.experiments import agreement, signal_task, write_signal_images
+from monai_ifim.report.sheet import CAUTION, write_sheet
+
+SIGNAL = {"ifim_signal_2d": "2d", "ifim_signal_3d": "3d"}
+REAL = {
+    "ifim_mednist_2d": Path("mednist6_64", "mednist_jpeg"),
+    "ifim_hippocampus_3d": Path("hippo3d_dev", "nifti"),
+}
+
+
+def run_demo(output: Path, bundles: Path, data: Path | None) -> int:
+    """Run the signal bundles on images made here, and the real ones on ``data`` when given.
+
+    Args:
+        output: folder for everything; one subfolder for each bundle.
+        bundles: folder of the bundles, in a clone of the project.
+        data: folder that holds ``mednist6_64/mednist_jpeg`` and ``hippo3d_dev/nifti``.
+
+    Returns:
+        Exit status: 0 when every bundle ran and every image has its row and volumes.
+
+    Raises:
+        FileNotFoundError: bundles or data are not there.
+    """
+    jobs: list[tuple[Path, Path]] = []
+    for name, task in SIGNAL.items():
+        images = output / name / "images"
+        if not images.is_dir():
+            write_signal_images(signal_task(task), images, 12, 0)
+        jobs.append((_bundle(bundles, name), images))
+    if data is not None:
+        for name, folder in REAL.items():
+            if not (data / folder).is_dir():
+                raise FileNotFoundError(
+                    f"expected the images of {name} in {data / folder}, got no such folder; "
+                    "leave out DATA to run on made images only"
+                )
+            jobs.append((_bundle(bundles, name), data / folder))
+    reports = [_run(bundle, images, output / bundle.name) for bundle, images in jobs]
+    print("\n" + "\n\n".join(text for text, _ in reports) + f"\n\n{CAUTION}")
+    return 0 if all(complete for _, complete in reports) else 1
+
+
+def load_network(bundle: Path) -> nn.Module:
+    """The trained network of a bundle, on the CPU.
+
+    Args:
+        bundle: its folder.
+
+    Returns:
+        The network in eval mode.
+    """
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    network: nn.Module = parser.get_parsed_content("network_def")
+    weights = torch.load(bundle / "models" / "model.pt", weights_only=True, map_location="cpu")
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _bundle(bundles: Path, name: str) -> Path:
+    if not (bundles / name / "configs" / "inference.json").is_file():
+        raise FileNotFoundError(
+            f"expected the bundle {name} in {bundles}, got none; run this in a clone of the "
+            "project, or point --bundles at one"
+        )
+    return bundles / name
+
+
+def _run(bundle: Path, images: Path, output: Path) -> tuple[str, bool]:
+    """One bundle on one folder of images: report, and whether it is complete."""
+    results = output / "results"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--workflow_type", "infer"]
+    command += ["--config_file", str(bundle / "configs" / "inference.json")]
+    command += ["--dataset_dir", str(images), "--output_dir", str(results)]
+    command += ["--ifim_volumes", "['high','orth','sensitivity']"]
+    print(f"\n$ {shlex.join(['python', *command[1:]])}", flush=True)
+    start = time.perf_counter()
+    status = subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}).returncode
+    seconds = time.perf_counter() - start
+    lines = [f"{bundle.name}: {results} ({seconds:.0f} s)"]
+    if not (results / "ifim.csv").is_file():
+        return "\n".join([*lines, f"  exit status {status}, no table was written"]), False
+    rows = list(csv.DictReader((results / "ifim.csv").open(newline="")))
+    good = sum(row["status"].startswith("ok") for row in rows)
+    volumes = len(list(results.rglob("*_ifim_high.nii.gz")))
+    lines += [
+        f"  {results / 'predictions.csv'}: probabilities",
+        f"  {results / 'ifim.csv'}: {good} of {len(rows)} images ok, exit status {status}",
+        f"  {volumes} x *_ifim_high.nii.gz, *_ifim_orth.nii.gz, *_ifim_sensitivity.nii.gz",
+        f"  {write_sheet(results, output / 'sheet.png')}: look here first",
+    ]
+    if bundle.name in SIGNAL:
+        figures = agreement(load_network(bundle), signal_task(SIGNAL[bundle.name]))
+        lines += [f"  {line}" for line in str(figures).splitlines()]
+    return "\n".join(lines), status == 0 and 0 < good == volumes == len(rows)

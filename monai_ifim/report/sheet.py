@@ -1,0 +1,156 @@
+"""One picture of a run: image, components, sensitivity and spectrum of a few images."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Row = dict[str, str]
+CAUTION = (
+    "The components show what the classifier is locally sensitive to. They are not anatomy, "
+    "cause or diagnosis. Research use only."
+)
+COLUMNS = ("image (network input)", "high-sensitivity component", "orthogonal component")
+
+
+def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
+    """Draw the first images of a run, one row each.
+
+    Volumes are shown by their three middle slices. The image is the sum of the two components.
+
+    Args:
+        output_dir: of the run, with ``ifim.csv`` and ``*_ifim_high.nii.gz`` and so on.
+        path: of the PNG.
+        most: images at the most, spread evenly over the table.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: no table or no components there.
+    """
+    table = output_dir / "ifim.csv"
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"expected {table} of an inference run, got nothing; run a bundle with "
+            f"--output_dir {output_dir} first"
+        )
+    with table.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"].startswith("ok")]
+    pairs = [(row, stem) for row in rows if (stem := _stem(row, output_dir)) is not None]
+    if not pairs:
+        raise FileNotFoundError(
+            f"expected *_ifim_high.nii.gz of the images of {table}, got none; run the bundle with "
+            "the volumes high and orth"
+        )
+    chosen = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs)))]
+    figure = _draw(chosen)
+    partial = path.with_name(f".partial-{path.name}")
+    figure.savefig(partial, dpi=110, format="png")
+    partial.replace(path)
+    return path
+
+
+def _stem(row: Row, output_dir: Path) -> Path | None:
+    """Path of the row's volumes without ``_ifim_high.nii.gz``."""
+    source = Path(row["file"])
+    name = source.name.removesuffix(".gz").rsplit(".", 1)[0]
+    found = output_dir.rglob(f"{name}_ifim_high.nii.gz")
+    # File names may repeat in several folders: the one with the most folders in common.
+    best = max(found, key=lambda f: _common(f.parent, source.parent), default=None)
+    return None if best is None else best.with_name(best.name.removesuffix("_ifim_high.nii.gz"))
+
+
+def _common(a: Path, b: Path) -> int:
+    same = [x == y for x, y in zip(reversed(a.parts), reversed(b.parts), strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def _draw(chosen: list[tuple[Row, Path]]) -> Figure:
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(15, 3.1 * len(chosen) + 0.9), layout="constrained")
+        axes = figure.subplots(len(chosen), 5, squeeze=False)
+        for line, (row, stem) in zip(axes, chosen, strict=True):
+            _draw_row(figure, line, row, stem)
+        for axis, title in zip(axes[0], COLUMNS, strict=False):
+            axis.set_title(title)
+        figure.supxlabel(CAUTION, fontsize=9)
+    return figure
+
+
+def _draw_row(figure: Figure, line: np.ndarray, row: Row, stem: Path) -> None:
+    high, orth = _planes(stem, "high"), _planes(stem, "orth")
+    image = high + orth
+    low, top = np.percentile(image, [0.5, 99.5])
+    limit = float(np.abs(high).max()) or 1.0
+    gray: dict[str, Any] = {"cmap": "gray", "vmin": low, "vmax": top}
+    signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    for axis, picture, style in zip(line, (image, high, orth), (gray, signed, gray), strict=False):
+        drawn = axis.imshow(picture, **style)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        figure.colorbar(drawn, ax=axis, shrink=0.75)
+    probability = float(row["probability"])
+    line[0].set_ylabel(
+        f"{stem.name}\nclass {row['predicted_class']}, p = {probability:.3f}", fontsize=8
+    )
+    share = float(row["high_energy_share"])
+    line[1].set_xlabel(f"{100 * share:.2g} % of the image's energy", fontsize=8)
+    _draw_sensitivity(figure, line[3], stem)
+    _draw_spectrum(line[4], row)
+
+
+def _draw_sensitivity(figure: Figure, axis: Axes, stem: Path) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if not stem.with_name(f"{stem.name}_ifim_sensitivity.nii.gz").is_file():
+        axis.axis("off")
+        axis.text(0.5, 0.5, "sensitivity\nnot written", ha="center", transform=axis.transAxes)
+        return
+    axis.set_title("√ diag F")
+    picture = np.sqrt(np.clip(_planes(stem, "sensitivity"), 0, None))
+    drawn = axis.imshow(picture, cmap="magma", vmin=0)
+    bar = figure.colorbar(drawn, ax=axis, shrink=0.75)
+    bar.formatter.set_powerlimits((-2, 3))
+    axis.set_xlabel("1 / input unit", fontsize=8)
+
+
+def _draw_spectrum(axis: Axes, row: Row) -> None:
+    values = [float(v) for k, v in row.items() if k.startswith("eigenvalue_") and v]
+    axis.bar(range(1, len(values) + 1), values, color="tab:blue", width=0.6)
+    positive = [v for v in values if v > 0]
+    if positive:
+        axis.set_yscale("log")
+        axis.set_ylim(min(positive) / 5, max(positive) * 5)
+    axis.set_xticks(range(1, len(values) + 1))
+    axis.set_xlabel("eigenpair", fontsize=8)
+    axis.set_title(f"eigenvalues (rank {row['rank']})\ntrace {float(row['trace']):.3g}", fontsize=9)
+
+
+def _planes(stem: Path, volume: str) -> np.ndarray:
+    """A 2D picture: the image itself, or the three middle slices of a volume side by side."""
+    file = stem.with_name(f"{stem.name}_ifim_{volume}.nii.gz")
+    data = np.asanyarray(nib.load(file).dataobj, dtype=np.float64)
+    if data.ndim > 3:  # channels after three spatial axes: the strongest one
+        data = data.reshape(*data.shape[:3], -1)
+        data = data[..., int(np.square(data).sum(axis=(0, 1, 2)).argmax())]
+    data = data.reshape([n for n in data.shape if n > 1] or [1, 1])
+    if data.ndim == 2:
+        return np.rot90(data)
+    middle = [np.rot90(data.take(n // 2, axis=axis)) for axis, n in enumerate(data.shape)]
+    height = max(plane.shape[0] for plane in middle)
+    gap = float(np.median(data))
+    return np.concatenate(
+        [
+            np.pad(p, ((0, height - p.shape[0]), (0, 1)), constant_values=gap)
+            for p in reversed(middle)
+        ],
+        axis=1,
+    )
