@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 
@@ -24,9 +24,10 @@ class LoadImageOrArrayd(MapTransform):
     (torch.Size([4, 5]), torch.float32, nan)
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.load = LoadImage(image_only=True)
+    @cached_property
+    def load(self) -> LoadImage:
+        """For paths; MONAI warns of absent GPU decoders when it is built."""
+        return LoadImage(image_only=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load.

@@ -48,6 +48,25 @@ def find_images(directory: str | os.PathLike[str]) -> list[Entry]:
     return [{"image": path} for path in sorted(paths)]
 
 
+def image_root(directory: str | os.PathLike[str]) -> str:
+    """Folder that the images' relative paths start from, for ``SaveImaged(data_root_dir=...)``.
+
+    Args:
+        directory: as given to ``find_images``.
+
+    Returns:
+        The folder itself; of one image file or one DICOM series, the folder around it, because
+        ``SaveImaged`` would otherwise write beside its output folder.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: it holds no image.
+    """
+    top = _existing(directory)
+    alone = any(entry["image"] == str(top) for entry in find_images(top))
+    return str(top.absolute().parent if alone else top)
+
+
 def labelled_images(directory: str | os.PathLike[str], section: str) -> list[Entry]:
     """Images of one section of a data set, with their classes.
 

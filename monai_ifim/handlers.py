@@ -33,7 +33,7 @@ from monai_ifim.core import (
     run_forward,
     unwrap,
 )
-from monai_ifim.core.checks import not_finite
+from monai_ifim.core.checks import not_finite, reason
 
 Row = dict[str, Any]
 FAILED = "failed:"
@@ -209,7 +209,7 @@ class IFIMHandler:
             self.postprocessing(item)  # type: ignore[misc]
         except Exception as error:  # a full disk, a transform that cannot be inverted
             self.logger.exception("postprocessing of %s", row["file"])
-            row["status"] = f"{FAILED} {type(error).__name__} in postprocessing, see the log"
+            row["status"] = f"{FAILED} in postprocessing, {reason(error)}"
 
     def _batch_rows(self, space: Eigenspace, images: Tensor) -> list[Row]:
         plain = images.detach().as_subclass(Tensor)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from monai.data import DataLoader, list_data_collate
 from torch.utils.data import Dataset
 
+from monai_ifim.core.checks import reason
+
 logger = logging.getLogger(__name__)
 
 
@@ -72,11 +74,12 @@ class _Guarded(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        file = self._file(index)
         try:
-            return self.dataset[index]
+            return file, self.dataset[index]
         except Exception as error:  # whatever a reader or a transform raises
-            return Failure(self._file(index), reason(error))
+            return file, Failure(file, reason(error))
 
     def _file(self, index: int) -> str:
         data = getattr(self.dataset, "data", None)
@@ -88,26 +91,30 @@ class _Guarded(Dataset):
 
 
 def _collate(
-    collate: Callable[[list[Any]], Any], items: Sequence[Any]
+    collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
 ) -> tuple[Any, list[Failure]]:
-    failures = [item for item in items if isinstance(item, Failure)]
-    good = [item for item in items if not isinstance(item, Failure)]
-    return (collate(good) if good else None), failures
+    failures = [item for _, item in items if isinstance(item, Failure)]
+    good = [(file, item) for file, item in items if not isinstance(item, Failure)]
+    if not good:
+        return None, failures
+    try:
+        return collate([item for _, item in good]), failures
+    except Exception:  # images of different size, or metadata of different formats
+        kept, misfits = _fitting(collate, good)
+        return collate(kept), failures + misfits
 
 
-def reason(error: BaseException) -> str:
-    r"""The first cause of an exception in one line.
-
-    Args:
-        error: as caught; MONAI wraps the cause in one exception per transform.
-
-    Returns:
-        At most 300 characters.
-
-    >>> reason(ValueError("expected one channel,   got 4\n(more)"))
-    'ValueError: expected one channel, got 4 (more)'
-    """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 300 else text[:297] + "..."
+def _fitting(
+    collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
+) -> tuple[list[Any], list[Failure]]:
+    """The images that can share a batch with the first one, and the others."""
+    first_file, first = items[0]
+    kept, misfits = [first], []
+    for file, item in items[1:]:
+        try:
+            collate([first, item])
+            kept.append(item)
+        except Exception as error:
+            text = f"cannot share a batch with {first_file}, use --batch_size 1 ({reason(error)})"
+            misfits.append(Failure(file, text))
+    return kept, misfits

@@ -216,6 +216,8 @@ class SqueezeSingleSliced(MapTransform, InvertibleTransform):
             single = image.ndim == 4 and image.shape[-1] == 1
             affine = image.affine.clone() if isinstance(image, MetaTensor) else None
             squeezed = image[..., 0] if single else image
+            if isinstance(image, MetaTensor):  # its list of transforms is shared until copied
+                squeezed = MetaTensor(squeezed.as_tensor()).copy_meta_from(image)
             self.push_transform(squeezed, extra_info={"single": single, "affine": affine})
             result[key] = squeezed
         return result

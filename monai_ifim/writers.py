@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import NibabelWriter
+from monai.data import MetaTensor, NibabelWriter
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,28 @@ class AtomicNibabelWriter(NibabelWriter):
     A file appears under its final name only when complete. A volume with NaN or infinity is not
     written: its row in ``ifim.csv`` says why.
     """
+
+    def set_data_array(
+        self, data_array: Any, channel_dim: int | None = 0, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take the values, with a single slice's axis, and forget where the file had its channels.
+
+        MONAI saves (H, W, 1) as (H, W). And MONAI 1.6.1 counts the spatial axes of the
+        channel-last array by the file's channel axis, and fails for colour pictures.
+
+        Args:
+            data_array: MetaTensor, tensor or array, channel first.
+            channel_dim: axis of the channels, None if there is none.
+            args: passed on.
+            kwargs: passed on.
+        """
+        values = torch.as_tensor(data_array).detach().as_subclass(torch.Tensor)
+        values = MetaTensor(values, meta={"original_channel_dim": float("nan")})
+        super().set_data_array(values, channel_dim, *args, **kwargs)
+        if channel_dim is not None and values.shape[channel_dim] == 1:
+            single = values.select(channel_dim, 0)
+            if self.data_obj.ndim < single.ndim:  # type: ignore[has-type]
+                self.data_obj = single
 
     def write(self, filename: str | os.PathLike[str], verbose: bool = False, **kwargs: Any) -> None:
         """Write to a hidden neighbour, then rename.

@@ -202,3 +202,21 @@ def _which(bad: Tensor) -> str:
     rows = [str(row) for row in bad.nonzero().flatten().tolist()]
     named = ", ".join(rows[:5]) + (", ..." if len(rows) > 5 else "")
     return f"image{'s' if len(rows) > 1 else ''} {named} of the batch (counted from 0)"
+
+
+def reason(error: BaseException) -> str:
+    r"""The first cause of an exception in one line.
+
+    Args:
+        error: as caught; MONAI wraps the cause in one exception per transform.
+
+    Returns:
+        At most 300 characters.
+
+    >>> reason(ValueError("expected one channel,   got 4\n(more)"))
+    'ValueError: expected one channel, got 4 (more)'
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else text[:297] + "..."

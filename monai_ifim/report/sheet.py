@@ -11,13 +11,19 @@ import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 Row = dict[str, str]
 CAUTION = (
     "The components show what the classifier is locally sensitive to. They are not anatomy, "
     "cause or diagnosis. Research use only."
 )
-COLUMNS = ("image (network input)", "high-sensitivity component", "orthogonal component")
+COLUMNS = (
+    "image (network input)",
+    "high-sensitivity component",
+    "orthogonal component",
+    "sensitivity √ diag F",
+)
 
 
 def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
@@ -51,7 +57,7 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
             "the volumes high and orth"
         )
     chosen = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs)))]
-    figure = _draw(chosen)
+    figure = _draw(chosen, output_dir)
     partial = path.with_name(f".partial-{path.name}")
     figure.savefig(partial, dpi=110, format="png")
     partial.replace(path)
@@ -73,12 +79,17 @@ def _common(a: Path, b: Path) -> int:
     return same.index(False) if False in same else len(same)
 
 
-def _draw(chosen: list[tuple[Row, Path]]) -> Figure:
+def _draw(chosen: list[tuple[Row, Path]], output_dir: Path) -> Figure:
+    rows, columns = _planes(chosen[0][1], "high").shape[:2]
+    inches = min(max(2.4 * rows / columns, 1.1), 3.0) + 0.8
     with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(15, 3.1 * len(chosen) + 0.9), layout="constrained")
+        figure = Figure(figsize=(15, inches * len(chosen) + 0.6), layout="constrained")
         axes = figure.subplots(len(chosen), 5, squeeze=False)
         for line, (row, stem) in zip(axes, chosen, strict=True):
             _draw_row(figure, line, row, stem)
+            name = stem.relative_to(output_dir)
+            says = f"class {row['predicted_class']}, p = {float(row['probability']):.3f}"
+            line[0].set_ylabel(f"{name}\n{says}", fontsize=8)
         for axis, title in zip(axes[0], COLUMNS, strict=False):
             axis.set_title(title)
         figure.supxlabel(CAUTION, fontsize=9)
@@ -88,8 +99,8 @@ def _draw(chosen: list[tuple[Row, Path]]) -> Figure:
 def _draw_row(figure: Figure, line: np.ndarray, row: Row, stem: Path) -> None:
     high, orth = _planes(stem, "high"), _planes(stem, "orth")
     image = high + orth
-    low, top = np.percentile(image, [0.5, 99.5])
-    limit = float(np.abs(high).max()) or 1.0
+    low, top = np.nanpercentile(image, [0.5, 99.5])
+    limit = float(np.nanmax(np.abs(high))) or 1.0
     gray: dict[str, Any] = {"cmap": "gray", "vmin": low, "vmax": top}
     signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     for axis, picture, style in zip(line, (image, high, orth), (gray, signed, gray), strict=False):
@@ -97,10 +108,6 @@ def _draw_row(figure: Figure, line: np.ndarray, row: Row, stem: Path) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
         figure.colorbar(drawn, ax=axis, shrink=0.75)
-    probability = float(row["probability"])
-    line[0].set_ylabel(
-        f"{stem.name}\nclass {row['predicted_class']}, p = {probability:.3f}", fontsize=8
-    )
     share = float(row["high_energy_share"])
     line[1].set_xlabel(f"{100 * share:.2g} % of the image's energy", fontsize=8)
     _draw_sensitivity(figure, line[3], stem)
@@ -114,12 +121,17 @@ def _draw_sensitivity(figure: Figure, axis: Axes, stem: Path) -> None:
         axis.axis("off")
         axis.text(0.5, 0.5, "sensitivity\nnot written", ha="center", transform=axis.transAxes)
         return
-    axis.set_title("√ diag F")
     picture = np.sqrt(np.clip(_planes(stem, "sensitivity"), 0, None))
     drawn = axis.imshow(picture, cmap="magma", vmin=0)
-    bar = figure.colorbar(drawn, ax=axis, shrink=0.75)
-    bar.formatter.set_powerlimits((-2, 3))
+    figure.colorbar(drawn, ax=axis, shrink=0.75, format=_powers())
     axis.set_xlabel("1 / input unit", fontsize=8)
+
+
+def _powers() -> ScalarFormatter:
+    """Small numbers as multiples of a power of ten, which fits beside a bar."""
+    formatter = ScalarFormatter()
+    formatter.set_powerlimits((-2, 3))
+    return formatter
 
 
 def _draw_spectrum(axis: Axes, row: Row) -> None:
@@ -146,11 +158,7 @@ def _planes(stem: Path, volume: str) -> np.ndarray:
         return np.rot90(data)
     middle = [np.rot90(data.take(n // 2, axis=axis)) for axis, n in enumerate(data.shape)]
     height = max(plane.shape[0] for plane in middle)
-    gap = float(np.median(data))
-    return np.concatenate(
-        [
-            np.pad(p, ((0, height - p.shape[0]), (0, 1)), constant_values=gap)
-            for p in reversed(middle)
-        ],
-        axis=1,
-    )
+    # NaN is drawn as nothing: a gap between the planes, and below the lower ones.
+    blank = [((0, height - plane.shape[0]), (0, 1)) for plane in middle]
+    padded = [np.pad(p, b, constant_values=np.nan) for p, b in zip(middle, blank, strict=True)]
+    return np.concatenate(padded[::-1], axis=1)
