@@ -4,6 +4,7 @@ from monai_ifim.bundle_root import bundle_root
 from monai_ifim.core import Bernoulli, Categorical, Eigenspace, eigenspace
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
+from monai_ifim.layouts import DistinctFolderLayout
 from monai_ifim.loaders import FaultTolerantDataLoader
 from monai_ifim.metrics import SpectrumMetric
 from monai_ifim.transforms import (
@@ -11,6 +12,7 @@ from monai_ifim.transforms import (
     IFIMComponents,
     IFIMComponentsd,
     SqueezeSingleSliced,
+    traceable_preprocessing,
 )
 from monai_ifim.writers import AtomicNibabelWriter
 
@@ -19,6 +21,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "CheckImaged",
+    "DistinctFolderLayout",
     "Eigenspace",
     "FaultTolerantDataLoader",
     "IFIMComponents",
@@ -29,4 +32,5 @@ __all__ = [
     "SqueezeSingleSliced",
     "bundle_root",
     "eigenspace",
+    "traceable_preprocessing",
 ]

@@ -17,12 +17,19 @@ class LoadImageOrArrayd(MapTransform):
 
     Args:
         keys: of paths or arrays; an array has spatial axes alone.
+        name_key: where the dictionary holds a name for an array, which becomes its file name.
         allow_missing_keys: skip keys that are not there.
 
     >>> image = LoadImageOrArrayd("image")({"image": np.zeros((4, 5), np.uint8)})["image"]
     >>> image.shape, image.dtype, image.meta["original_channel_dim"]
     (torch.Size([4, 5]), torch.float32, nan)
     """
+
+    def __init__(
+        self, keys: KeysCollection, name_key: str = "name", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.name_key = name_key
 
     @cached_property
     def load(self) -> LoadImage:
@@ -44,7 +51,10 @@ class LoadImageOrArrayd(MapTransform):
             if isinstance(value, np.ndarray):
                 image = torch.from_numpy(value.astype(np.float32))
                 # nan is MONAI's word for "no channel axis"
-                result[key] = MetaTensor(image, meta={"original_channel_dim": float("nan")})
+                meta: dict[str, Any] = {"original_channel_dim": float("nan")}
+                if self.name_key in result:
+                    meta["filename_or_obj"] = result[self.name_key]
+                result[key] = MetaTensor(image, meta=meta)
             else:
                 result[key] = self.load(value)
         return result

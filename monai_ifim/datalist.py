@@ -84,8 +84,8 @@ def labelled_images(directory: str | os.PathLike[str], section: str) -> list[Ent
         section: ``"training"``, ``"validation"`` or ``"test"``.
 
     Returns:
-        ``[{"image": path or array, "label": class number}, ...]``; load with
-        ``monai_ifim.arrays.LoadImageOrArrayd`` where arrays may come.
+        ``[{"image": path or array, "label": class number}, ...]``, with a ``"name"`` where it is
+        an array; load with ``monai_ifim.arrays.LoadImageOrArrayd`` where arrays may come.
 
     Raises:
         FileNotFoundError: there is no such path.
@@ -172,9 +172,10 @@ def _from_arrays(files: list[Path], split: str) -> list[Entry]:
         )
     if images.ndim == 3:  # rows x columns; MONAI's readers give pictures the other way round
         images = images.swapaxes(1, 2)
+    names = (f"{files[0].name} {split} {index:06d}" for index in range(len(images)))
     return [
-        {"image": image, "label": int(label)}
-        for image, label in zip(images, labels.ravel(), strict=True)
+        {"image": image, "label": int(label), "name": name}
+        for image, label, name in zip(images, labels.ravel(), names, strict=False)
     ]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import MetaTensor, decollate_batch
+from monai.data.utils import collate_meta_tensor_fn
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
@@ -242,25 +242,25 @@ class IFIMHandler:
             names = images.meta.get("filename_or_obj")
             if isinstance(names, list | tuple) and len(names) == len(images):
                 return [str(name) for name in names]
-        rank = f"rank {idist.get_rank()} " if idist.get_world_size() > 1 else ""
+        rank = f"rank {dist.get_rank()} " if _ranks() > 1 else ""
         return [f"{rank}image {len(self._rows) + i}" for i in range(len(images))]
 
     def _stop_early(self, engine: Engine) -> None:
         """The loader left out whole batches, so that it ends before the epoch's length."""
-        if getattr(engine.state.dataloader, "failures", None):
+        if getattr(engine.state.dataloader, "skipped", 0):
             engine.terminate_epoch()
 
     def _finish(self, engine: Engine) -> None:
         """Gather the rows of all ranks and write the table on rank 0."""
         failures = getattr(engine.state.dataloader, "failures", ())
         rows = self._rows + [{"file": f.file, "status": f"{FAILED} {f.reason}"} for f in failures]
-        if idist.get_world_size() > 1:
-            gathered: list[list[Row]] = [[] for _ in range(idist.get_world_size())]
+        if _ranks() > 1:
+            gathered: list[list[Row]] = [[] for _ in range(_ranks())]
             dist.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
         rows.sort(key=lambda row: row["file"])
         failed = [row for row in rows if row["status"].startswith(FAILED)]
-        if self.path is not None and idist.get_rank() == 0:
+        if self.path is not None and (_ranks() == 1 or dist.get_rank() == 0):
             write_table(rows, self.path)
         if failed:
             self._complaint = (
@@ -272,6 +272,12 @@ class IFIMHandler:
     def _complain(self, engine: Engine) -> None:
         if self.fail_at_end and self._complaint is not None:
             raise RuntimeError(self._complaint)
+
+
+def _ranks() -> int:
+    # ignite.distributed would open process groups at its first use, which dead-locks when the
+    # ranks do not get there in step.
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
@@ -319,7 +325,10 @@ def _images_of_batch(batch: Any) -> Tensor:
     """Images of a batch from a plain Ignite engine."""
     images = batch.get(CommonKeys.IMAGE) if isinstance(batch, dict) else batch
     if isinstance(batch, list) and batch and isinstance(batch[0], dict):
-        images = torch.stack([item[CommonKeys.IMAGE] for item in batch])
+        items = [item[CommonKeys.IMAGE] for item in batch]
+        # torch.stack would give every image the metadata of the first one.
+        tracked = all(isinstance(item, MetaTensor) for item in items)
+        images = collate_meta_tensor_fn(items) if tracked else torch.stack(items)
     elif isinstance(images, list | tuple) and images:
         images = images[0]
     if not isinstance(images, Tensor):

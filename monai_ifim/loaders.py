@@ -31,8 +31,9 @@ class FaultTolerantDataLoader(DataLoader):
     """MONAI's ``DataLoader``, except that an image that fails to load costs no other its result.
 
     The failing image is left out of its batch, logged, and listed in ``failures``; a batch of
-    which nothing is left is skipped. ``IFIMHandler`` writes a row for each failure and ends the
-    run with an error once all other images are done.
+    which nothing is left is skipped and counted in ``skipped``. ``IFIMHandler`` writes a row for
+    each failure and ends the run with an error once all other images are done; without it, Ignite
+    begins anew when batches are missing, so use the two together.
 
     Args:
         dataset: map-style data set; for readable file names, one with ``.data`` like MONAI's.
@@ -46,6 +47,7 @@ class FaultTolerantDataLoader(DataLoader):
     ) -> None:
         collate = kwargs.pop("collate_fn", list_data_collate)
         self.failures: list[Failure] = []
+        self.skipped = 0
         super().__init__(
             _Guarded(dataset, image_key),
             num_workers,
@@ -55,12 +57,14 @@ class FaultTolerantDataLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         """Batches of the images that could be loaded."""
-        self.failures = []
+        self.failures, self.skipped = [], 0
         for batch, failures in super().__iter__():
             for failure in failures:
                 logger.error("%s failed: %s", failure.file, failure.reason)
             self.failures.extend(failures)
-            if batch is not None:
+            if batch is None:
+                self.skipped += 1
+            else:
                 yield batch
 
 

@@ -9,6 +9,7 @@ import torch
 from monai.handlers import from_engine
 from monai.handlers.ignite_metric import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 
@@ -83,6 +84,15 @@ class _Statistic(CumulativeIterationMetric):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         assert y is not None  # the output transform always gives both
         return self.statistic(y_pred, y.flatten())[:, None]
+
+    def _sync(self) -> None:
+        # MONAI gathers nothing from a rank without images, and the other ranks wait for it.
+        if self._buffers is None and not self._synced:  # type: ignore[has-type]
+            none = torch.empty(0, 1, dtype=torch.float64)
+            self._synced_tensors = [evenly_divisible_all_gather(none)]
+            self._synced = True
+        else:
+            super()._sync()
 
     def aggregate(self) -> Tensor:
         """Mean over the images with a result.

@@ -1,0 +1,116 @@
+"""Fisher information from its definition: dense, slow, float64. Shares nothing with the package.
+
+F(x) = E_y[grad log p(y|x) grad log p(y|x)ᵀ] with every outcome y written out, as one N x N
+matrix per image. A family is the function that turns the logits of one image into the
+log-probabilities of all its outcomes.
+"""
+
+from itertools import product
+
+import torch
+from torch import nn
+from torch.func import jacrev
+from torch.nn.functional import log_softmax, logsigmoid
+
+
+def categorical(logits):
+    """K outcomes of (K,) logits."""
+    return log_softmax(logits, dim=0)
+
+
+def bernoulli(logits):
+    """2**L outcomes of (L,) logits, each label present or absent."""
+    signs = torch.tensor(list(product((-1.0, 1.0), repeat=len(logits))), dtype=logits.dtype)
+    return logsigmoid(signs * logits).sum(dim=1)
+
+
+FAMILIES = {"categorical": categorical, "bernoulli": bernoulli}
+
+
+def jacobian(network, image):
+    """d logits / d image as (K, N), for one image (C, *S)."""
+    return jacrev(lambda x: network(x[None])[0])(image.double()).flatten(1).detach()
+
+
+def fisher(network, images, family):
+    """F as (B, N, N) for a float64 network in eval mode."""
+    return torch.stack([_fisher(network, image, FAMILIES[family]) for image in images])
+
+
+def _fisher(network, image, log_probabilities):
+    logits = network(image[None])[0].detach()
+    scores = jacrev(log_probabilities)(logits) @ jacobian(network, image)
+    root = torch.exp(log_probabilities(logits) / 2)[:, None] * scores
+    return root.T @ root
+
+
+def saturated_fisher(jacobian, logits):
+    """F of a softmax as a sum of positive terms over pairs of classes: sum p_c p_k d_ck d_ckᵀ.
+
+    d_ck = grad(z_c - z_k). The definition above subtracts nearly equal gradients when one
+    class has all the probability; these terms are all positive and keep every digit.
+    """
+    p = log_softmax(logits, dim=0).exp()
+    pairs = list(zip(*torch.triu_indices(len(p), len(p), 1).tolist(), strict=True))
+    rows = torch.stack([(p[c] * p[k]).sqrt() * (jacobian[c] - jacobian[k]) for c, k in pairs])
+    return rows.T @ rows
+
+
+def eigh(matrices):
+    """Eigenvalues (B, N) descending, eigenvectors (B, N, N) as columns."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return values.flip(1), vectors.flip(2)
+
+
+def projector(vectors, rank):
+    """V Vᵀ of the leading columns, (N, N)."""
+    return vectors[:, :rank] @ vectors[:, :rank].T
+
+
+def divergence(network, images, others, family):
+    """KL(p(images) || p(others)) over every outcome, (B,)."""
+    before, after = network(images).detach(), network(others).detach()
+    pairs = zip(before, after, strict=True)
+    logs = [(FAMILIES[family](p), FAMILIES[family](q)) for p, q in pairs]
+    return torch.stack([(p.exp() * (p - q)).sum() for p, q in logs])
+
+
+class Affine(nn.Module):
+    """Logits W x + b: its Jacobian is W, whatever the image."""
+
+    def __init__(self, weight, bias=None):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(weight.new_zeros(len(weight)) if bias is None else bias)
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight.T + self.bias
+
+
+# Batch, channels and spatial axes are pairwise distinct in each, so that no transpose hides.
+SHAPES = {1: (5, 3, 8), 2: (5, 3, 4, 6), 3: (5, 3, 4, 6, 7)}
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def smooth_network(dims, outputs, *, seed=0, dtype=torch.float64):
+    """Convolution, two smooth nonlinearities, two linear layers: no kink anywhere."""
+    channels, spatial = SHAPES[dims][1], SHAPES[dims][2:]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            CONVOLUTIONS[dims](channels, 2, 3, padding=1),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(2 * torch.Size(spatial).numel(), 16),
+            nn.Softplus(),
+            nn.Linear(16, outputs),
+        )
+        with torch.no_grad():
+            network[-1].weight.mul_(3)
+    return network.to(dtype).eval()
+
+
+def smooth_images(dims, *, seed=1, dtype=torch.float64):
+    """Random images (B, C, *S) of ``SHAPES``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(SHAPES[dims], generator=generator, dtype=torch.float64).to(dtype)
