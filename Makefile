@@ -14,11 +14,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python -m monai_ifim demo --output demo $(if $(DATA),--data $(DATA))
 
+# Two workers with one thread each: most of the time goes into starting bundle runs.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

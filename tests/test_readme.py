@@ -54,7 +54,7 @@ def test_bash_block(tmp_path: Path):
 def test_names_in_the_table():
     table = re.search(r"^\| name \|.*?\n\n", README, flags=re.MULTILINE | re.DOTALL)
     assert table
-    rows = table.group(0).splitlines()[2:]
+    rows = table.group(0).strip().splitlines()[2:]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(monai_ifim.__all__)
 

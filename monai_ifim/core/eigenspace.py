@@ -100,7 +100,7 @@ class Eigenspace:
         coefficients = torch.einsum("bmr,bm->br", mixing, self._products(images))
         weights = torch.einsum("bmr,br->bm", mixing, coefficients)
         high = self._combine(weights[:, :, None])[:, 0].to(images.dtype)
-        return high, images.as_subclass(Tensor) - high
+        return high, images.detach().as_subclass(Tensor) - high
 
     def sensitivity(self) -> Tensor:
         """Diagonal of the whole of F: how much the prediction reacts to each pixel alone.
@@ -145,8 +145,14 @@ class Eigenspace:
 
     def _combine(self, weights: Tensor) -> Tensor:
         """S W for weights (B, M, R), as (B, R, C, *S)."""
-        weights = weights.to(self.gradients.dtype)
-        flat = weights.transpose(1, 2) @ self.gradients.flatten(2)
+        dtype, gradients = self.gradients.dtype, self.gradients.flatten(2)
+        if weights.abs().amax() > torch.finfo(dtype).max / 2:
+            # Weights go with 1 / |S|: of the tiniest gradients they exceed the dtype's range.
+            size = gradients.abs().amax(dim=(1, 2), keepdim=True)
+            size = torch.where(size > 0, size, torch.ones_like(size))
+            gradients, weights = gradients / size, weights * size.double()
+        with torch.autocast(gradients.device.type, enabled=False):
+            flat = weights.to(dtype).transpose(1, 2) @ gradients
         return flat.view(*flat.shape[:2], *self.gradients.shape[2:])
 
 
@@ -280,6 +286,10 @@ def _solve(
     gram = torch.where(bad[:, None, None], 0, gram)
     factor = torch.where(bad[:, None, None], 0, factor)
 
+    # Scaled, because the smallest probabilities square to subnormal numbers.
+    size = factor.abs().amax(dim=(1, 2), keepdim=True)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    factor, unit = factor / size, size[:, 0].square()
     small = factor.transpose(1, 2) @ gram @ factor
     values, vectors = torch.linalg.eigh((small + small.transpose(1, 2)) / 2)
     # Rounding leaves eigenvalues that are zero at -1e-16 of the largest; they are cut off below.
@@ -297,6 +307,9 @@ def _solve(
     mixing = (factor @ vectors) * scale[:, None, :]
     mixing = mixing * _signs(gram, factor, mixing)[:, None, :]
 
+    values, trace = values * unit, trace * unit[:, 0]
+    keep = keep & (values > 0)
+    mixing = torch.where(keep[:, None, :], mixing, 0)
     nan = torch.nan
     return (
         torch.where(bad[:, None], nan, values),

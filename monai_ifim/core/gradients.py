@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +74,8 @@ def at_rest(network: nn.Module, device: torch.device, *, autocast: bool = False)
         ValueError: parameters or buffers made under ``inference_mode``.
     """
     check_network(network)
-    modules = list(network.modules())
-    flags = [module.training for module in modules]
-    holders = [
-        (module._buffers, dict(module._buffers))
-        for module in modules
-        if not isinstance(module, torch.jit.ScriptModule)
-    ]
+    # Frozen TorchScript modules have no flag.
+    flags = [(m, m.training) for m in network.modules() if hasattr(m, "training")]
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -88,19 +83,58 @@ def at_rest(network: nn.Module, device: torch.device, *, autocast: bool = False)
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         frozen_parameters(network),
     ):
-        buffers = [(b, b._version, b.detach().clone()) for b in network.buffers()]
+        buffers = [(module, _buffers(module)) for module in network.modules()]
+        values = _values(network.buffers())
         try:
             network.eval()
             yield
         finally:
-            for module, flag in zip(modules, flags, strict=True):
+            for module, flag in flags:
                 module.training = flag
-            for holder, before in holders:
-                holder.update(before)
-            for buffer, version, value in buffers:
-                if buffer._version != version:
-                    with torch.no_grad():
-                        buffer.copy_(value)
+            for module, before in buffers:
+                for name in _buffers(module).keys() - before.keys():
+                    delattr(module, name)
+                for name, buffer in before.items():
+                    if _buffers(module).get(name, module) is not buffer:
+                        setattr(module, name, buffer)
+            _restore(network.buffers(), values)
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """A module's own buffers by name, empty ones too."""
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return dict(module.named_buffers(recurse=False) if scripted else module._buffers)
+
+
+def _values(buffers: Iterable[Tensor]) -> dict[tuple[torch.dtype, torch.device], Tensor]:
+    """All values in one tensor for each dtype and device: hundreds of copies in one step."""
+    groups = _grouped(buffers)
+    return {key: torch.cat([b.flatten() for b in group]) for key, group in groups.items()}
+
+
+@torch.no_grad()
+def _restore(
+    buffers: Iterable[Tensor], values: dict[tuple[torch.dtype, torch.device], Tensor]
+) -> None:
+    """Write back what differs, and only that: a needless write spoils graphs that hold a buffer.
+
+    Values are compared because a write through ``.data`` leaves the version counter alone.
+    """
+    for key, group in _grouped(buffers).items():
+        if torch.equal(torch.cat([b.flatten() for b in group]), values[key]):
+            continue
+        for buffer, value in zip(group, values[key].split([b.numel() for b in group]), strict=True):
+            if not torch.equal(buffer.flatten(), value):
+                buffer.copy_(value.view_as(buffer))
+
+
+def _grouped(
+    buffers: Iterable[Tensor],
+) -> dict[tuple[torch.dtype, torch.device], list[Tensor]]:
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for buffer in buffers:
+        groups.setdefault((buffer.dtype, buffer.device), []).append(buffer.detach())
+    return groups
 
 
 def run_forward(
@@ -181,7 +215,7 @@ def _backward(forward: Forward, cotangent: Tensor) -> Tensor:
     try:
         return _gradient(forward, cotangent).as_subclass(Tensor)
     except RuntimeError as error:
-        if "Checkpointing is not compatible" not in str(error):
+        if "use_reentrant" not in str(error) and "Checkpointing is not" not in str(error):
             raise
     # Reentrant checkpointing knows only backward(). All parameters are frozen here, so our own
     # leaf is the only tensor that can receive a gradient.

@@ -19,11 +19,11 @@ def write_signal_images(
 ) -> Path:
     """Write the first ``count`` images of ``SignalDataset(task, count, seed)``.
 
-    Every file has an affine of its own: oblique, with unequal spacing, and its axes stored in
-    one of the possible orders and directions (in 2D the two axes of the plane). Read with
-    MONAI's ``LoadImaged``, ``EnsureChannelFirstd`` and ``Orientationd`` to ``"RAS"`` (``"RA"``
-    in 2D, where MONAI expects one letter per axis), the array is the sample exactly. A file
-    bears its final name only when it is complete; ``labels.csv`` comes last.
+    Every file has an affine of its own: oblique, with unequal spacing; volumes also have their
+    axes stored in one of the possible orders and directions. Read with MONAI's ``LoadImaged`` and
+    ``EnsureChannelFirstd``, in 3D then ``Orientationd`` to ``"RAS"``, the array is the sample
+    exactly (in 2D MONAI 1.6.1 cannot undo ``Orientationd`` without warnings). A file bears its
+    final name only when it is complete; ``labels.csv`` comes last.
 
     Args:
         task: of two or three spatial dimensions.
@@ -63,16 +63,11 @@ def write_signal_images(
 
 
 def _stored(array: np.ndarray, geometry: np.random.Generator) -> nib.Nifti1Image:
-    """Image of this array (*S), its axes permuted and flipped, its affine to match."""
-    dims = array.ndim
-    volume = array.reshape(*array.shape, *[1] * (3 - dims))
-    image = nib.Nifti1Image(volume, _oblique_affine(geometry))
-    orientation = np.array([[0, 1], [1, 1], [2, 1]])
-    orientation[:dims, 0] = geometry.permutation(dims)
-    orientation[:dims, 1] = geometry.choice([-1, 1], dims)
-    image = image.as_reoriented(orientation)
-    stored = np.asarray(image.dataobj)
-    image = nib.Nifti1Image(stored[..., 0] if dims == 2 else stored, image.affine)
+    """Image of this array (*S); a volume with its axes permuted and flipped, its affine to match."""
+    image = nib.Nifti1Image(array, _oblique_affine(geometry))
+    if array.ndim == 3:
+        axes, directions = geometry.permutation(3), geometry.choice([-1, 1], 3)
+        image = image.as_reoriented(np.stack([axes, directions], axis=1))
     image.header.set_xyzt_units("mm")
     return image
 

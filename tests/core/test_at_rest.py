@@ -63,6 +63,17 @@ class CountsToNone(CountsInPlace):
         return x
 
 
+class CachesInAnEmptyBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", None)
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.arange(6, dtype=torch.float64)
+        return x + self.table
+
+
 class CachesABuffer(nn.Module):
     """A table that is formed at the first call, as position embeddings are."""
 
@@ -80,7 +91,7 @@ class Noisy(nn.Module):
 
 
 QUIET = [nn.Identity, nn.BatchNorm2d, CountsInPlace, CountsByAssignment, CountsThroughData]
-QUIET += [CountsToNone, CachesABuffer, Noisy]
+QUIET += [CountsToNone, CachesInAnEmptyBuffer, CachesABuffer, Noisy]
 
 
 def make(middle):
@@ -197,8 +208,14 @@ def test_a_train_method_of_the_networks_own_cannot_spoil_the_flags():
             self.frozen_norm.eval()
             return self
 
+    class AlwaysAtRest(nn.Dropout):
+        def train(self, mode=True):
+            return super().train(False)
+
     network, images = KeepsNormFrozen(), smooth_images(2)
     network.drop.eval()
+    network.middle = AlwaysAtRest()  # its flag is True until somebody calls train()
+    assert network.middle.training
     before = snapshot(network, images)
     mi.eigenspace(network, images)
     assert_untouched(before, network, images)

@@ -1,5 +1,7 @@
 """The eigenspace against the dense matrix, and against what it is supposed to mean."""
 
+import importlib
+
 import oracle
 import pytest
 import torch
@@ -79,6 +81,19 @@ def test_quadratic_form_is_that_of_the_dense_matrix(dims, family, outputs, large
     torch.testing.assert_close(space.quadratic_form(d), expected, rtol=1e-10, atol=0)
     truncated = mi.eigenspace(network, images, likelihood=family, rank=1)
     torch.testing.assert_close(truncated.quadratic_form(d), expected, rtol=1e-10, atol=0)
+
+
+def test_images_larger_than_one_block(monkeypatch):
+    """Inner products are taken to float64 block by block; the last block is a short one."""
+    network, images = smooth_network(2, 4), smooth_images(2)
+    whole = mi.eigenspace(network, images)
+    expected = whole.coefficients(images)
+    core = importlib.import_module("monai_ifim.core.eigenspace")
+    for block in (1, 5 * 3 * 7):  # one pixel at a time; 7 of the 72
+        monkeypatch.setattr(core, "_BLOCK", block)
+        space = mi.eigenspace(network, images)
+        assert_same(space, whole, 1e-12)
+        torch.testing.assert_close(space.coefficients(images), expected, rtol=0, atol=1e-10)
 
 
 def test_a_family_of_ones_own_is_one_small_object():

@@ -162,17 +162,14 @@ def test_drawing_leaves_the_global_random_state_alone(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
-@pytest.mark.parametrize(("shape", "axcodes"), [((12, 17), "RA"), ((5, 7, 11), "RAS")])
-def test_files_read_with_monai_are_the_samples(tmp_path, shape, axcodes):
+@pytest.mark.parametrize("shape", [(12, 17), (5, 7, 11)])
+def test_files_read_with_monai_are_the_samples(tmp_path, shape):
     task, count, seed = small_task(shape), 24, 9
     table = write_signal_images(task, tmp_path / "images", count, seed)
-    load = Compose(
-        [
-            LoadImaged("file"),
-            EnsureChannelFirstd("file"),
-            Orientationd("file", axcodes=axcodes, labels=LABELS),
-        ]
-    )
+    steps = [LoadImaged("file"), EnsureChannelFirstd("file")]
+    if len(shape) == 3:
+        steps.append(Orientationd("file", axcodes="RAS", labels=LABELS))
+    load = Compose(steps)
     dataset = SignalDataset(task, count, seed)
     with table.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -186,7 +183,7 @@ def test_files_read_with_monai_are_the_samples(tmp_path, shape, axcodes):
         stored = nib.load(path)
         assert stored.ndim == len(shape)
         orientations.add("".join(nib.aff2axcodes(stored.affine)))
-    assert len(orientations) > 4
+    assert len(orientations) > 4 if len(shape) == 3 else orientations == {"RAS"}
     names = sorted(path.name for path in table.parent.iterdir())
     assert names == ["labels.csv", *(row["file"] for row in rows)]
 
