@@ -63,7 +63,7 @@ def write_signal_images(
 
 
 def _stored(array: np.ndarray, geometry: np.random.Generator) -> nib.Nifti1Image:
-    """Image of this array (*S); a volume with its axes permuted and flipped, its affine to match."""
+    """Image of this array (*S), a volume with its axes permuted and flipped."""
     image = nib.Nifti1Image(array, _oblique_affine(geometry))
     if array.ndim == 3:
         axes, directions = geometry.permutation(3), geometry.choice([-1, 1], 3)
