@@ -20,7 +20,7 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from monai_ifim.core import Likelihood, OutputTransform, check_volumes, components, eigenspace
-from monai_ifim.core.checks import check_finite_images, check_images
+from monai_ifim.core.checks import check_images, not_finite
 
 
 class IFIMComponents(Transform):
@@ -193,7 +193,11 @@ channel first; choose the volume or channel before this step (a 4D file holds se
                 )
             image = torch.as_tensor(data[key])[None].float()
             check_images(image)
-            check_finite_images(image)
+            if not_finite(image).any():
+                raise ValueError(
+                    "expected finite values, got an image with NaN or infinity; replace them "
+                    "before this step, or leave the image out"
+                )
         return dict(data)
 
 

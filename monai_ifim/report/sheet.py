@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 Row = dict[str, str]
 CAUTION = (
@@ -141,6 +141,7 @@ def _draw_spectrum(axis: Axes, row: Row) -> None:
     if positive:
         axis.set_yscale("log")
         axis.set_ylim(min(positive) / 5, max(positive) * 5)
+        axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_xticks(range(1, len(values) + 1))
     axis.set_xlabel("eigenpair", fontsize=8)
     axis.set_title(f"eigenvalues (rank {row['rank']})\ntrace {float(row['trace']):.3g}", fontsize=9)
