@@ -214,7 +214,7 @@ class IFIMHandler:
     def _batch_rows(self, space: Eigenspace, images: Tensor) -> list[Row]:
         plain = images.detach().as_subclass(Tensor)
         outcomes, probabilities = space.likelihood.most_probable(space.logits)
-        energy = plain.double().flatten(1).square().sum(dim=1)
+        energy = torch.linalg.vector_norm(plain.flatten(1), dim=1, dtype=torch.float64).square()
         high = space.coefficients(plain).square().sum(dim=1)
         kept = space.eigenvalues.sum(dim=1)
         columns = {

@@ -1,3 +1,3 @@
 """Collection: the folders' conftest files share a name, which the doctest collector refuses."""
 
-collect_ignore_glob = ["*/conftest.py"]
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
