@@ -2,6 +2,7 @@
 
 from monai_ifim.bundle_root import bundle_root
 from monai_ifim.core import Bernoulli, Categorical, Eigenspace, eigenspace
+from monai_ifim.experiments import principal_angles
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.layouts import DistinctFolderLayout
@@ -32,5 +33,6 @@ __all__ = [
     "SqueezeSingleSliced",
     "bundle_root",
     "eigenspace",
+    "principal_angles",
     "traceable_preprocessing",
 ]

@@ -7,6 +7,8 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from nibabel.filebasedimages import ImageFileError
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -17,14 +19,16 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = argparse.ArgumentParser(prog="python -m monai_ifim", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_ifim", description="Tools around the bundles."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_config, _add_signal_images, _add_hippocampus_patches, _add_sheet, _add_demo):
         add(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError, ImageFileError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
 

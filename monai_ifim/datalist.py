@@ -12,6 +12,7 @@ import numpy as np
 Entry = dict[str, Any]
 
 _SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_RESULTS = ("_ifim_high.nii.gz", "_ifim_orth.nii.gz", "_ifim_sensitivity.nii.gz")
 _SECTIONS = {"training": "train", "validation": "val", "test": "test"}
 
 
@@ -123,7 +124,9 @@ def _existing(directory: str | os.PathLike[str]) -> Path:
 
 
 def _is_image(file: Path) -> bool:
-    return file.name.lower().endswith(_SUFFIXES)
+    name = file.name.lower()
+    # Volumes that a run wrote into its own data folder are no images of the next run.
+    return name.endswith(_SUFFIXES) and not name.endswith(_RESULTS)
 
 
 def _is_dicom(file: Path) -> bool:

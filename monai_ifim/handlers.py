@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from monai_ifim.core import (
     run_forward,
     unwrap,
 )
-from monai_ifim.core.checks import not_finite, reason
+from monai_ifim.core.checks import check_rank, not_finite, reason
 
 Row = dict[str, Any]
 FAILED = "failed:"
@@ -93,6 +94,7 @@ class IFIMHandler:
     ) -> None:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
+        check_rank(rank, energy, sys.maxsize)  # the largest rank is known with the first batch
         self.options: dict[str, Any] = {"rank": rank, "energy": energy, "vjp_chunk": vjp_chunk}
         self.output_transform = output_transform
         self.volumes = check_volumes(volumes)
@@ -105,6 +107,7 @@ class IFIMHandler:
         self._rows: list[Row] = []
         self._complaint: str | None = None
         self._served = False
+        self._finished = False
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine.
@@ -120,11 +123,21 @@ class IFIMHandler:
         engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._stop_early)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
         engine.add_event_handler(Events.COMPLETED, self._complain)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_rows)
         for name, metric in self.metrics.items():
             metric.attach(engine, name)
 
     def _start(self, engine: Engine) -> None:
         self._rows, self._complaint, self._served = [], None, False
+        self._finished = False
+        if self.path is not None:  # now, not when all the work is done
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(
+                    f"expected an output folder that can be written, got {self.path.parent} "
+                    f"({error}); choose another output_dir"
+                ) from error
 
     def _serve_monai(self, engine: Any) -> None:
         """FORWARD_COMPLETED: batch and output are collated, the graph is at hand."""
@@ -135,6 +148,8 @@ class IFIMHandler:
             images = self.batch_transform(engine.state.batch)
         take = getattr(getattr(engine, "inferer", None), "take", None)
         kept = None if take is None else take(images)
+        if network is not unwrap(engine.network):  # the graph is of another network
+            kept = None
         with at_rest(network, images.device):
             if kept is None:
                 forward = self._own_forward(engine, network, images)
@@ -188,10 +203,12 @@ class IFIMHandler:
 
     def _report(self, space: Eigenspace, images: Tensor) -> dict[str, Tensor]:
         """The ``ifim_*`` values of a batch with the images' metadata; one row for each image."""
-        values = components(space, images.detach().as_subclass(Tensor), self.volumes)
+        plain = images.detach().as_subclass(Tensor)
+        coefficients = space.coefficients(plain)
+        values = components(space, plain, self.volumes, coefficients=coefficients)
         if isinstance(images, MetaTensor):
             values = {k: MetaTensor(v).copy_meta_from(images) for k, v in values.items()}
-        rows = self._batch_rows(space, images)
+        rows = self._batch_rows(space, images, coefficients)
         if self.postprocessing is not None:
             items = decollate_batch({CommonKeys.IMAGE: images.detach(), **values})
             for row, item in zip(rows, items, strict=True):
@@ -208,14 +225,14 @@ class IFIMHandler:
         try:
             self.postprocessing(item)  # type: ignore[misc]
         except Exception as error:  # a full disk, a transform that cannot be inverted
-            self.logger.exception("postprocessing of %s", row["file"])
+            self.logger.debug("postprocessing of %s", row["file"], exc_info=True)
             row["status"] = f"{FAILED} in postprocessing, {reason(error)}"
 
-    def _batch_rows(self, space: Eigenspace, images: Tensor) -> list[Row]:
+    def _batch_rows(self, space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[Row]:
         plain = images.detach().as_subclass(Tensor)
         outcomes, probabilities = space.likelihood.most_probable(space.logits)
         energy = torch.linalg.vector_norm(plain.flatten(1), dim=1, dtype=torch.float64).square()
-        high = space.coefficients(plain).square().sum(dim=1)
+        high = coefficients.square().sum(dim=1)
         kept = space.eigenvalues.sum(dim=1)
         columns = {
             "probability": probabilities,
@@ -258,6 +275,7 @@ class IFIMHandler:
             gathered: list[list[Row]] = [[] for _ in range(_ranks())]
             dist.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
+        self._finished = True
         rows.sort(key=lambda row: row["file"])
         failed = [row for row in rows if row["status"].startswith(FAILED)]
         if self.path is not None and (_ranks() == 1 or dist.get_rank() == 0):
@@ -268,6 +286,22 @@ class IFIMHandler:
                 f"{failed[0]['status']}; all are listed in {self.path or 'the log'}"
             )
             self.logger.error(self._complaint)
+
+    def _save_rows(self, engine: Engine, error: BaseException) -> None:
+        """An error ends the run: what is done so far is not lost, and the batch is named."""
+        if not self._finished and self.path is not None:
+            try:
+                files = self._files(self.batch_transform(engine.state.batch))
+            except (TypeError, AttributeError, KeyError):
+                files = []  # the error came before there was a batch
+            done = {row["file"] for row in self._rows}
+            text = f"{FAILED} the run ended here, {reason(error)}"
+            rows = [{"file": file, "status": text} for file in files if file not in done]
+            if _ranks() == 1 or dist.get_rank() == 0:
+                write_table(sorted(self._rows + rows, key=lambda row: row["file"]), self.path)
+            self._finished = True
+        # Ignite takes an error that somebody handles for settled.
+        raise error
 
     def _complain(self, engine: Engine) -> None:
         if self.fail_at_end and self._complaint is not None:

@@ -18,9 +18,11 @@ class IFIMInferer(Inferer):
     """The prediction of another inferer, with the graph kept for ``IFIMHandler``.
 
     Validation with iFIM then costs one forward pass instead of two. The prediction is what the
-    wrapped inferer returns, bit for bit. Where sharing the pass would change it, or would give
-    wrong gradients (a network in train mode, autocast, a host that wants gradients itself), the
-    wrapped inferer simply runs, nothing is kept, and the handler runs a pass of its own.
+    wrapped inferer returns, bit for bit (to rounding where PyTorch has another kernel for passes
+    without gradients, as for ``nn.TransformerEncoder``). Where sharing the pass would change it,
+    or would give wrong gradients (a network in train mode, autocast, a host that wants gradients
+    itself), the wrapped inferer simply runs, nothing is kept, and the handler runs a pass of its
+    own.
 
     Args:
         inferer: any MONAI inferer; ``SimpleInferer`` by default.

@@ -16,7 +16,8 @@ class DistinctFolderLayout(FolderLayout):
     A second image of this run that would take the name of a first one is refused, so that
     ``a/scan.nii.gz`` and ``b/scan.nii.gz``, or ``scan.png`` and ``scan.nii.gz``, do not end as one
     file. So is a name outside the output folder, which MONAI makes of an image that does not lie
-    below ``data_root_dir``. Files of an earlier run are replaced.
+    below ``data_root_dir``. Files of an earlier run are replaced. Several processes that write to
+    one folder do not know of each other: give them ``data_root_dir``.
 
     Args:
         output_dir: folder of the results; subfolders are made as needed.
@@ -62,8 +63,10 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         Raises:
             ValueError: the name is taken by another image, or lies outside the output folder.
         """
-        self._refuse_outside(subject)
-        name = str(super().filename(subject, idx, **kwargs))
+        # MONAI would cut the last number of a folder named like a DICOM series, 1.2.840.11.
+        path = f"{subject}.dcm" if Path(subject).is_dir() else str(subject)
+        self._refuse_outside(path)
+        name = str(super().filename(path, idx, **kwargs))
         taken_by = self._taken.setdefault(name, str(subject))
         if taken_by != str(subject):
             raise ValueError(
@@ -78,8 +81,8 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         base = create_file_basename(
             "", str(subject), str(self.output_dir), str(self.data_root_dir), makedirs=False
         )
-        output = Path(self.output_dir).absolute()
-        if not Path(os.path.normpath(Path(base).absolute())).is_relative_to(output):
+        output = Path(os.path.abspath(self.output_dir))
+        if not Path(os.path.abspath(base)).is_relative_to(output):
             raise ValueError(
                 f"expected {subject} below data_root_dir {self.data_root_dir!r}, got a file name "
                 f"outside {self.output_dir}; leave data_root_dir empty or name a folder above "

@@ -33,7 +33,8 @@ class FaultTolerantDataLoader(DataLoader):
     The failing image is left out of its batch, logged, and listed in ``failures``; a batch of
     which nothing is left is skipped and counted in ``skipped``. ``IFIMHandler`` writes a row for
     each failure and ends the run with an error once all other images are done; without it, Ignite
-    begins anew when batches are missing, so use the two together.
+    begins anew when batches are missing, so use the two together. Of images that cannot share a
+    batch (different sizes) the largest group that can is kept: use batches of one for those.
 
     Args:
         dataset: map-style data set; for readable file names, one with ``.data`` like MONAI's.
@@ -104,7 +105,8 @@ def _collate(
     try:
         return collate([item for _, item in good]), failures
     except Exception:  # images of different size, or metadata of different formats
-        kept, misfits = _fitting(collate, good)
+        groups = [_fitting(collate, [first, *good]) for first in good]
+        kept, misfits = max(groups, key=lambda group: len(group[0]))
         return collate(kept), failures + misfits
 
 
@@ -112,13 +114,13 @@ def _fitting(
     collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
 ) -> tuple[list[Any], list[Failure]]:
     """The images that can share a batch with the first one, and the others."""
-    first_file, first = items[0]
-    kept, misfits = [first], []
-    for file, item in items[1:]:
+    (first_file, first), *others = items
+    kept, misfits = [], []
+    for file, item in others:
         try:
             collate([first, item])
             kept.append(item)
         except Exception as error:
-            text = f"cannot share a batch with {first_file}, use --batch_size 1 ({reason(error)})"
+            text = f"cannot share a batch with {first_file}; use batches of one ({reason(error)})"
             misfits.append(Failure(file, text))
     return kept, misfits

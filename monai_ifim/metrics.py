@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class SpectrumMetric(IgniteMetricHandler):
 
     Args:
         statistic: ``"trace"``, ``"largest_eigenvalue"`` (both in (input unit)⁻²) or
-            ``"effective_rank"``.
+            ``"effective_rank"`` (of the eigenvalues that the handler keeps: with ``rank=1``, 1).
         save_details: keep the value of every image in ``engine.state.metric_details``.
 
     Raises:
@@ -106,10 +106,11 @@ class _Statistic(CumulativeIterationMetric):
 def _spectrum(output: Any) -> tuple[Tensor, Tensor]:
     """Eigenvalues (B, R) and trace (B,) from an engine's output, decollated or not."""
     first = output[0] if isinstance(output, list) else output
-    if "ifim_trace" not in first:
+    keys = sorted(map(str, first)) if isinstance(first, Mapping) else type(first).__name__
+    if "ifim_trace" not in keys:
         raise KeyError(
-            "expected ifim_trace in the engine's output, got "
-            f"{sorted(map(str, first))}; attach IFIMHandler to the same engine"
+            f"expected ifim_trace in the engine's output, got {keys}; attach IFIMHandler to the "
+            "same engine, and let the engine's function return a dictionary"
         )
     eigenvalues, trace = from_engine(["ifim_eigenvalues", "ifim_trace"])(output)
     return _stack(eigenvalues), _stack(trace)

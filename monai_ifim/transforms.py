@@ -65,11 +65,12 @@ class IFIMComponents(Transform):
             "vjp_chunk": vjp_chunk,
         }
 
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor, prefix: str = "ifim") -> dict[str, Tensor]:
         """Compute the components.
 
         Args:
             image: (C, *S), preprocessed; the network's device is used.
+            prefix: of the keys.
 
         Returns:
             The ``ifim_*`` values of this image, without batch axis: volumes (C, *S) with the
@@ -84,7 +85,7 @@ class IFIMComponents(Transform):
         device = image.device if parameter is None else parameter.device
         batch = image.as_subclass(Tensor)[None].to(device)
         space = eigenspace(self.network, batch, **self.options)
-        values = components(space, batch, self.volumes)
+        values = components(space, batch, self.volumes, prefix=prefix)
         return {key: _like(value[0].to(image.device), image) for key, value in values.items()}
 
 
@@ -130,8 +131,7 @@ class IFIMComponentsd(MapTransform):
         """
         result = dict(data)
         for key, prefix in self.key_iterator(result, self.prefixes):
-            for name, value in self.components(result[key]).items():
-                result[name.replace("ifim", prefix, 1)] = value
+            result.update(self.components(result[key], prefix))
         return result
 
 
@@ -149,7 +149,8 @@ class CheckImaged(MapTransform):
     Traceback (most recent call last):
         ...
     ValueError: expected 1 channel and 3 spatial axes, got an image of shape (30, 8, 8, 8), \
-channel first; choose the volume or channel before this step (a 4D file holds several volumes)
+channel first; choose one volume of a 4D file, one slice for a 2D network, or make a colour \
+picture grey before this step
     """
 
     def __init__(
@@ -183,8 +184,8 @@ channel first; choose the volume or channel before this step (a 4D file holds se
                 raise ValueError(
                     f"expected {self.channels} channel{'s' if self.channels > 1 else ''} and "
                     f"{self.spatial_dims} spatial axes, got an image of shape {shape}, channel "
-                    "first; choose the volume or channel before this step (a 4D file holds "
-                    "several volumes)"
+                    "first; choose one volume of a 4D file, one slice for a 2D network, or make "
+                    "a colour picture grey before this step"
                 )
             if self.spatial_size is not None and shape[1:] != self.spatial_size:
                 raise ValueError(

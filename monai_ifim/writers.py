@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 class AtomicNibabelWriter(NibabelWriter):
     """MONAI's ``NibabelWriter``, for ``SaveImaged(writer="monai_ifim.AtomicNibabelWriter")``.
 
-    A file appears under its final name only when complete. A volume with NaN or infinity is not
-    written: its row in ``ifim.csv`` says why.
+    A file appears under its final name only when complete. A volume with NaN or infinity is
+    logged and not written, and the run goes on: ``IFIMHandler`` gives NaN to an image without a
+    result only, and its row in ``ifim.csv`` says why.
     """
 
     def set_data_array(
@@ -62,3 +63,18 @@ class AtomicNibabelWriter(NibabelWriter):
                 logger.info("wrote %s", final)
         finally:
             partial.unlink(missing_ok=True)
+
+    @classmethod
+    def create_backend_obj(cls, *args: Any, **kwargs: Any) -> Any:
+        """The nibabel image, with its unit: MONAI's affines are in millimetres.
+
+        Args:
+            args: passed on.
+            kwargs: passed on.
+
+        Returns:
+            A ``Nifti1Image``.
+        """
+        image = super().create_backend_obj(*args, **kwargs)
+        image.header.set_xyzt_units("mm")
+        return image

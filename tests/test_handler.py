@@ -775,3 +775,35 @@ def test_messages_reach_the_log_once(files, tmp_path, caplog):
         loader = DataLoader(dataset(files), batch_size=2)
         evaluate(smooth_network(3), loader, mi.IFIMHandler(output_dir=tmp_path))
     assert [r for r in caplog.records if r.name.startswith("monai_ifim")] == []
+
+
+def test_network_of_the_handler_not_of_the_engine():
+    """A graph that the inferer kept of the engine's network says nothing of another one."""
+    engine_network, other = smooth_network(2, seed=1), smooth_network(2, seed=2)
+    images = torch.randn(2, 1, 13, 11, generator=torch.Generator().manual_seed(0))
+    batches = [{"image": images, "label": torch.zeros(2)}]
+    handler = mi.IFIMHandler(other)
+    evaluator = SupervisedEvaluator(
+        "cpu",
+        batches,
+        network=engine_network,
+        inferer=mi.IFIMInferer(),
+        val_handlers=[handler],
+        decollate=False,
+    )
+    evaluator.run()
+    expected = mi.eigenspace(other, images).trace
+    torch.testing.assert_close(evaluator.state.output["ifim_trace"], expected)
+
+
+def test_error_that_ends_the_run_keeps_the_rows_and_names_the_batch(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    batches = [{"image": torch.randn(1, 1, n, n), "label": torch.zeros(1)} for n in (8, 8, 9, 8)]
+    handler = mi.IFIMHandler(output_dir=tmp_path, fail_at_end=True)
+    evaluator = SupervisedEvaluator("cpu", batches, network=network, val_handlers=[handler])
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        evaluator.run()
+    with (tmp_path / "ifim.csv").open(newline="") as file:
+        statuses = [row["status"] for row in csv.DictReader(file)]
+    assert statuses[:2] == ["ok", "ok"]
+    assert statuses[2].startswith("failed: the run ended here, RuntimeError: mat1")

@@ -214,7 +214,7 @@ def test_check_image_refuses_nan_and_infinity(tmp_path, value):
     values = np.zeros((13, 11, 9))
     values[1, 2, 3] = value
     item = load(save(tmp_path / "s.nii.gz", values))
-    with pytest.raises(ValueError, match="expected finite images, got NaN or infinity"):
+    with pytest.raises(ValueError, match="expected finite values, got an image with NaN"):
         mi.CheckImaged("image", 1, 3)(item)
 
 

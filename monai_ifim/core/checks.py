@@ -181,7 +181,7 @@ def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
         raise ValueError(
             f"expected rank or energy, got both (rank={rank}, energy={energy}); leave one out"
         )
-    if rank is not None and not 1 <= rank <= largest:
+    if rank is not None and not (isinstance(rank, int) and 1 <= rank <= largest):
         raise ValueError(
             f"expected 1 <= rank <= {largest} (the largest rank of F here), got rank={rank}; "
             "leave rank out to keep every eigenpair"

@@ -9,7 +9,6 @@ from torch import Tensor
 from monai_ifim.core.eigenspace import Eigenspace
 
 VOLUMES = ("high", "orth", "sensitivity")
-PREFIX = "ifim"
 
 
 def check_volumes(volumes: Sequence[str]) -> tuple[str, ...]:
@@ -36,7 +35,12 @@ def check_volumes(volumes: Sequence[str]) -> tuple[str, ...]:
 
 
 def components(
-    space: Eigenspace, images: Tensor, volumes: Sequence[str], prefix: str = PREFIX
+    space: Eigenspace,
+    images: Tensor,
+    volumes: Sequence[str],
+    *,
+    coefficients: Tensor | None = None,
+    prefix: str = "ifim",
 ) -> dict[str, Tensor]:
     """Component volumes and numbers of a batch as plain tensors, batch first.
 
@@ -44,6 +48,7 @@ def components(
         space: eigenspace of the batch.
         images: (B, C, *S).
         volumes: which of ``VOLUMES`` to form.
+        coefficients: ``space.coefficients(images)`` where it is known already.
         prefix: of the keys.
 
     Returns:
@@ -57,8 +62,10 @@ def components(
         f"{prefix}_rank": space.rank,
     }
     if "high" in volumes or "orth" in volumes:
-        high, orth = space.split(images)
-        pair = {"high": high, "orth": orth}
+        if coefficients is None:
+            coefficients = space.coefficients(images)
+        high = space.synthesis(coefficients).to(images.dtype)
+        pair = {"high": high, "orth": images - high}
         result.update({f"{prefix}_{name}": pair[name] for name in volumes if name in pair})
     if "sensitivity" in volumes:
         result[f"{prefix}_sensitivity"] = space.sensitivity()

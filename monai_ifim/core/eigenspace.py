@@ -45,7 +45,9 @@ class Eigenspace:
         logits: (B, K), of the images' dtype.
         eigenvalues: (B, R) in float64, descending, 0 where not kept. Units: (input unit)⁻².
         trace: (B,) in float64, of the whole of F (not only of what is kept).
-        rank: (B,) integers, how many eigenpairs are kept.
+        rank: (B,) integers, how many eigenpairs are kept. Dropped are those beyond ``rank`` or
+            ``energy``, and those that are rounding: below 1e-14 of the largest eigenvalue, or
+            (in float32) from gradients that are parallel to within 3e-4.
         likelihood: the predictive family.
         gradients: S as (B, M, C, *S), the gradients of the contrasts.
         factor: B as (B, M, M) in float64.
@@ -96,11 +98,21 @@ class Eigenspace:
             ValueError: rank out of range, or images of another shape.
         """
         check_rank(rank, None, self.mixing.shape[2])
-        mixing = self.mixing[:, :, :rank]
-        coefficients = torch.einsum("bmr,bm->br", mixing, self._products(images))
-        weights = torch.einsum("bmr,br->bm", mixing, coefficients)
-        high = self._combine(weights[:, :, None])[:, 0].to(images.dtype)
+        high = self.synthesis(self.coefficients(images)[:, :rank]).to(images.dtype)
         return high, images.detach().as_subclass(Tensor) - high
+
+    def synthesis(self, coefficients: Tensor) -> Tensor:
+        """The combination of the leading eigenvectors with these coefficients.
+
+        Args:
+            coefficients: (B, R) or fewer columns, for example from ``coefficients(images)``.
+
+        Returns:
+            (B, C, *S).
+        """
+        mixing = self.mixing[:, :, : coefficients.shape[1]]
+        weights = torch.einsum("bmr,br->bm", mixing, coefficients)
+        return self._combine(weights[:, :, None])[:, 0]
 
     def sensitivity(self) -> Tensor:
         """Diagonal of the whole of F: how much the prediction reacts to each pixel alone.
@@ -146,7 +158,7 @@ class Eigenspace:
     def _combine(self, weights: Tensor) -> Tensor:
         """S W for weights (B, M, R), as (B, R, C, *S)."""
         dtype, gradients = self.gradients.dtype, self.gradients.flatten(2)
-        if weights.abs().amax() > torch.finfo(dtype).max / 2:
+        if (weights.abs() > torch.finfo(dtype).max / 2).any():  # NaN, too, compares false
             # Weights go with 1 / |S|: of the tiniest gradients they exceed the dtype's range.
             size = gradients.abs().amax(dim=(1, 2), keepdim=True)
             size = torch.where(size > 0, size, torch.ones_like(size))
@@ -268,12 +280,14 @@ def _inner_products(left: Tensor, right: Tensor) -> Tensor:
     A Gram matrix in float32 loses the small eigenvalues: for singular values 1e-3 apart they
     were 20 % off, against 1e-8 in float64.
     """
+    same = left is right
     left, right = left.flatten(2), right.flatten(2)
     block = max(1, _BLOCK // (left.shape[0] * max(left.shape[1], right.shape[1])))
     total = left.new_zeros(left.shape[0], left.shape[1], right.shape[1], dtype=torch.float64)
     for start in range(0, left.shape[2], block):
         stop = start + block
-        a, b = left[:, :, start:stop].double(), right[:, :, start:stop].double()
+        a = left[:, :, start:stop].double()
+        b = a if same else right[:, :, start:stop].double()
         total += a @ b.transpose(1, 2)
     return total
 
@@ -296,7 +310,7 @@ def _solve(
     values, vectors = values.flip(1), vectors.flip(2)
     trace = small.diagonal(dim1=1, dim2=2).sum(dim=1)
 
-    keep = values > _cutoff(dtype) * values[:, :1].clamp_min(0)
+    keep = values > _noise(gram, factor @ vectors, values, dtype)
     if energy is not None:
         before = values.cumsum(dim=1) - values
         keep &= before < energy * trace[:, None]
@@ -319,9 +333,18 @@ def _solve(
     )
 
 
-def _cutoff(dtype: torch.dtype) -> float:
-    """Eigenvalues at or below this share of the largest one are rounding, not signal."""
-    return max(torch.finfo(dtype).eps, 1e-14)
+def _noise(gram: Tensor, directions: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
+    """What an eigenvalue must exceed (B, R) to be signal: both limits are relative to S and B.
+
+    An eigenvector S t is lost when its length comes from cancellation among the columns of S,
+    whose rounding is eps: below sqrt(eps) of the lengths that are summed, its direction is
+    rounding. A small probability alone does not cancel anything, so it is no reason to drop it.
+    And eigenvalues below 1e-14 of the largest are beyond a float64 eigensolver.
+    """
+    lengths = gram.diagonal(dim1=1, dim2=2)
+    summed = torch.einsum("bm,bmr->br", lengths, directions.square())
+    solver = 1e-14 * values[:, :1].clamp_min(0)
+    return torch.maximum(torch.finfo(dtype).eps * summed, solver)
 
 
 def _signs(gram: Tensor, factor: Tensor, mixing: Tensor) -> Tensor:

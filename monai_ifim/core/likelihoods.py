@@ -11,6 +11,7 @@ Sensitivity Analysis of Medical Image Classifiers", arXiv 2606.16362.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +64,14 @@ class Categorical:
             raise ValueError(
                 f"expected at least 2 logits per image for the categorical family, got shape "
                 f"{tuple(logits.shape)}; for one logit with a sigmoid use likelihood='bernoulli'"
+            )
+        if (logits >= 0).all() and torch.allclose(
+            logits.sum(dim=1), logits.new_ones(len(logits)), atol=1e-3
+        ):
+            warnings.warn(
+                "the network's outputs are not negative and add up to 1: are they probabilities? "
+                "Expected logits; pass output_transform=torch.log, or take the softmax away",
+                stacklevel=2,
             )
 
     def contrasts(self, logits: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def run_demo(output: Path, bundles: Path, data: Path | None) -> int:
     jobs: list[tuple[Path, Path]] = []
     for name, task in SIGNAL.items():
         images = output / name / "images"
-        if not images.is_dir():
+        if not (images / "labels.csv").is_file():  # the last file to be written
             write_signal_images(signal_task(task), images, 12, 0)
         jobs.append((_bundle(bundles, name), images))
     if data is not None:

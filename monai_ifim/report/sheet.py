@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 Row = dict[str, str]
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 CAUTION = (
     "The components show what the classifier is locally sensitive to. They are not anatomy, "
     "cause or diagnosis. Research use only."
 )
 COLUMNS = (
-    "image (network input)",
+    "image = high + orthogonal",
     "high-sensitivity component",
     "orthogonal component",
     "sensitivity √ diag F",
@@ -41,7 +43,10 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
 
     Raises:
         FileNotFoundError: no table or no components there.
+        ValueError: ``most`` < 1.
     """
+    if most < 1:
+        raise ValueError(f"expected at least one image to draw, got {most}; say --most 4")
     table = output_dir / "ifim.csv"
     if not table.is_file():
         raise FileNotFoundError(
@@ -57,7 +62,7 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
             "the volumes high and orth"
         )
     chosen = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs)))]
-    figure = _draw(chosen, output_dir)
+    figure = _draw(chosen, output_dir, f"{len(chosen)} of {len(rows)} images. {CAUTION}")
     partial = path.with_name(f".partial-{path.name}")
     figure.savefig(partial, dpi=110, format="png")
     partial.replace(path)
@@ -67,8 +72,10 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
 def _stem(row: Row, output_dir: Path) -> Path | None:
     """Path of the row's volumes without ``_ifim_high.nii.gz``."""
     source = Path(row["file"])
-    name = source.name.removesuffix(".gz").rsplit(".", 1)[0]
-    found = output_dir.rglob(f"{name}_ifim_high.nii.gz")
+    name = source.name
+    if not source.is_dir():  # a DICOM series is a folder, and keeps its name
+        name = name.removesuffix(".gz").rsplit(".", 1)[0]
+    found = output_dir.rglob(f"{glob.escape(name)}_ifim_high.nii.gz")
     # File names may repeat in several folders: the one with the most folders in common.
     best = max(found, key=lambda f: _common(f.parent, source.parent), default=None)
     return None if best is None else best.with_name(best.name.removesuffix("_ifim_high.nii.gz"))
@@ -79,8 +86,8 @@ def _common(a: Path, b: Path) -> int:
     return same.index(False) if False in same else len(same)
 
 
-def _draw(chosen: list[tuple[Row, Path]], output_dir: Path) -> Figure:
-    rows, columns = _planes(chosen[0][1], "high").shape[:2]
+def _draw(chosen: list[tuple[Row, Path]], output_dir: Path, caption: str) -> Figure:
+    rows, columns = _planes(*chosen[0], "high").shape[:2]
     inches = min(max(2.4 * rows / columns, 1.1), 3.0) + 0.8
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(15, inches * len(chosen) + 0.6), layout="constrained")
@@ -92,12 +99,12 @@ def _draw(chosen: list[tuple[Row, Path]], output_dir: Path) -> Figure:
             line[0].set_ylabel(f"{name}\n{says}", fontsize=8)
         for axis, title in zip(axes[0], COLUMNS, strict=False):
             axis.set_title(title)
-        figure.supxlabel(CAUTION, fontsize=9)
+        figure.supxlabel(caption, fontsize=9)
     return figure
 
 
 def _draw_row(figure: Figure, line: np.ndarray, row: Row, stem: Path) -> None:
-    high, orth = _planes(stem, "high"), _planes(stem, "orth")
+    high, orth = _planes(row, stem, "high"), _planes(row, stem, "orth")
     image = high + orth
     low, top = np.nanpercentile(image, [0.5, 99.5])
     limit = float(np.nanmax(np.abs(high))) or 1.0
@@ -110,18 +117,18 @@ def _draw_row(figure: Figure, line: np.ndarray, row: Row, stem: Path) -> None:
         figure.colorbar(drawn, ax=axis, shrink=0.75)
     share = float(row["high_energy_share"])
     line[1].set_xlabel(f"{100 * share:.2g} % of the image's energy", fontsize=8)
-    _draw_sensitivity(figure, line[3], stem)
+    _draw_sensitivity(figure, line[3], row, stem)
     _draw_spectrum(line[4], row)
 
 
-def _draw_sensitivity(figure: Figure, axis: Axes, stem: Path) -> None:
+def _draw_sensitivity(figure: Figure, axis: Axes, row: Row, stem: Path) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     if not stem.with_name(f"{stem.name}_ifim_sensitivity.nii.gz").is_file():
         axis.axis("off")
         axis.text(0.5, 0.5, "sensitivity\nnot written", ha="center", transform=axis.transAxes)
         return
-    picture = np.sqrt(np.clip(_planes(stem, "sensitivity"), 0, None))
+    picture = np.sqrt(np.clip(_planes(row, stem, "sensitivity"), 0, None))
     drawn = axis.imshow(picture, cmap="magma", vmin=0)
     figure.colorbar(drawn, ax=axis, shrink=0.75, format=_powers())
     axis.set_xlabel("1 / input unit", fontsize=8)
@@ -147,8 +154,12 @@ def _draw_spectrum(axis: Axes, row: Row) -> None:
     axis.set_title(f"eigenvalues (rank {row['rank']})\ntrace {float(row['trace']):.3g}", fontsize=9)
 
 
-def _planes(stem: Path, volume: str) -> np.ndarray:
-    """A 2D picture: the image itself, or the three middle slices of a volume side by side."""
+def _planes(row: Row, stem: Path, volume: str) -> np.ndarray:
+    """A 2D picture: the image itself, or the three middle slices of a volume side by side.
+
+    Scans are turned so that their later axis points up; pictures (PNG, JPEG), which MONAI reads
+    columns first with the origin at the top, are turned back.
+    """
     file = stem.with_name(f"{stem.name}_ifim_{volume}.nii.gz")
     data = np.asanyarray(nib.load(file).dataobj, dtype=np.float64)
     if data.ndim > 3:  # channels after three spatial axes: the strongest one
@@ -156,7 +167,7 @@ def _planes(stem: Path, volume: str) -> np.ndarray:
         data = data[..., int(np.square(data).sum(axis=(0, 1, 2)).argmax())]
     data = data.reshape([n for n in data.shape if n > 1] or [1, 1])
     if data.ndim == 2:
-        return np.rot90(data)
+        return data.T if row["file"].lower().endswith(PICTURES) else np.rot90(data)
     middle = [np.rot90(data.take(n // 2, axis=axis)) for axis, n in enumerate(data.shape)]
     height = max(plane.shape[0] for plane in middle)
     # NaN is drawn as nothing: a gap between the planes, and below the lower ones.

@@ -263,3 +263,13 @@ def test_split_at_an_impossible_rank(rank):
     space = mi.eigenspace(smooth_network(2, 3), images)
     with refused(ValueError, "expected 1 <= rank <= 2", f"got rank={rank}"):
         space.split(images, rank=rank)
+
+
+def test_probabilities_in_place_of_logits_are_noticed():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Softmax(dim=1))
+    images = torch.rand(2, 1, 3, 4)
+    with pytest.warns(UserWarning, match="are they probabilities"):
+        mi.eigenspace(network, images)
+    # The mend that the warning names is exact.
+    mended = mi.eigenspace(network, images, output_transform=torch.log)
+    torch.testing.assert_close(mended.trace, mi.eigenspace(network[:2], images).trace)

@@ -7,6 +7,7 @@ from oracle import Affine, smooth_images
 from torch import nn
 
 import monai_ifim as mi
+from monai_ifim.core import as_likelihood, at_rest, decompose, eigenspace, run_forward
 
 FAMILIES = ["categorical", "bernoulli"]
 
@@ -238,3 +239,35 @@ def test_the_image_is_the_logits():
     values, _ = oracle.eigh(dense)
     assert (space.eigenvalues - values[:, :2]).abs().max() <= 1e-15
     assert torch.equal(images, before)
+
+
+def test_a_nan_image_leaves_its_neighbours_tiny_gradients_alone():
+    """Weights beyond float32's range are scaled, whatever another image of the batch holds."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3, bias=False))
+    with torch.no_grad():
+        network[1].weight.mul_(1e-40)
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    alone, _ = eigenspace(network, images[1:]).split(images[1:])
+    images[0, 0, 0, 0] = torch.nan
+    with at_rest(network, images.device):
+        space = decompose(run_forward(network, images), as_likelihood("categorical"))
+    high, _ = space.split(images)
+    assert high[0].isnan().all()
+    torch.testing.assert_close(high[1:], alone)
+
+
+def test_small_probabilities_alone_are_no_reason_to_drop_an_eigenpair():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    with torch.no_grad():
+        network[1].bias.copy_(torch.tensor([0.0, -2.0, -12.0, -22.0]))
+        network[1].weight.mul_(0.1)
+    images = torch.randn(1, 1, 8, 8)
+    single = eigenspace(network, images)
+    double = eigenspace(network.double(), images.double())
+    assert single.rank.item() == double.rank.item() == 3
+    ratio = double.eigenvalues[0, 2] / double.eigenvalues[0, 0]
+    assert ratio < torch.finfo(torch.float32).eps  # the test has teeth
+    torch.testing.assert_close(single.eigenvalues, double.eigenvalues, rtol=1e-5, atol=0)
+    a, b = single.eigenvectors.double().flatten(2)[0], double.eigenvectors.flatten(2)[0]
+    torch.testing.assert_close((a * b).sum(dim=1), torch.ones(3).double(), rtol=0, atol=1e-6)
