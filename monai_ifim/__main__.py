@@ -28,6 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options) or 0)
+    except ModuleNotFoundError as error:
+        parser.exit(
+            2,
+            f"{parser.prog}: expected the package {error.name}, got none; it comes with "
+            "pip install 'monai_ifim[report]'\n",
+        )
     except (ValueError, OSError, ImageFileError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
