@@ -11,7 +11,7 @@ from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from monai_ifim.core import frozen_parameters, unwrap
+from monai_ifim.core import as_leaf, frozen_parameters, unwrap
 
 
 class IFIMInferer(Inferer):
@@ -65,8 +65,7 @@ class IFIMInferer(Inferer):
         # A DDP wrapper called with gradients on broadcasts buffers and can dead-lock.
         plain = unwrap(network)
         with torch.inference_mode(False), torch.enable_grad(), frozen_parameters(plain):
-            leaf = inputs.detach().as_subclass(Tensor)
-            leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+            leaf = as_leaf(inputs)
             images = leaf.clone()
             if isinstance(inputs, MetaTensor):
                 images = MetaTensor(images).copy_meta_from(inputs)

@@ -107,7 +107,7 @@ def _collate(
     except Exception:  # images of different size, or metadata of different formats
         groups = [_fitting(collate, [first, *good]) for first in good]
         kept, misfits = max(groups, key=lambda group: len(group[0]))
-        return collate(kept), failures + misfits
+        return (collate(kept) if kept else None), failures + misfits
 
 
 def _fitting(

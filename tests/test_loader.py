@@ -367,3 +367,13 @@ def test_a_cached_data_set(files, tmp_path):
     loader = mi.FaultTolerantDataLoader(data, batch_size=5)
     assert [len(batch["image"]) for batch in loader] == [4, 5]
     assert [failure.file for failure in loader.failures] == [files[2]]
+
+
+def test_images_that_collate_with_nothing_are_failures_not_an_error():
+    def refuse(items):
+        raise RuntimeError("no batch of these")
+
+    loader = mi.FaultTolerantDataLoader([1, 2, 3], batch_size=3, collate_fn=refuse)
+    assert list(loader) == []
+    assert len(loader.failures) == 3
+    assert loader.skipped == 1

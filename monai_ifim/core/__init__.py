@@ -5,6 +5,7 @@ from monai_ifim.core.eigenspace import Eigenspace, decompose, eigenspace
 from monai_ifim.core.gradients import (
     Forward,
     OutputTransform,
+    as_leaf,
     at_rest,
     frozen_parameters,
     read_logits,
@@ -21,6 +22,7 @@ __all__ = [
     "Forward",
     "Likelihood",
     "OutputTransform",
+    "as_leaf",
     "as_likelihood",
     "at_rest",
     "check_volumes",

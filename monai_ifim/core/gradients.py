@@ -137,6 +137,16 @@ def _grouped(
     return groups
 
 
+def as_leaf(images: Tensor) -> Tensor:
+    """The images as a plain leaf that requires a gradient; the caller's tensor stays as it is.
+
+    Under inference_mode the images are inference tensors, which autograd cannot record: only
+    those are copied.
+    """
+    leaf = images.detach().as_subclass(Tensor)
+    return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+
+
 def run_forward(
     network: Callable[..., Any],
     images: Tensor,
@@ -157,9 +167,7 @@ def run_forward(
         The pass. Errors are those of ``check_images`` and ``check_logits``.
     """
     check_images(images)
-    leaf = images.detach().as_subclass(Tensor)
-    # Under inference_mode the images are inference tensors, which autograd cannot record.
-    leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+    leaf = as_leaf(images)
     # The network gets a copy, because some edit their input in place.
     output = network(leaf.clone(), *args, **kwargs)
     return Forward(leaf, read_logits(output, len(leaf), output_transform))

@@ -35,9 +35,6 @@ class Likelihood(Protocol):
     def most_probable(self, logits: Tensor) -> tuple[list[str], Tensor]:
         """The most probable outcome of each image as text, and its probability (B,)."""
 
-    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
-        """Kullback-Leibler divergence KL(p(logits) || p(others)), (B,) in float64."""
-
 
 @dataclass(frozen=True)
 class Categorical:
@@ -117,20 +114,6 @@ class Categorical:
         probability, index = torch.softmax(logits.double(), dim=1).max(dim=1)
         return [str(i) for i in index.tolist()], probability
 
-    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
-        """Kullback-Leibler divergence between two predictions.
-
-        Args:
-            logits: (B, K), of p.
-            others: (B, K), of q.
-
-        Returns:
-            KL(p || q), (B,) in float64.
-        """
-        log_p = torch.log_softmax(logits.double(), dim=1)
-        log_q = torch.log_softmax(others.double(), dim=1)
-        return (log_p.exp() * (log_p - log_q)).sum(dim=1)
-
     @staticmethod
     def _order(logits: Tensor) -> tuple[Tensor, Tensor]:
         """Most probable class (B,), and all others in rising order (B, K - 1)."""
@@ -203,21 +186,6 @@ class Bernoulli:
             return [str(int(row)) for row in present[:, 0].tolist()], probability
         names = ["+".join(str(i) for i, yes in enumerate(row) if yes) for row in present.tolist()]
         return [name or "none" for name in names], probability
-
-    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
-        """Kullback-Leibler divergence, summed over the independent labels.
-
-        Args:
-            logits: (B, L), of p.
-            others: (B, L), of q.
-
-        Returns:
-            KL(p || q), (B,) in float64.
-        """
-        z, other = logits.double(), others.double()
-        yes = torch.sigmoid(z) * (logsigmoid(z) - logsigmoid(other))
-        no = torch.sigmoid(-z) * (logsigmoid(-z) - logsigmoid(-other))
-        return (yes + no).sum(dim=1)
 
 
 FAMILIES: dict[str, Likelihood] = {"categorical": Categorical(), "bernoulli": Bernoulli()}

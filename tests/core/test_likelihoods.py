@@ -1,11 +1,8 @@
-"""Predictive families: the factor of the class covariance, divergences, names."""
+"""Predictive families: the factor of the class covariance, names."""
 
 import oracle
 import pytest
 import torch
-from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Independent, kl_divergence
 
 import monai_ifim as mi
 from monai_ifim.core import as_likelihood
@@ -77,23 +74,6 @@ def test_ties_between_classes_choose_one_reference():
     c, b = mi.Categorical().contrasts(z), mi.Categorical().factor(z)
     root = torch.einsum("mbk,bml->bkl", c, b)[0]
     torch.testing.assert_close(root @ root.T, covariance("categorical", z[0]), rtol=0, atol=1e-15)
-
-
-def test_divergence_is_that_of_torch():
-    p, q = logits(5, 4, seed=1), logits(5, 4, seed=2)
-    expected = kl_divergence(TorchCategorical(logits=p), TorchCategorical(logits=q))
-    torch.testing.assert_close(mi.Categorical().divergence(p, q), expected, rtol=1e-12, atol=0)
-    many = [Independent(TorchBernoulli(logits=z), 1) for z in (p, q)]
-    torch.testing.assert_close(
-        mi.Bernoulli().divergence(p, q), kl_divergence(*many), rtol=1e-12, atol=0
-    )
-
-
-@pytest.mark.parametrize("family", ["categorical", "bernoulli"])
-def test_divergence_of_opposite_certainties_is_finite(family):
-    p, q = torch.tensor([[900.0, -900.0]]), torch.tensor([[-900.0, 900.0]])
-    assert as_likelihood(family).divergence(p, q).item() == pytest.approx(1800)
-    assert as_likelihood(family).divergence(p, p).item() == 0
 
 
 def test_most_probable_outcome():
