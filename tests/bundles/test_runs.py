@@ -45,6 +45,10 @@ def run(arguments: list[str], folder: Path, ranks: int = 1) -> subprocess.Comple
 
 def succeed(arguments: list[str], folder: Path, ranks: int = 1) -> None:
     done = run(arguments, folder, ranks)
+    if ranks > 1 and "Signal 6 (SIGABRT)" in done.stderr:
+        # About one run in fifty, torch's gloo aborts while the ranks take their leave, with all
+        # results written. Once more; any other failure, and a second abort, fails the test.
+        done = run(arguments, folder, ranks)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
