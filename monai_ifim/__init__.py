@@ -1,6 +1,7 @@
 """Where a classifier of medical images is locally sensitive, in MONAI."""
 
 from monai_ifim.bundle_root import bundle_root
+from monai_ifim.class_names import class_names
 from monai_ifim.core import Bernoulli, Categorical, Eigenspace, eigenspace
 from monai_ifim.experiments import principal_angles
 from monai_ifim.handlers import IFIMHandler
@@ -32,6 +33,7 @@ __all__ = [
     "SpectrumMetric",
     "SqueezeSingleSliced",
     "bundle_root",
+    "class_names",
     "eigenspace",
     "principal_angles",
     "traceable_preprocessing",

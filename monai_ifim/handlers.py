@@ -32,6 +32,7 @@ from monai_ifim.core import (
     decompose,
     read_logits,
     run_forward,
+    summaries,
     unwrap,
 )
 from monai_ifim.core.checks import check_rank, not_finite, reason
@@ -230,27 +231,19 @@ class IFIMHandler:
 
     def _batch_rows(self, space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[Row]:
         plain = images.detach().as_subclass(Tensor)
-        outcomes, probabilities = space.likelihood.most_probable(space.logits)
-        energy = torch.linalg.vector_norm(plain.flatten(1), dim=1, dtype=torch.float64).square()
-        high = coefficients.square().sum(dim=1)
-        kept = space.eigenvalues.sum(dim=1)
-        columns = {
-            "probability": probabilities,
-            "trace": space.trace,
-            **{f"eigenvalue_{i + 1}": v for i, v in enumerate(space.eigenvalues.unbind(1))},
-            "rank": space.rank,
-            "trace_share": kept / torch.where(space.trace == 0, 1, space.trace),
-            "high_energy_share": high / torch.where(energy == 0, 1, energy),
-        }
-        numbers = {name: column.tolist() for name, column in columns.items()}
         rows: list[Row] = []
-        for i, (file, status) in enumerate(
-            zip(self._files(images), _statuses(space, plain), strict=True)
+        for file, status, numbers in zip(
+            self._files(images),
+            _statuses(space, plain),
+            summaries(space, plain, coefficients),
+            strict=True,
         ):
             row: Row = {"file": file, "status": status}
             if not status.startswith(FAILED):
-                row["predicted_class"] = outcomes[i]
-                row.update({name: values[i] for name, values in numbers.items()})
+                del numbers["probabilities"]  # predictions.csv has them
+                eigenvalues = numbers.pop("eigenvalues")
+                row |= numbers
+                row |= {f"eigenvalue_{i + 1}": value for i, value in enumerate(eigenvalues)}
             rows.append(row)
         return rows
 

@@ -13,6 +13,7 @@ from monai_ifim.core.gradients import (
     unwrap,
 )
 from monai_ifim.core.likelihoods import Bernoulli, Categorical, Likelihood, as_likelihood
+from monai_ifim.core.summaries import summaries
 
 __all__ = [
     "VOLUMES",
@@ -32,5 +33,6 @@ __all__ = [
     "frozen_parameters",
     "read_logits",
     "run_forward",
+    "summaries",
     "unwrap",
 ]

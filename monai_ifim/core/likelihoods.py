@@ -32,6 +32,9 @@ class Likelihood(Protocol):
     def factor(self, logits: Tensor) -> Tensor:
         """Factor B as (B, M, M) in float64."""
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of each class or label, (B, K) in float64."""
+
     def most_probable(self, logits: Tensor) -> tuple[list[str], Tensor]:
         """The most probable outcome of each image as text, and its probability (B,)."""
 
@@ -102,6 +105,17 @@ class Categorical:
         identity = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)
         return w[:, :, None] * (identity - outer)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax.
+
+        Args:
+            logits: (B, K).
+
+        Returns:
+            (B, K) in float64; rows add up to 1.
+        """
+        return torch.softmax(logits.double(), dim=1)
+
     def most_probable(self, logits: Tensor) -> tuple[list[str], Tensor]:
         """The most probable class.
 
@@ -111,7 +125,7 @@ class Categorical:
         Returns:
             Class numbers as text, and their probabilities (B,) in float64.
         """
-        probability, index = torch.softmax(logits.double(), dim=1).max(dim=1)
+        probability, index = self.probabilities(logits).max(dim=1)
         return [str(i) for i in index.tolist()], probability
 
     @staticmethod
@@ -169,6 +183,17 @@ class Bernoulli:
         """
         z = logits.double()
         return torch.diag_embed(torch.exp(0.5 * (logsigmoid(z) + logsigmoid(-z))))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Sigmoid of each label.
+
+        Args:
+            logits: (B, L).
+
+        Returns:
+            (B, L) in float64.
+        """
+        return torch.sigmoid(logits.double())
 
     def most_probable(self, logits: Tensor) -> tuple[list[str], Tensor]:
         """The most probable set of labels.
