@@ -3,7 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint clean
+LABEL := .venv-label
+LABEL_INSTALLED := $(LABEL)/.installed
+PORT ?= 8000
+
+.PHONY: demo test test-all lint label label-install label-test clean
 
 # Everything is installed into .venv; constraints.txt holds the versions we develop with.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -28,5 +32,28 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# MONAI Label in an environment of its own: it wants pydicom 2, we want 3 (docs/monai_label.md).
+$(LABEL_INSTALLED): pyproject.toml constraints-label.txt
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/python -m pip install -q -c constraints-label.txt -e '.[label]' pytest pytest-timeout
+	$(LABEL)/bin/python -m pip install -q --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
+	touch $@
+
+label-install: $(LABEL_INSTALLED)
+
+# A server with the two demonstration bundles, for this machine alone.
+label: $(LABEL_INSTALLED)
+	test -d label/app || $(LABEL)/bin/python -m monai_ifim label-app label/app \
+		--bundle bundles/ifim_signal_2d --bundle bundles/ifim_signal_3d
+	test -d label/studies || { \
+		$(LABEL)/bin/python -m monai_ifim signal-images 2d label/2d --count 6 && \
+		$(LABEL)/bin/python -m monai_ifim signal-images 3d label/3d --count 6 && \
+		mkdir label/studies && for d in 2d 3d; do for f in label/$$d/*.nii.gz; do \
+			mv $$f label/studies/$${d}_$$(basename $$f); done; done; }
+	$(LABEL)/bin/python -m monai_ifim label-server label/app label/studies --port $(PORT)
+
+label-test: $(LABEL_INSTALLED)
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL) label demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,7 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m monai_ifim", description="Tools around the bundles."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_config, _add_signal_images, _add_hippocampus_patches, _add_sheet, _add_demo):
+    for add in (
+        _add_config,
+        _add_signal_images,
+        _add_hippocampus_patches,
+        _add_sheet,
+        _add_demo,
+        _add_label_app,
+        _add_label_server,
+    ):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -110,6 +118,35 @@ def _demo(options: argparse.Namespace) -> int:
     from monai_ifim.report.demo import run_demo
 
     return run_demo(options.output, options.bundles, options.data)
+
+
+def _add_label_app(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("label-app", help="write an app folder for MONAI Label")
+    command.add_argument("directory", type=Path)
+    command.add_argument("--bundle", type=Path, action="append", default=[], help="to copy in")
+    command.set_defaults(run=_label_app)
+
+
+def _label_app(options: argparse.Namespace) -> None:
+    from monai_ifim.label.app_folder import write_app
+
+    print(write_app(options.directory, options.bundle))
+
+
+def _add_label_server(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("label-server", help="start MONAI Label with such an app")
+    command.add_argument("app", type=Path, help="written by label-app")
+    command.add_argument("studies", type=Path, help="folder with the images")
+    command.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
+    command.add_argument("--port", type=int, default=8000)
+    command.add_argument("--conf", action="append", default=[], metavar="NAME=VALUE")
+    command.set_defaults(run=_label_server)
+
+
+def _label_server(options: argparse.Namespace) -> None:
+    from monai_ifim.label.app_folder import start_server
+
+    start_server(options.app, options.studies, options.host, options.port, options.conf)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def class_names(bundle_root: str | os.PathLike[str]) -> list[str]:
@@ -21,6 +22,7 @@ def class_names(bundle_root: str | os.PathLike[str]) -> list[str]:
     if not path.is_file():
         return []
     metadata = json.loads(path.read_text(encoding="utf-8"))
-    outputs = metadata.get("network_data_format", {}).get("outputs", {})
-    channels = next(iter(outputs.values()), {}).get("channel_def", {})
+    outputs: dict[str, Any] = metadata.get("network_data_format", {}).get("outputs", {})
+    first: dict[str, Any] = next(iter(outputs.values()), {})
+    channels = first.get("channel_def", {})
     return [str(name) for _, name in sorted(channels.items(), key=lambda item: int(item[0]))]

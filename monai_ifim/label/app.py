@@ -1,0 +1,367 @@
+"""The MONAI Label app: any classification bundle in its ``model`` folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from starlette.exceptions import HTTPException
+
+from monai_ifim.core.checks import reason
+from monai_ifim.label.bundle import ClassificationBundle, find_bundles
+from monai_ifim.label.datastore import CheckedDatastore
+from monai_ifim.label.infer import RESEARCH_ONLY, BundleTask, ComponentTask, OverlayTask
+from monai_ifim.label.options import Options, parse_options, refusal, short
+from monai_ifim.label.scoring import IFIMScoring
+from monai_ifim.label.strategy import IFIMStrategy
+
+logger = logging.getLogger(__name__)
+# What MONAI Label itself adds to a request on its way to ``infer``.
+_BY_SERVER = ("model", "image", "description", "label_tag", "save_label", "gpus", "multi_gpu")
+_BY_BATCH = ("images", "max_workers", "max_batch_size", "_id", "_image_id")
+
+
+class IFIMApp(MONAILabelApp):
+    """Serves components, numbers and rankings of the bundles in ``model/``.
+
+    Settings, each as ``--conf NAME VALUE``: ``models`` (names of bundles, with commas between; all
+    by default), ``device``, ``max_voxels``, ``likelihood.BUNDLE`` (``categorical`` or
+    ``bernoulli``, where it is not recognised), ``overlay`` (``false``: no label maps for 3D
+    Slicer).
+
+    Args:
+        app_dir: folder of the app.
+        studies: folder of the images.
+        conf: settings.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.bundles = find_bundles(Path(app_dir) / "model", conf)
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="monai_ifim",
+            description=f"Local sensitivity of image classifiers. {RESEARCH_ONLY}",
+        )
+
+    def init_datastore(self) -> Datastore:
+        """A checked folder; other datastores are MONAI Label's own.
+
+        Returns:
+            The datastore.
+        """
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return CheckedDatastore(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """Two tasks for each bundle.
+
+        Returns:
+            Tasks by name.
+        """
+        tasks: dict[str, InferTask] = {b.name: ComponentTask(b) for b in self.bundles}
+        if str(self.conf.get("overlay", "true")).lower() != "false":
+            tasks |= {f"{b.name}_overlay": OverlayTask(b) for b in self.bundles}
+        return tasks
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """One method for each bundle.
+
+        Returns:
+            Methods by the bundle's name.
+        """
+        return {b.name: IFIMScoring(b, self.further_files) for b in self.bundles}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Rankings by each quantity and by the mix with entropy.
+
+        Returns:
+            Strategies by name, beside MONAI Label's ``random``.
+        """
+        names = [b.name for b in self.bundles]
+        quantities = ("trace", "largest_eigenvalue", "effective_rank", "mix")
+        ours = {f"ifim_{q}": IFIMStrategy(q, names) for q in quantities}
+        return {**super().init_strategies(), **ours}
+
+    def _load_sessions(self, load: bool = False) -> None:
+        """No sessions: they would let in images from outside the datastore."""
+        return
+
+    def task(self, model: str) -> BundleTask:
+        """Task of that name.
+
+        Args:
+            model: as the client sent it.
+
+        Returns:
+            The task.
+
+        Raises:
+            HTTPException: 404.
+        """
+        if model not in self._infers:
+            raise refusal(
+                f"expected a model from {', '.join(self._infers)}, got {short(model)}; put its "
+                "bundle into the app's model folder and restart",
+                404,
+            )
+        return self._infers[model]
+
+    def image_path(self, image_id: Any) -> Path:
+        """File of a stored image.
+
+        Args:
+            image_id: as the client sent it.
+
+        Returns:
+            The path.
+
+        Raises:
+            HTTPException: 404, an id that the datastore does not have.
+        """
+        datastore = self.datastore()
+        if not isinstance(image_id, str) or image_id not in datastore.list_images():
+            raise refusal(
+                f"expected the id of a stored image, got {short(image_id)}; "
+                "GET /datastore/?output=all lists them, PUT /datastore/image adds one",
+                404,
+            )
+        path = Path(datastore.get_image_uri(image_id))
+        if not path.is_file():
+            raise refusal(f"expected a file for the image {short(image_id)}, got none", 404)
+        return path
+
+    def further_files(self, bundle: ClassificationBundle, image_id: str) -> dict[str, str]:
+        """Files that a bundle wants besides the image: the image's stored labels.
+
+        Args:
+            bundle: for example one with a mask as a further channel.
+            image_id: of a stored image.
+
+        Returns:
+            Path by key of the preprocessing. The label with the key's name as its tag is taken,
+            or else the one tagged ``final``.
+
+        Raises:
+            HTTPException: 422, there is no such label.
+        """
+        files = {}
+        for key in bundle.further_keys:
+            uris = [self.datastore().get_label_uri(image_id, tag) for tag in (key, "final")]
+            found = [uri for uri in uris if uri]
+            if not found:
+                raise refusal(
+                    f"expected a stored label tagged {key!r} or 'final' for the image "
+                    f"{short(image_id)}, which {bundle.name} needs besides it, got none; "
+                    "PUT /datastore/label",
+                    422,
+                )
+            files[key] = found[0]
+        return files
+
+    def run(
+        self, model: str, image_id: str, options: Options, folder: Path
+    ) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Compute, write into a folder, and save every component under its tag.
+
+        Args:
+            model: name of a task.
+            image_id: of a stored image.
+            options: of the request.
+            folder: the caller's, who removes it.
+
+        Returns:
+            What to tell the client, and the files, the chosen one first.
+
+        Raises:
+            HTTPException: see ``ClassificationBundle.run``.
+        """
+        task, path = self.task(model), self.image_path(image_id)
+        bundle = task.bundle
+        result = bundle.run(path, options, self.further_files(bundle, image_id))
+        files = task.write(result, options, folder)
+        tags = {name: f"{bundle.name}_ifim_{name}" for name in files}
+        answer = {
+            "model": model,
+            "model_version": bundle.model_version,
+            "image": image_id,
+            **task.describe(result, options),
+            "tags": tags,
+            "note": RESEARCH_ONLY,
+        }
+        if not settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+            for name, file in files.items():
+                info = {"model": model, "params": answer}
+                self.datastore().save_label(image_id, str(file), tags[name], info)
+        return answer, files
+
+    def infer(
+        self, request: Mapping[str, Any], datastore: Datastore | None = None
+    ) -> dict[str, Any]:
+        """MONAI Label's own way in, for its stock routes and batches.
+
+        Args:
+            request: ``model``, ``image`` and options.
+            datastore: the app's own, whatever is given.
+
+        Returns:
+            ``file`` (the caller removes it), ``label``, ``tag`` and ``params``.
+
+        Raises:
+            HTTPException: see ``run``.
+        """
+        names = set(_BY_SERVER) | set(_BY_BATCH)
+        options = parse_options({k: v for k, v in request.items() if k not in names})
+        model, image_id = str(request.get("model")), request.get("image")
+        with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
+            answer, files = self.run(model, image_id, options, Path(folder))  # type: ignore[arg-type]
+            name, file = next(iter(files.items()))
+            handle, kept = tempfile.mkstemp(suffix="".join(file.suffixes))
+            os.close(handle)
+            shutil.move(str(file), kept)
+        return {"label": image_id, "tag": answer["tags"][name], "file": kept, "params": answer}
+
+    def infer_wsi(self, request: Any, datastore: Any = None) -> dict[str, Any]:
+        """Not for whole slides.
+
+        Args:
+            request: of no consequence.
+            datastore: of no consequence.
+
+        Returns:
+            Never.
+
+        Raises:
+            HTTPException: 400.
+        """
+        raise refusal("expected an image for POST /infer/MODEL, got a whole-slide request")
+
+    def batch_infer(
+        self, request: Mapping[str, Any], datastore: Datastore | None = None
+    ) -> dict[str, Any]:
+        """All images one after the other; one that fails costs no other its result.
+
+        Args:
+            request: ``model``, ``images`` and options.
+            datastore: the app's own, whatever is given.
+
+        Returns:
+            Per image what ``infer`` tells, or ``{"status": "failed: ..."}``.
+
+        Raises:
+            HTTPException: 404, 400; all images are refused for the same reason.
+            RuntimeError: in MONAI Label's background process, at the end, when images failed.
+        """
+        self.task(str(request.get("model")))
+        names = set(_BY_SERVER) | set(_BY_BATCH)
+        parse_options({k: v for k, v in request.items() if k not in names})
+        # MONAI Label divides the work among GPUs even where there is none.
+        safe = {**request, "multi_gpu": torch.cuda.is_available(), "max_workers": 1}
+        answers = self._batch_infer(safe, self.datastore(), self._infer_or_report)
+        failed = {i: a["status"] for i, a in answers.items() if "status" in a}
+        for image_id, status in failed.items():
+            logger.error("%s %s", image_id, status)
+        if failed and not self._server_mode:
+            raise RuntimeError(f"{len(failed)} of {len(answers)} images have no result, see above")
+        return dict(answers)
+
+    def _infer_or_report(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        try:
+            return self.infer(request)
+        except HTTPException as error:
+            return {"status": f"failed: {error.detail}"}
+        except Exception as error:  # one image must not cost the others theirs
+            logger.exception("batch inference of %s", request.get("image"))
+            return {"status": f"failed: {reason(error)}"}
+
+    def scoring(
+        self, request: Mapping[str, Any], datastore: Datastore | None = None
+    ) -> dict[str, Any]:
+        """Score stored images.
+
+        Args:
+            request: ``method`` and what ``IFIMScoring`` takes.
+            datastore: the app's own, whatever is given.
+
+        Returns:
+            How many were scored, how many were left out, which failed.
+
+        Raises:
+            HTTPException: 404, unknown method.
+            RuntimeError: in MONAI Label's background process, at the end, when images failed.
+        """
+        self.check_method(request.get("method"))
+        result = super().scoring(dict(request), self.datastore())
+        if result["failed"] and not self._server_mode:
+            raise RuntimeError(f"{len(result['failed'])} images have no score, see above")
+        return dict(result)
+
+    def check_method(self, method: Any) -> None:
+        """Refuse an unknown scoring method.
+
+        Args:
+            method: as the client sent it.
+
+        Raises:
+            HTTPException: 404.
+        """
+        if method not in self._scoring_methods:
+            raise refusal(
+                f"expected a scoring method from {', '.join(self._scoring_methods)}, got "
+                f"{short(method)}",
+                404,
+            )
+
+    def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        """Start scoring in the background; without a method, only where there is work.
+
+        Args:
+            method: one, or None for all with unscored images.
+            params: by method.
+
+        Returns:
+            The background tasks.
+        """
+        if method:
+            return super().async_scoring(method, params)
+        waiting = [m for m, s in self._scoring_methods.items() if s.waiting(self.datastore())]
+        return {m: super(IFIMApp, self).async_scoring(m, params) for m in waiting}
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The next image to look at.
+
+        Args:
+            request: ``strategy`` and what it takes.
+
+        Returns:
+            Its id, path and score.
+
+        Raises:
+            HTTPException: 404, unknown strategy; 400, impossible options.
+        """
+        strategy = request.get("strategy") or "random"
+        if strategy not in self._strategies:
+            raise refusal(
+                f"expected a strategy from {', '.join(self._strategies)}, got {short(strategy)}",
+                404,
+            )
+        return dict(super().next_sample(dict(request)))

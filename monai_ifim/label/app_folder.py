@@ -1,0 +1,79 @@
+"""The folder that MONAI Label takes for an app, and a server for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_MAIN = '''"""MONAI Label app of monai_ifim; put bundles into the folder model/."""
+
+from monailabel.interfaces.app import MONAILabelApp
+
+from monai_ifim.label.app import IFIMApp
+
+
+class App(IFIMApp, MONAILabelApp):  # MONAI Label looks for a class with that direct base
+    """Serves the classification bundles in ``model/``."""
+'''
+
+
+def write_app(folder: Path, bundles: Sequence[Path] = ()) -> Path:
+    """Write an app folder.
+
+    Args:
+        folder: new, or an app folder to be written anew; its bundles stay.
+        bundles: folders to copy into ``model/``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the folder holds something else, or a bundle is already in it or not there.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model").is_dir():
+        raise ValueError(f"expected an empty folder or an app, got {folder}; choose another")
+    for bundle in bundles:
+        if not (bundle / "configs").is_dir():
+            raise ValueError(f"expected a bundle with a folder configs, got {bundle}")
+        if (folder / "model" / bundle.name).exists():
+            raise ValueError(
+                f"expected no bundle {bundle.name} in {folder / 'model'}, got one; remove it first"
+            )
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    (folder / "main.py").write_text(_MAIN)
+    for bundle in bundles:
+        ignore = shutil.ignore_patterns("eval", "__pycache__")
+        shutil.copytree(bundle, folder / "model" / bundle.name, ignore=ignore)
+    return folder
+
+
+def start_server(app: Path, studies: Path, host: str, port: int, conf: Sequence[str]) -> None:
+    """Become MONAI Label's server for an app; does not return.
+
+    Args:
+        app: folder of the app.
+        studies: folder of the images.
+        host: address to listen at; 127.0.0.1 keeps other machines out.
+        port: to listen at.
+        conf: settings of the app as ``NAME=VALUE``.
+
+    Raises:
+        ValueError: a folder that is not there, or a setting without a value.
+    """
+    for folder in (app, studies):
+        if not folder.is_dir():
+            raise ValueError(f"expected a folder, got {folder}; make it first")
+    command = [sys.executable, "-m", "monailabel.main", "start_server"]
+    command += ["--app", str(app), "--studies", str(studies), "--host", host, "--port", str(port)]
+    command += ["--uvicorn_app", "monai_ifim.label.server:app"]
+    for setting in conf:
+        name, _, value = setting.partition("=")
+        if not value:
+            raise ValueError(f"expected a setting as NAME=VALUE, got {setting!r}")
+        command += ["--conf", name, value]
+    os.environ.setdefault("PYTHONPATH", "")  # MONAI Label's background tasks read it
+    sys.stdout.flush()
+    os.execv(command[0], command)

@@ -1,0 +1,359 @@
+"""A classification bundle of MONAI's, as a function from a file to its components."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor, NibabelReader
+from monai.transforms import Compose, Invertd, LoadImaged
+from torch import Tensor, nn
+
+import monai_ifim as mi
+from monai_ifim.core import VOLUMES, components, summaries
+from monai_ifim.core.checks import reason
+from monai_ifim.label.options import Options, refusal, short
+
+logger = logging.getLogger(__name__)
+_KEYS = tuple(f"ifim_{name}" for name in VOLUMES)
+_importing = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Components:
+    """What a bundle says of one image.
+
+    Attributes:
+        numbers: prediction and spectrum, ready for JSON.
+        entropy: of the prediction, in nats.
+        volumes: by name, (C, *S) on the image's own grid.
+    """
+
+    numbers: dict[str, Any]
+    entropy: float
+    volumes: dict[str, MetaTensor]
+
+
+class ClassificationBundle:
+    """Runs the preprocessing and the network of a bundle, and undoes the preprocessing.
+
+    The bundle's handlers and evaluator are not run; of its configuration ``preprocessing``,
+    ``network_def`` and ``inferer`` count, with the weights in ``models/model.pt`` (a state
+    dictionary) or ``models/model.ts`` (TorchScript). Sigmoids are recognised by an
+    ``Activationsd`` with ``sigmoid`` in its postprocessing.
+
+    Args:
+        folder: of the bundle.
+        likelihood: ``categorical`` or ``bernoulli``; recognised when empty.
+        device: where to compute; the GPU when empty and there is one.
+        max_voxels: images with more voxels are refused before they are read.
+
+    Raises:
+        ValueError: the folder is not such a bundle.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        likelihood: str = "",
+        device: str = "",
+        max_voxels: int = 2**28,
+    ) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.max_voxels = max_voxels
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._config = _first_file(folder / "configs", ("inference.json", "inference.yaml"))
+        self.weights = _first_file(folder / "models", ("model.pt", "model.ts"))
+        metadata_file = _first_file(folder / "configs", ("metadata.json",))
+        metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+        self.version = str(metadata.get("version", ""))
+        self.description = str(metadata.get("description", ""))
+        self.class_names = mi.class_names(folder)
+        inputs: dict[str, Any] = metadata.get("network_data_format", {}).get("inputs", {})
+        self.image_key = next(iter(inputs), "image")
+        shape = inputs.get(self.image_key, {}).get("spatial_shape")
+        self.dimension = len(shape or (0, 0, 0))
+        self._lock = threading.RLock()
+        self._parser: ConfigParser | None = None
+        self._networks: dict[tuple[str, int], nn.Module] = {}
+        self._hashes: dict[int, str] = {}
+        raw = ConfigParser.load_config_file(str(self._config))
+        for name in ("network_def", "preprocessing"):
+            if name not in raw:
+                raise ValueError(
+                    f"expected the id {name} in {self._config}, got none; the bundles of the "
+                    "model zoo have it"
+                )
+        self.likelihood = likelihood or _likelihood(raw)
+
+    @property
+    def model_version(self) -> str:
+        """Version of the bundle and a digest of its weights."""
+        changed = self.weights.stat().st_mtime_ns
+        if changed not in self._hashes:
+            self._hashes = {changed: hashlib.sha256(self.weights.read_bytes()).hexdigest()[:12]}
+        return f"{self.version}-{self._hashes[changed]}"
+
+    @property
+    def further_keys(self) -> list[str]:
+        """Files that the preprocessing loads besides the image, for example a mask."""
+        loaders = [t for t in self._preprocessing().transforms if isinstance(t, LoadImaged)]
+        return [str(key) for t in loaders for key in t.keys if key != self.image_key]
+
+    def run(
+        self, path: Path, options: Options, further_files: Mapping[str, str] | None = None
+    ) -> Components:
+        """Components of one image.
+
+        One image at a time: a network at rest, and MONAI's inversion, cannot be shared.
+
+        Args:
+            path: of the image.
+            options: of the request.
+            further_files: one for each of ``further_keys``.
+
+        Returns:
+            Numbers and volumes.
+
+        Raises:
+            HTTPException: 400, a device that is not there; 413, too many voxels; 415, the file
+                cannot be read; 422, the bundle cannot take the image.
+        """
+        device = self._device(options.device)
+        self._check_size(path)
+        with self._lock:
+            preprocessing = self._preprocessing()
+            item: dict[str, Any] = {self.image_key: str(path), **(further_files or {})}
+            item = self._prepare(preprocessing, item, path)
+            image = item[self.image_key]
+            try:
+                return self._decompose(image, device, preprocessing, options)
+            except (ValueError, TypeError, RuntimeError) as error:
+                logger.debug("%s on %s", self.name, path, exc_info=True)
+                raise refusal(
+                    f"expected an image that {self.name} can take, got {path.name}, which became "
+                    f"{tuple(image.shape)} after preprocessing: {reason(error)}",
+                    422,
+                ) from error
+
+    def _decompose(
+        self, image: Tensor, device: str, preprocessing: Compose, options: Options
+    ) -> Components:
+        batch = image.as_subclass(Tensor)[None].to(device)
+        space = mi.eigenspace(
+            self._inferred(device),
+            batch,
+            likelihood=self.likelihood,
+            rank=options.rank,
+            energy=options.energy,
+        )
+        values = components(space, batch, VOLUMES)
+        item: dict[str, Any] = {"image": image}
+        for key in _KEYS:
+            value = values[key][0].to(image.device)
+            item[key] = MetaTensor(value).copy_meta_from(image)
+        invert = Invertd(_KEYS, preprocessing, orig_keys="image", nearest_interp=False)
+        item = invert(item)
+        numbers = summaries(space, batch)[0]
+        probability = torch.tensor(numbers["probabilities"], dtype=torch.float64)
+        if self.likelihood == "bernoulli":
+            probability = torch.stack([probability, 1 - probability])
+        return Components(
+            self._named(numbers),
+            float(torch.special.entr(probability).sum()),
+            {name: item[f"ifim_{name}"] for name in VOLUMES},
+        )
+
+    def _named(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        """Classes by name where the metadata give one for each."""
+        probabilities = numbers["probabilities"]
+        names = self.class_names
+        if len(names) != len(probabilities):
+            names = [str(i) for i in range(len(probabilities))]
+        outcome = numbers["predicted_class"]
+        if self.likelihood == "categorical":
+            outcome = names[int(outcome)]
+        elif len(names) > 1 and outcome != "none":
+            outcome = "+".join(names[int(i)] for i in outcome.split("+"))
+        named = dict(zip(names, probabilities, strict=True))
+        return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
+
+    def _prepare(self, preprocessing: Compose, item: dict[str, Any], path: Path) -> dict[str, Any]:
+        try:
+            item = preprocessing(item)
+            if not isinstance(item[self.image_key], MetaTensor):
+                raise TypeError("the preprocessing dropped the image's metadata (track_meta)")
+        except Exception as error:  # readers and transforms raise what they like
+            logger.debug("preprocessing of %s", path, exc_info=True)
+            status = 422 if _readable(path) else 415
+            raise refusal(
+                f"expected an image that the preprocessing of {self.name} can take, got "
+                f"{path.name}: {reason(error)}",
+                status,
+            ) from error
+        return item
+
+    def _check_size(self, path: Path) -> None:
+        """Before the file is read: a header says how large the image is."""
+        if path.name.endswith((".nii", ".nii.gz")):
+            try:
+                shape = NibabelReader().read(str(path)).shape
+            except Exception as error:  # nibabel's, gzip's, zlib's, the system's
+                raise refusal(
+                    f"expected a NIfTI file, got {path.name}: {reason(error)}; replace it", 415
+                ) from error
+            voxels = int(torch.tensor(shape).prod())
+        else:
+            voxels = path.stat().st_size
+        if voxels > self.max_voxels:
+            raise refusal(
+                f"expected at most {self.max_voxels} voxels, got {voxels} in {path.name}; crop "
+                "or resample it, or start the server with --conf max_voxels",
+                413,
+            )
+
+    def _device(self, wish: str) -> str:
+        allowed = ["cpu"] + (["cuda", self.device] if torch.cuda.is_available() else [])
+        if wish == "cuda" and not torch.cuda.is_available():
+            wish = ""  # the default of MONAI Label's clients, on any machine
+        if wish and wish not in allowed:
+            raise refusal(f"expected device from {', '.join(allowed)}, got {short(wish)}")
+        return wish or self.device
+
+    def _configuration(self) -> ConfigParser:
+        if self._parser is None:
+            parser = ConfigParser()
+            parser.read_config(str(self._config))
+            parser["bundle_root"] = str(self.folder)
+            self._parser = parser
+        return self._parser
+
+    def _content(self, name: str) -> Any:
+        with _scripts_of(self.folder):
+            return self._configuration().get_parsed_content(name)
+
+    def _preprocessing(self) -> Compose:
+        with self._lock:
+            return mi.traceable_preprocessing(self._content("preprocessing"))
+
+    def _inferred(self, device: str) -> nn.Module:
+        """The network as the bundle's inferer calls it."""
+        key = device, self.weights.stat().st_mtime_ns
+        if key not in self._networks:
+            network = self._network(device)
+            if self._configuration().get("inferer"):
+                network = _Inferred(network, self._content("inferer"))
+            # One device in use at a time is the rule; new weights replace old ones.
+            self._networks = {k: v for k, v in self._networks.items() if k[1] == key[1]}
+            self._networks[key] = network
+        return self._networks[key]
+
+    def _network(self, device: str) -> nn.Module:
+        if self.weights.suffix == ".ts":
+            return torch.jit.load(str(self.weights), map_location=device).eval()
+        network = self._content("network_def")
+        state = torch.load(self.weights, map_location=device, weights_only=True)
+        network.load_state_dict(state.get("model", state))
+        return network.to(device).eval()
+
+
+def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBundle]:
+    """Classification bundles in a folder.
+
+    Args:
+        folder: one folder a bundle.
+        conf: settings, see ``IFIMApp``.
+
+    Returns:
+        Bundles in the order of their names; what is no bundle is logged and left out.
+
+    Raises:
+        ValueError: a bundle named in ``conf`` is not there.
+    """
+    wanted = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
+    present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    missing = sorted(set(wanted) - set(present))
+    if missing:
+        raise ValueError(f"expected the bundles {missing} in {folder}, got {present}; copy them")
+    bundles = []
+    for name in wanted or present:
+        try:
+            bundle = ClassificationBundle(
+                folder / name,
+                likelihood=conf.get(f"likelihood.{name}", ""),
+                device=conf.get("device", ""),
+                max_voxels=int(conf.get("max_voxels", 2**28)),
+            )
+        except (ValueError, OSError) as error:
+            logger.error("%s is left out: %s", name, error)
+        else:
+            bundles.append(bundle)
+    if not bundles:
+        logger.error("no bundle in %s; copy one there and restart", folder)
+    return bundles
+
+
+class _Inferred(nn.Module):
+    def __init__(self, network: nn.Module, inferer: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.inferer = inferer
+
+    def forward(self, images: Tensor) -> Any:
+        return self.inferer(images, self.network)
+
+
+def _first_file(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"expected {' or '.join(names)} in {folder}, got neither; put a whole bundle there"
+        if len(names) > 1
+        else f"expected {names[0]} in {folder}, got none; put a whole bundle there"
+    )
+
+
+def _likelihood(config: Any) -> str:
+    """Bernoulli where the bundle's own postprocessing takes a sigmoid."""
+
+    def sigmoid(part: Any) -> bool:
+        if isinstance(part, dict):
+            return part.get("sigmoid") is True or any(sigmoid(p) for p in part.values())
+        return isinstance(part, list) and any(sigmoid(p) for p in part)
+
+    found = sigmoid(config.get("postprocessing")) or sigmoid(config.get("post_transforms"))
+    return "bernoulli" if found else "categorical"
+
+
+def _readable(path: Path) -> bool:
+    try:
+        LoadImaged("image")({"image": str(path)})
+    except Exception:  # any reader's
+        return False
+    return True
+
+
+@contextmanager
+def _scripts_of(folder: Path) -> Iterator[None]:
+    """Bundles bring a package ``scripts``; two bundles' must not be taken for one another."""
+    with _importing:
+        for name in [n for n in sys.modules if n == "scripts" or n.startswith("scripts.")]:
+            del sys.modules[name]
+        sys.path.insert(0, str(folder))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(folder))

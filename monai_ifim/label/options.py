@@ -1,0 +1,161 @@
+"""What a client may ask of an inference: a whitelist, nothing of it evaluated."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from monai_ifim.core import VOLUMES
+from monai_ifim.core.checks import check_rank
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+# Chosen by the URL and the server, never by the parameters.
+PROTECTED = (
+    "model",
+    "image",
+    "images",
+    "label",
+    "label_tag",
+    "save_label",
+    "session",
+    "session_id",
+)
+# What MONAI Label's own clients send along, and what has no meaning here: components are float.
+_BY_CLIENTS = ("client_id", "label_info", "logging", "result_compress", "result_dtype", "timeout")
+
+
+@dataclass(frozen=True)
+class Options:
+    """One request's choices.
+
+    Attributes:
+        component: which volume to send back: high, orth or sensitivity.
+        rank: at most so many eigenpairs.
+        energy: or the fewest that reach this share of the trace.
+        device: where to compute; the app's own when empty.
+        extension: of a label map; components are always ``.nii.gz``.
+    """
+
+    component: str = "high"
+    rank: int | None = None
+    energy: float | None = None
+    device: str = ""
+    extension: str = ".nii.gz"
+
+
+def parse_options(parameters: Mapping[str, Any]) -> Options:
+    """Read the parameters of a request.
+
+    Args:
+        parameters: as they came, from JSON. Numbers may be text; an empty text means the default.
+
+    Returns:
+        The options.
+
+    Raises:
+        HTTPException: 400, an unknown or protected name, or an impossible value.
+
+    >>> parse_options({"component": "orth", "rank": "2"})
+    Options(component='orth', rank=2, energy=None, device='', extension='.nii.gz')
+    >>> parse_options({"image": "another"})
+    Traceback (most recent call last):
+        ...
+    starlette.exceptions.HTTPException: 400: expected parameters from component, device, energy, \
+rank, result_extension, got 'image'; model and image belong in the URL, and every component is \
+saved under its own tag
+    """
+    known = ("component", "device", "energy", "rank", "result_extension")
+    for name in parameters:
+        if name in PROTECTED:
+            raise refusal(
+                f"expected parameters from {', '.join(known)}, got {short(name)}; model and image "
+                "belong in the URL, and every component is saved under its own tag"
+            )
+        if name not in known and name not in _BY_CLIENTS:
+            raise refusal(
+                f"expected parameters from {', '.join(known)}, got {short(name)}; leave it out"
+            )
+    rank, energy = _whole(parameters.get("rank")), _share(parameters.get("energy"))
+    try:
+        check_rank(rank, energy, sys.maxsize)
+    except ValueError as error:
+        raise refusal(str(error)) from error
+    return Options(
+        component=_one_of("component", parameters.get("component"), VOLUMES),
+        rank=rank,
+        energy=energy,
+        device=_text(parameters.get("device")),
+        extension=_one_of("result_extension", parameters.get("result_extension"), EXTENSIONS),
+    )
+
+
+def refusal(sentence: str, status: int = 400) -> HTTPException:
+    """An answer that says what was expected, what came, and how to mend it.
+
+    Args:
+        sentence: for the client.
+        status: of HTTP.
+
+    Returns:
+        The exception to raise.
+    """
+    return HTTPException(status, sentence)
+
+
+def short(value: Any) -> str:
+    """A client's value for a message: quoted, escaped, at most 60 characters.
+
+    Args:
+        value: anything.
+
+    Returns:
+        Text.
+    """
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _text(value: Any) -> str:
+    value = value[0] if isinstance(value, list) and value else value
+    if value in (None, []):
+        return ""
+    if not isinstance(value, str):
+        raise refusal(f"expected text, got {short(value)}; see the model's config in /info/")
+    return value
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    text = _text(value)
+    if text and text not in allowed:
+        raise refusal(f"expected {name} from {', '.join(allowed)}, got {short(value)}; choose one")
+    return text or allowed[0]
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise refusal(f"expected {name} as a number, got {short(value)}; or leave it out")
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    number = _number("rank", value)
+    if number is not None and number != int(number):
+        raise refusal(f"expected rank as a whole number, got {short(value)}; or leave it out")
+    return None if number is None else int(number)
+
+
+def _share(value: Any) -> float | None:
+    return _number("energy", value)

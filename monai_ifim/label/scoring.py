@@ -1,0 +1,131 @@
+"""Scores of stored images: how easily small changes move the prediction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from starlette.exceptions import HTTPException
+
+from monai_ifim.core.checks import reason
+from monai_ifim.label.bundle import ClassificationBundle
+from monai_ifim.label.options import Options, refusal, short
+from monai_ifim.metrics import effective_rank
+
+logger = logging.getLogger(__name__)
+KEY = "ifim"  # of an image's info: scores by bundle
+_PARAMETERS = ("method", "max_samples", "force", "client_id", "gpus", "bundle_path")
+FurtherFiles = Callable[[ClassificationBundle, str], Mapping[str, str]]
+
+
+class IFIMScoring(ScoringMethod):
+    """Trace, largest eigenvalue, effective rank and predictive entropy of each stored image.
+
+    Kept in the image's info under ``ifim`` and the bundle's name, with the version of the model.
+    Images that have a score (or a reason for having none) of this version are left out.
+
+    Args:
+        bundle: to run.
+        further_files: what it needs besides an image.
+    """
+
+    def __init__(self, bundle: ClassificationBundle, further_files: FurtherFiles) -> None:
+        super().__init__(f"Local sensitivity of {bundle.name}")
+        self.bundle = bundle
+        self.further_files = further_files
+
+    def waiting(self, datastore: Datastore) -> list[str]:
+        """Images without a score of the present model.
+
+        Args:
+            datastore: with the images.
+
+        Returns:
+            Their ids.
+        """
+        version = self.bundle.model_version
+        return [
+            image_id
+            for image_id in datastore.list_images()
+            if _score(datastore, image_id, self.bundle.name).get("model_version") != version
+        ]
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score.
+
+        Args:
+            request: ``max_samples`` (0: all) and ``force`` (score anew).
+            datastore: with the images.
+
+        Returns:
+            ``scored`` and ``left_out`` as counts, ``failed`` as reasons by id.
+
+        Raises:
+            HTTPException: 400, an unknown or impossible parameter.
+        """
+        most, force = _read(request, self.bundle.name)
+        images = datastore.list_images()
+        todo = images if force else self.waiting(datastore)
+        todo = todo[:most] if most else todo
+        failed = {}
+        for number, image_id in enumerate(todo, start=1):
+            score = self._score(image_id, datastore)
+            if "status" in score:
+                failed[image_id] = score["status"]
+                logger.error("%s %s", image_id, score["status"])
+            logger.info("%s: %d of %d scored", self.bundle.name, number, len(todo))
+            scores = datastore.get_image_info(image_id).get(KEY, {})
+            datastore.update_image_info(image_id, {KEY: {**scores, self.bundle.name: score}})
+        return {
+            "scored": len(todo) - len(failed),
+            "left_out": len(images) - len(todo),
+            "failed": failed,
+        }
+
+    def _score(self, image_id: str, datastore: Datastore) -> dict[str, Any]:
+        score: dict[str, Any] = {
+            "model_version": self.bundle.model_version,
+            "time": int(time.time()),
+        }
+        try:
+            path = Path(datastore.get_image_uri(image_id))
+            result = self.bundle.run(path, Options(), self.further_files(self.bundle, image_id))
+        except HTTPException as error:
+            return {**score, "status": f"failed: {error.detail}"}
+        except Exception as error:  # one image must not cost the others their score
+            logger.debug("scoring of %s", image_id, exc_info=True)
+            return {**score, "status": f"failed: {reason(error)}"}
+        eigenvalues = torch.tensor(result.numbers["eigenvalues"], dtype=torch.float64)
+        return {
+            **score,
+            "trace": result.numbers["trace"],
+            "largest_eigenvalue": float(eigenvalues[0]),
+            "effective_rank": float(effective_rank(eigenvalues)),
+            "entropy": result.entropy,
+            "predicted_class": result.numbers["predicted_class"],
+        }
+
+
+def _score(datastore: Datastore, image_id: str, bundle: str) -> dict[str, Any]:
+    return dict(datastore.get_image_info(image_id).get(KEY, {}).get(bundle, {}))
+
+
+def _read(request: Mapping[str, Any], name: str) -> tuple[int, bool]:
+    for key in request:
+        # MONAI Label sends the parameters of all methods along, each under the method's name.
+        if key not in _PARAMETERS and not isinstance(request[key], dict):
+            raise refusal(
+                f"expected parameters from max_samples, force for {name}, got {short(key)}"
+            )
+    most, force = request.get("max_samples", 0), request.get("force", False)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        raise refusal(f"expected max_samples as a whole number >= 0 (0: all), got {short(most)}")
+    if not isinstance(force, bool):
+        raise refusal(f"expected force as true or false, got {short(force)}")
+    return most, force

@@ -1,0 +1,229 @@
+"""MONAI Label's server with our routes in front of its own.
+
+Start it with ``python -m monai_ifim label-server``, or name it to MONAI Label's own command:
+``monailabel start_server --uvicorn_app monai_ifim.label.server:app``.
+
+The stock server runs an inference inside its event loop, where everybody else waits. The routes
+here are plain functions, which run in worker threads, and refuse what a client has no business
+to choose.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Body, Depends, File, Form, Request, UploadFile
+from fastapi.responses import JSONResponse, Response
+from monailabel.app import app
+from monailabel.config import settings
+from monailabel.endpoints import activelearning, batch_infer, scoring
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import get_mime_type
+from requests_toolbelt import MultipartEncoder
+
+from monai_ifim.label.options import Options, parse_options, refusal, short
+
+router = APIRouter(tags=["iFIM"])
+_USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+_ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
+_ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+@router.get("/health", summary="Is the server alive")
+def health() -> dict[str, Any]:
+    """Answer at once, also while images are computed."""
+    return {"status": "ok", "models": sorted(app_instance().info()["models"])}
+
+
+@router.post("/infer/{model}", summary="One component and the numbers of a stored image")
+def infer(
+    request: Request,
+    model: str,
+    image: str = "",
+    params: str = Form("{}"),
+    file: UploadFile | None = File(None),
+    label: UploadFile | None = File(None),
+    output: Literal["all", "image", "json"] = "all",
+    user: User = _USER,
+) -> Response:
+    """As MONAI Label's own route: multipart with ``params`` and ``image``, or one of the two."""
+    _only(request, "image", "output")
+    if file is not None or label is not None:
+        raise refusal(
+            "expected the id of a stored image, got an uploaded file; PUT /datastore/image first"
+        )
+    options = parse_options(_json(params))
+    answer, files = _run(model, image, options)
+    name, content = next(iter(files.items()))
+    kind = get_mime_type(name)
+    if output == "json":
+        return JSONResponse(answer)
+    if output == "image":
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(content, media_type=kind, headers=headers)
+    return _multipart({"params": _part(answer), "image": (name, content, kind)})
+
+
+@router.post("/ifim/{model}", summary="High-sensitivity and orthogonal component in one answer")
+def both(
+    request: Request, model: str, image: str = "", params: str = Form("{}"), user: User = _USER
+) -> Response:
+    """Multipart with ``params``, ``high`` and ``orth``."""
+    _only(request, "image")
+    answer, files = _run(model, image, parse_options(_json(params)))
+    volumes = {n: c for n, c in files.items() if n in ("ifim_high.nii.gz", "ifim_orth.nii.gz")}
+    if not volumes:
+        raise refusal(
+            f"expected a model with components, got {short(model)}, which has a label map"
+        )
+    parts = {n[5:9]: (n, c, get_mime_type(n)) for n, c in sorted(volumes.items())}
+    return _multipart({"params": _part(answer), **parts})
+
+
+@router.post("/scoring/{method}", summary="Score stored images")
+def score(
+    method: str,
+    params: dict | None = Body(None),
+    run_sync: bool = False,
+    user: User = _ANNOTATOR,
+) -> Any:
+    """In the background, or with ``run_sync`` before the answer."""
+    app_instance().check_method(method)
+    return scoring.run_method(method, params, run_sync)
+
+
+@router.post("/activelearning/{strategy}", summary="The next image to look at")
+def sample(strategy: str, params: dict | None = Body(None), user: User = _USER) -> Any:
+    """By a strategy of ``/info/``."""
+    if params and "strategy" in params:
+        raise refusal("expected the strategy in the URL, got it in the parameters; leave it out")
+    return activelearning.sample(strategy, params, user.username)
+
+
+@router.post("/batch/infer/{model}", summary="Components of all stored images")
+def batch(
+    model: str,
+    images: BatchInferImageType = BatchInferImageType.IMAGES_ALL,
+    params: dict | None = Body(None),
+    run_sync: bool = False,
+    user: User = _ADMIN,
+) -> Any:
+    """In the background, or with ``run_sync`` before the answer."""
+    app_instance().task(model)
+    # Of the stock defaults, which clients send back, those that mean nothing here are let go.
+    moot = ("gpus", "label_tag", "logging", "max_workers", "multi_gpu", "save_label")
+    wishes = {k: v for k, v in (params or {}).items() if k not in moot}
+    most = wishes.pop("max_batch_size", 0)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        raise refusal(f"expected max_batch_size as a whole number >= 0 (0: all), got {short(most)}")
+    parse_options(wishes)
+    return batch_infer.run(model, images, {**wishes, "max_batch_size": most}, run_sync)
+
+
+@router.put("/datastore/image", summary="Add an image")
+def add_image(
+    image: str | None = None,
+    params: str = Form("{}"),
+    file: UploadFile = File(...),
+    user: User = _ANNOTATOR,
+) -> dict[str, str]:
+    """As MONAI Label's own route, but nothing is left behind when it fails."""
+    info = _json(params)
+    with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
+        path = _receive(file, Path(folder))
+        name = image or Path(file.filename or "").name.removesuffix("".join(path.suffixes))
+        return {"image": app_instance().datastore().add_image(name, str(path), info)}
+
+
+@router.put("/datastore/label", summary="Save a label")
+def save_label(
+    image: str,
+    params: str = Form("{}"),
+    tag: str = "final",
+    label: UploadFile = File(...),
+    user: User = _ANNOTATOR,
+) -> dict[str, str]:
+    """As MONAI Label's own route, but nothing is left behind when it fails."""
+    info = _json(params)
+    with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
+        path = _receive(label, Path(folder))
+        instance = app_instance()
+        saved = instance.datastore().save_label(image, str(path), tag or "final", info)
+        instance.on_save_label(image, saved)
+        return {"image": image, "label": saved}
+
+
+@router.put("/model/{model}", summary="Replace weights", include_in_schema=False)
+@router.delete("/model/{model}", summary="Delete weights", include_in_schema=False)
+def keep_model(model: str, user: User = _ADMIN) -> None:
+    """Weights are files of the person who runs the server."""
+    raise refusal(
+        "expected weights to be changed in the app's model folder, got a request over HTTP; "
+        "replace the file there",
+        403,
+    )
+
+
+@app.exception_handler(MONAILabelException)
+def explain(request: Request, error: MONAILabelException) -> JSONResponse:
+    """A sentence instead of "Internal Server Error"."""
+    return JSONResponse({"detail": str(error.msg)}, status_code=404)
+
+
+def _run(model: str, image: str, options: Options) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The answer and the files' content by name, the chosen one first."""
+    with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
+        answer, files = app_instance().run(model, image, options, Path(folder))
+        return answer, {path.name: path.read_bytes() for path in files.values()}
+
+
+def _only(request: Request, *names: str) -> None:
+    for name in request.query_params:
+        if name not in names:
+            raise refusal(f"expected {' and '.join(names)} in the URL, got {short(name)}")
+
+
+def _json(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise refusal(f"expected params as JSON, got {short(text)}") from error
+    if not isinstance(value, dict):
+        raise refusal(f"expected params as a JSON object, got {short(text)}")
+    return value
+
+
+def _receive(file: UploadFile, folder: Path) -> Path:
+    """The upload under a name of ours; only the extension is the client's."""
+    name = (file.filename or "").lower()
+    known = [pattern.lstrip("*") for pattern in settings.MONAI_LABEL_DATASTORE_FILE_EXT]
+    extension = next((e for e in sorted(known, key=len, reverse=True) if name.endswith(e)), None)
+    if extension is None:
+        raise refusal(f"expected a file ending in {', '.join(known)}, got {short(name)}", 415)
+    path = folder / f"upload{extension}"
+    with path.open("wb") as target:
+        shutil.copyfileobj(file.file, target)
+    return path
+
+
+def _part(answer: Mapping[str, Any]) -> tuple[None, str, str]:
+    return None, json.dumps(answer), "application/json"
+
+
+def _multipart(fields: Mapping[str, Any]) -> Response:
+    message = MultipartEncoder(fields=dict(fields))
+    return Response(message.to_string(), media_type=message.content_type)
+
+
+# In front: the first route that fits is taken.
+count = len(app.router.routes)
+app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
+app.router.routes[:] = app.router.routes[count:] + app.router.routes[:count]
