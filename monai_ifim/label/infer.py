@@ -197,7 +197,7 @@ def sensitivity_levels(sensitivity: Tensor) -> MetaTensor:
         (1, *S) of uint8: 0, or the number of the highest of ``LEVELS`` that a voxel reaches among
         the voxels that the network reacts to at all.
 
-    >>> sensitivity_levels(torch.arange(200.0).reshape(1, 10, 20)).flatten().bincount()
+    >>> sensitivity_levels(torch.arange(200.0).reshape(1, 10, 20)).as_tensor().flatten().bincount()
     tensor([180,  10,   8,   2])
     """
     total = sensitivity.as_subclass(Tensor).double().sum(dim=0, keepdim=True)
