@@ -64,7 +64,8 @@ class IFIMScoring(ScoringMethod):
             datastore: with the images.
 
         Returns:
-            ``scored`` and ``left_out`` as counts, ``failed`` as reasons by id.
+            ``scored`` and ``left_out`` as counts; as reasons by id ``unfit``, images that this
+            bundle cannot take (of a mixed folder), and ``failed``, files that nobody can read.
 
         Raises:
             HTTPException: 400, an unknown or impossible parameter.
@@ -73,18 +74,23 @@ class IFIMScoring(ScoringMethod):
         images = datastore.list_images()
         todo = images if force else self.waiting(datastore)
         todo = todo[:most] if most else todo
-        failed = {}
+        unfit, failed = {}, {}
         for number, image_id in enumerate(todo, start=1):
             score = self._score(image_id, datastore)
-            if "status" in score:
-                failed[image_id] = score["status"]
-                logger.error("%s %s", image_id, score["status"])
+            status = score.get("status", "")
+            if status.startswith("unfit"):
+                unfit[image_id] = status
+                logger.warning("%s %s", image_id, status)
+            elif status:
+                failed[image_id] = status
+                logger.error("%s %s", image_id, status)
             logger.info("%s: %d of %d scored", self.bundle.name, number, len(todo))
             scores = datastore.get_image_info(image_id).get(KEY, {})
             datastore.update_image_info(image_id, {KEY: {**scores, self.bundle.name: score}})
         return {
-            "scored": len(todo) - len(failed),
+            "scored": len(todo) - len(unfit) - len(failed),
             "left_out": len(images) - len(todo),
+            "unfit": unfit,
             "failed": failed,
         }
 
@@ -97,7 +103,8 @@ class IFIMScoring(ScoringMethod):
             path = Path(datastore.get_image_uri(image_id))
             result = self.bundle.run(path, Options(), self.further_files(self.bundle, image_id))
         except HTTPException as error:
-            return {**score, "status": f"failed: {error.detail}"}
+            kind = "unfit" if error.status_code in (413, 422) else "failed"
+            return {**score, "status": f"{kind}: {error.detail}"}
         except Exception as error:  # one image must not cost the others their score
             logger.debug("scoring of %s", image_id, exc_info=True)
             return {**score, "status": f"failed: {reason(error)}"}

@@ -369,16 +369,17 @@ def test_an_added_image_is_served(server):
 
 def test_scores_and_the_next_sample(server):
     first = server.post("/scoring/ifim_signal_2d?run_sync=true", json={"max_samples": 2}).json()
-    assert first["scored"] + len(first["failed"]) == 2
+    assert first["scored"] + len(first["unfit"]) + len(first["failed"]) == 2
     second = server.post("/scoring/ifim_signal_2d?run_sync=true").json()
     again = server.post("/scoring/ifim_signal_2d?run_sync=true").json()
-    assert (again["scored"], again["failed"]) == (0, {})
+    assert (again["scored"], again["unfit"], again["failed"]) == (0, {}, {})
     assert second["scored"] > 0
     objects = server.get("/datastore/?output=all").json()["objects"]
     scores = {i: o["image"]["info"]["ifim"]["ifim_signal_2d"] for i, o in objects.items()}
     good = {i: s for i, s in scores.items() if "trace" in s}
     assert {"signal2d_0", "signal2d_1", "signal2d_2"} <= set(good)
-    assert scores["signal3d_0"]["status"].startswith("failed: expected")
+    assert scores["signal3d_0"]["status"].startswith("unfit: expected")
+    assert scores["broken"]["status"].startswith("failed: expected")
     version = server.get("/info/").json()["models"]["ifim_signal_2d"]["model_version"]
     assert {s["model_version"] for s in scores.values()} == {version}
 
@@ -416,7 +417,7 @@ def network_of(name):
 def test_scoring_in_the_background(server):
     task = server.post("/scoring/ifim_hippocampus_3d").json()
     assert task["status"] in ("SUBMITTED", "RUNNING")
-    # Images for other bundles have no score, which the task's status says.
+    # The broken files have no score, which the task's status says.
     assert wait(server, "/scoring/")["status"] == "ERROR"
     for _ in range(40):
         info = server.get("/datastore/image/info?image=hippocampus_0").json()
