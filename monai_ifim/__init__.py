@@ -9,6 +9,7 @@ from monai_ifim.inferers import IFIMInferer
 from monai_ifim.layouts import DistinctFolderLayout
 from monai_ifim.loaders import FaultTolerantDataLoader
 from monai_ifim.metrics import SpectrumMetric
+from monai_ifim.prediction_components import ComponentOfPredictiond
 from monai_ifim.transforms import (
     CheckImaged,
     IFIMComponents,
@@ -23,6 +24,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "CheckImaged",
+    "ComponentOfPredictiond",
     "DistinctFolderLayout",
     "Eigenspace",
     "FaultTolerantDataLoader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ class IFIMInferer(Inferer):
     without gradients, as for ``nn.TransformerEncoder``). Where sharing the pass would change it,
     or would give wrong gradients (a network in train mode, autocast, a host that wants gradients
     itself), the wrapped inferer simply runs, nothing is kept, and the handler runs a pass of its
-    own.
+    own. Every thread has its own last graph, so that a server's requests cannot mix.
 
     Args:
         inferer: any MONAI inferer; ``SimpleInferer`` by default.
@@ -43,7 +44,24 @@ class IFIMInferer(Inferer):
     def __init__(self, inferer: Inferer | None = None) -> None:
         super().__init__()
         self.inferer = SimpleInferer() if inferer is None else inferer
-        self._kept: tuple[Tensor, Tensor, Any] | None = None
+        self._thread = threading.local()
+
+    @property
+    def _kept(self) -> tuple[Tensor, Tensor, Any] | None:
+        return getattr(self._thread, "kept", None)
+
+    @_kept.setter
+    def _kept(self, kept: tuple[Tensor, Tensor, Any] | None) -> None:
+        self._thread.kept = kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry no graph."""
+        return {name: value for name, value in self.__dict__.items() if name != "_thread"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Nothing kept yet."""
+        self.__dict__.update(state)
+        self._thread = threading.local()
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -73,18 +91,18 @@ class IFIMInferer(Inferer):
         self._kept = (inputs, leaf, output)
         return tree_map_only(Tensor, Tensor.detach, output)
 
-    def take(self, inputs: Tensor) -> tuple[Tensor, Any] | None:
-        """Hand over the graph of the last call, once.
+    def take(self, inputs: Tensor | None = None) -> tuple[Tensor, Any] | None:
+        """Hand over the graph of this thread's last call, once.
 
         Args:
-            inputs: the very tensor that the last call was given.
+            inputs: the very tensor that the call was given; not compared when None.
 
         Returns:
             The leaf that stands for the images, and the network's output with its graph; None
             when nothing was kept for this tensor.
         """
         kept, self._kept = self._kept, None
-        if kept is None or kept[0] is not inputs:
+        if kept is None or (inputs is not None and kept[0] is not inputs):
             return None
         return kept[1], kept[2]
 

@@ -53,8 +53,8 @@ def arrows_up(source, module):
         if other not in rooms:
             below = floor > 1
         else:
-            # The command line stands above the pages that it writes.
-            below = FLOORS.get(other, 1) < floor or (mine == "__main__" and other == "report")
+            # The command line stands above what it starts.
+            below = FLOORS.get(other, 1) < floor or mine == "__main__"
         if not below:
             found.append(name)
     return found

@@ -13,9 +13,10 @@ from monai_ifim.core.gradients import (
     unwrap,
 )
 from monai_ifim.core.likelihoods import Bernoulli, Categorical, Likelihood, as_likelihood
-from monai_ifim.core.summaries import summaries
+from monai_ifim.core.summaries import RESEARCH_ONLY, summaries, with_class_names
 
 __all__ = [
+    "RESEARCH_ONLY",
     "VOLUMES",
     "Bernoulli",
     "Categorical",
@@ -35,4 +36,5 @@ __all__ = [
     "run_forward",
     "summaries",
     "unwrap",
+    "with_class_names",
 ]

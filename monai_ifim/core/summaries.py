@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monai_ifim.core.eigenspace import Eigenspace
+
+RESEARCH_ONLY = (
+    "Research use only: local sensitivity of this classifier at this image, not anatomy, not a "
+    "cause, not a diagnosis."
+)
 
 
 def summaries(
@@ -43,3 +49,27 @@ def summaries(
         "high_energy_share": (high / torch.where(energy == 0, 1, energy)).tolist(),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """The same numbers with classes or labels by name.
+
+    Args:
+        numbers: of one image, from ``summaries``.
+        class_names: in order; numbers take their place when their count does not fit.
+
+    Returns:
+        A copy with ``class_names``, ``probabilities`` by name, and ``predicted_class`` as a name.
+
+    >>> with_class_names({"predicted_class": "1", "probabilities": [0.1, 0.9]}, ["a", "b"])
+    {'predicted_class': 'b', 'probabilities': {'a': 0.1, 'b': 0.9}, 'class_names': ['a', 'b']}
+    """
+    probabilities = numbers["probabilities"]
+    names = [str(i) for i in range(len(probabilities))]
+    if len(class_names) == len(names):
+        names = list(class_names)
+    outcome = numbers["predicted_class"]
+    if len(names) > 1 and outcome != "none":  # the outcome of one sigmoid is 0 or 1
+        outcome = "+".join(names[int(i)] for i in outcome.split("+"))
+    named = dict(zip(names, probabilities, strict=True))
+    return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}

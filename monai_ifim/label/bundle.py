@@ -20,7 +20,7 @@ from monai.transforms import Compose, Invertd, LoadImaged
 from torch import Tensor, nn
 
 import monai_ifim as mi
-from monai_ifim.core import VOLUMES, components, summaries
+from monai_ifim.core import VOLUMES, components, summaries, with_class_names
 from monai_ifim.core.checks import reason
 from monai_ifim.label.options import Options, refusal, short
 
@@ -171,24 +171,10 @@ class ClassificationBundle:
         if self.likelihood == "bernoulli":
             probability = torch.stack([probability, 1 - probability])
         return Components(
-            self._named(numbers),
+            with_class_names(numbers, self.class_names),
             float(torch.special.entr(probability).sum()),
             {name: item[f"ifim_{name}"] for name in VOLUMES},
         )
-
-    def _named(self, numbers: dict[str, Any]) -> dict[str, Any]:
-        """Classes by name where the metadata give one for each."""
-        probabilities = numbers["probabilities"]
-        names = self.class_names
-        if len(names) != len(probabilities):
-            names = [str(i) for i in range(len(probabilities))]
-        outcome = numbers["predicted_class"]
-        if self.likelihood == "categorical":
-            outcome = names[int(outcome)]
-        elif len(names) > 1 and outcome != "none":
-            outcome = "+".join(names[int(i)] for i in outcome.split("+"))
-        named = dict(zip(names, probabilities, strict=True))
-        return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
 
     def _prepare(self, preprocessing: Compose, item: dict[str, Any], path: Path) -> dict[str, Any]:
         try:

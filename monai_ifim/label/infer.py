@@ -18,10 +18,6 @@ from monai_ifim.label.bundle import ClassificationBundle, Components
 from monai_ifim.label.options import Options, parse_options
 from monai_ifim.writers import AtomicNibabelWriter
 
-RESEARCH_ONLY = (
-    "Research use only: local sensitivity of this classifier at this image, not anatomy, not a "
-    "cause, not a diagnosis."
-)
 # Shares of the image with the largest sensitivity; the last is the most sensitive.
 LEVELS = {"top 10 % sensitivity": 0.10, "top 5 % sensitivity": 0.05, "top 1 % sensitivity": 0.01}
 
