@@ -98,14 +98,31 @@ class IFIMApp(MONAILabelApp):
         Returns:
             Strategies by name, beside MONAI Label's ``random``.
         """
-        names = [b.name for b in self.bundles]
         quantities = ("trace", "largest_eigenvalue", "effective_rank", "mix")
-        ours = {f"ifim_{q}": IFIMStrategy(q, names) for q in quantities}
+        ours = {f"ifim_{q}": IFIMStrategy(q, self.bundles) for q in quantities}
         return {**super().init_strategies(), **ours}
 
     def _load_sessions(self, load: bool = False) -> None:
         """No sessions: they would let in images from outside the datastore."""
         return
+
+    def on_init_complete(self) -> None:
+        """Load the networks before the first request; a bundle that cannot be is left out."""
+        for bundle in list(self.bundles):
+            try:
+                bundle.load()
+            except Exception as error:  # a configuration can run any code
+                logger.exception("%s is left out: %s", bundle.name, reason(error))
+                self.bundles.remove(bundle)
+                for name in (bundle.name, f"{bundle.name}_overlay"):
+                    self._infers.pop(name, None)
+                self._scoring_methods.pop(bundle.name, None)
+        super().on_init_complete()
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the tasks."""
+        return sorted(self._infers)
 
     def task(self, model: str) -> BundleTask:
         """Task of that name.
@@ -147,8 +164,12 @@ class IFIMApp(MONAILabelApp):
                 404,
             )
         path = Path(datastore.get_image_uri(image_id))
-        if not path.is_file():
-            raise refusal(f"expected a file for the image {short(image_id)}, got none", 404)
+        if not path.exists():
+            raise refusal(
+                f"expected a file for the image {short(image_id)}, got none: it was removed; "
+                "DELETE /datastore/image",
+                404,
+            )
         return path
 
     def further_files(self, bundle: ClassificationBundle, image_id: str) -> dict[str, str]:

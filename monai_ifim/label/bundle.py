@@ -112,6 +112,12 @@ class ClassificationBundle:
         loaders = [t for t in self._preprocessing().transforms if isinstance(t, LoadImaged)]
         return [str(key) for t in loaders for key in t.keys if key != self.image_key]
 
+    def load(self) -> None:
+        """Instantiate preprocessing and network; errors are those of the configuration."""
+        with self._lock:
+            self._preprocessing()
+            self._inferred(self.device)
+
     def run(
         self, path: Path, options: Options, further_files: Mapping[str, str] | None = None
     ) -> Components:

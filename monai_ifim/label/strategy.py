@@ -11,6 +11,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 from scipy.stats import rankdata
 
+from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.options import refusal, short
 from monai_ifim.label.scoring import KEY
 
@@ -35,10 +36,10 @@ class IFIMStrategy(Strategy):
         quantity: one of ``QUANTITIES``, or ``mix``: w times the rank by a quantity plus 1 − w
             times the rank by predictive entropy, ranks from 0 to 1, because the two have
             different units.
-        bundles: names of the bundles that score.
+        bundles: that score; the app's own list, which it may shorten.
     """
 
-    def __init__(self, quantity: str, bundles: Sequence[str]) -> None:
+    def __init__(self, quantity: str, bundles: Sequence[ClassificationBundle]) -> None:
         text = quantity.replace("_", " ")
         super().__init__(
             "Mix of sensitivity and predictive entropy, highest first"
@@ -46,7 +47,7 @@ class IFIMStrategy(Strategy):
             else f"Highest {text} of the Fisher information first"
         )
         self.quantity = quantity
-        self.bundles = list(bundles)
+        self.bundles = bundles
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose.
@@ -96,9 +97,10 @@ class IFIMStrategy(Strategy):
                 raise refusal(
                     f"expected parameters from model, quantity, weight, reset, got {short(key)}"
                 )
-        model = request.get("model", self.bundles[0] if self.bundles else "")
-        if model not in self.bundles:
-            raise refusal(f"expected model from {', '.join(self.bundles)}, got {short(model)}")
+        names = [bundle.name for bundle in self.bundles]
+        model = request.get("model", names[0] if names else "")
+        if model not in names:
+            raise refusal(f"expected model from {', '.join(names)}, got {short(model)}")
         quantity = request.get("quantity", "trace" if self.quantity == "mix" else self.quantity)
         if quantity not in QUANTITIES or self.quantity not in ("mix", quantity):
             allowed = QUANTITIES if self.quantity == "mix" else (self.quantity,)

@@ -19,6 +19,9 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     write_app(folder / "app", [BUNDLES / "ifim_signal_2d", BUNDLES / "ifim_signal_3d"])
     shutil.copytree(BUNDLES / "ifim_mednist_2d" / "docs", folder / "app" / "model" / "no_bundle")
+    broken = folder / "app" / "model" / "wrong_weights"
+    shutil.copytree(BUNDLES / "ifim_signal_2d", broken)
+    shutil.copy(BUNDLES / "ifim_signal_3d" / "models" / "model.pt", broken / "models")
     (folder / "studies").mkdir()
     write_images(folder / "studies")
     for file in folder.glob("studies/[!s]*"):
@@ -46,6 +49,7 @@ def test_what_is_no_bundle_is_left_out(small):
         "ifim_signal_3d_overlay",
     ]
     assert "no_bundle is left out: expected inference.json" in small.log()
+    assert "wrong_weights is left out: RuntimeError: Error(s) in loading state_dict" in small.log()
 
 
 def test_a_large_volume_is_refused_before_it_is_read(small):
