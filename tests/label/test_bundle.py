@@ -1,0 +1,127 @@
+"""Bundles of several makes, without a server."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip(
+    "monailabel", reason="MONAI Label has an environment of its own: make label-test"
+)
+
+import torch
+from foreign_bundles import SHAPES, install
+from monai.bundle import ConfigParser
+from servers import BUNDLES
+from starlette.exceptions import HTTPException
+
+from monai_ifim.__main__ import main
+from monai_ifim.label.bundle import ClassificationBundle
+from monai_ifim.label.options import Options
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    main(["signal-images", "2d", str(folder), "--count", "1"])
+    return folder / "signal_0000.nii.gz"
+
+
+def copy_of(name, folder):
+    return Path(shutil.copytree(BUNDLES / name, folder / name))
+
+
+def test_torchscript(image, tmp_path):
+    expected = ClassificationBundle(BUNDLES / "ifim_signal_2d").run(image, Options())
+    root = copy_of("ifim_signal_2d", tmp_path)
+    parser = ConfigParser()
+    parser.read_config(str(root / "configs" / "inference.json"))
+    network = parser.get_parsed_content("network_def")
+    weights = root / "models" / "model.pt"
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.trace(network.eval(), torch.rand(1, 1, 64, 64)).save(
+            str(root / "models" / "model.ts")
+        )
+    weights.unlink()
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        got = ClassificationBundle(root).run(image, Options())
+    assert got.numbers["trace"] == pytest.approx(expected.numbers["trace"], rel=1e-5)
+    np.testing.assert_allclose(got.volumes["high"], expected.volumes["high"], atol=1e-6)
+
+
+def test_new_weights_are_taken_up(image, tmp_path):
+    root = copy_of("ifim_signal_2d", tmp_path)
+    bundle = ClassificationBundle(root)
+    before, version = bundle.run(image, Options()), bundle.model_version
+    weights = root / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: value * 0.5 for key, value in state.items()}, weights)
+    assert bundle.model_version != version
+    assert bundle.run(image, Options()).numbers["trace"] != before.numbers["trace"]
+
+
+def test_scripts_of_two_bundles(image, tmp_path):
+    """Both bring a package of that name; each gets its own."""
+    traces = []
+    for i, factor in enumerate((1.0, 3.0)):
+        root = copy_of("ifim_signal_2d", tmp_path / str(i))
+        (root / "scripts").mkdir()
+        (root / "scripts" / "__init__.py").write_text("")
+        (root / "scripts" / "scale.py").write_text(
+            f"def scale(image):\n    return image * {factor}\n"
+        )
+        file = root / "configs" / "inference.json"
+        config = json.loads(file.read_text())
+        config["imports"].append("$from scripts.scale import scale")
+        step = {"_target_": "Lambdad", "keys": "image", "func": "$scale"}
+        config["preprocessing"]["transforms"].append(step)
+        file.write_text(json.dumps(config))
+        traces.append(ClassificationBundle(root).run(image, Options()).numbers["trace"])
+    own = ClassificationBundle(BUNDLES / "ifim_signal_2d").run(image, Options())
+    assert traces[0] == pytest.approx(own.numbers["trace"])
+    assert traces[1] != traces[0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI's Orientationd
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_sigmoids_are_recognised(shape, tmp_path):
+    bundle = ClassificationBundle(install(shape.name, tmp_path))
+    assert bundle.likelihood == shape.likelihood
+    assert bundle.further_keys == (["label"] if shape.name == "mask_channel" else [])
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("configs/inference.json", "expected inference.json or inference.yaml"),
+        ("configs/metadata.json", "expected metadata.json"),
+        ("models/model.pt", "expected model.pt or model.ts"),
+    ],
+)
+def test_half_a_bundle(tmp_path, missing, message):
+    root = copy_of("ifim_signal_2d", tmp_path)
+    (root / missing).unlink()
+    with pytest.raises(ValueError, match=message):
+        ClassificationBundle(root)
+
+
+def test_nan_is_refused(image, tmp_path):
+    values = nib.load(image).get_fdata()
+    values[3, 4] = np.nan
+    path = tmp_path / "nan.nii.gz"
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(HTTPException, match="expected finite values") as caught:
+        ClassificationBundle(BUNDLES / "ifim_signal_2d").run(path, Options())
+    assert caught.value.status_code == 422
+
+
+def test_a_sensitivity_below_float32_keeps_its_digits():
+    from monai_ifim.label.infer import _dtype
+
+    assert _dtype(torch.tensor([0.0, 1e-40], dtype=torch.float64)) == np.float64
+    assert _dtype(torch.tensor([0.0, 1e-20], dtype=torch.float64)) == np.float32
+    assert _dtype(torch.zeros(2, dtype=torch.float64)) == np.float32
