@@ -136,7 +136,7 @@ def _label_app(options: argparse.Namespace) -> None:
 def _add_label_server(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("label-server", help="start MONAI Label with such an app")
     command.add_argument("app", type=Path, help="written by label-app")
-    command.add_argument("studies", type=Path, help="folder with the images")
+    command.add_argument("studies", help="folder with the images")
     command.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
     command.add_argument("--port", type=int, default=8000)
     command.add_argument("--conf", action="append", default=[], metavar="NAME=VALUE")

@@ -50,12 +50,12 @@ def write_app(folder: Path, bundles: Sequence[Path] = ()) -> Path:
     return folder
 
 
-def start_server(app: Path, studies: Path, host: str, port: int, conf: Sequence[str]) -> None:
+def start_server(app: Path, studies: str, host: str, port: int, conf: Sequence[str]) -> None:
     """Become MONAI Label's server for an app; does not return.
 
     Args:
         app: folder of the app.
-        studies: folder of the images.
+        studies: folder of the images, or address of a DICOMweb server.
         host: address to listen at; 127.0.0.1 keeps other machines out.
         port: to listen at.
         conf: settings of the app as ``NAME=VALUE``.
@@ -63,11 +63,12 @@ def start_server(app: Path, studies: Path, host: str, port: int, conf: Sequence[
     Raises:
         ValueError: a folder that is not there, or a setting without a value.
     """
-    for folder in (app, studies):
+    remote = studies.startswith(("http://", "https://"))
+    for folder in [app] if remote else [app, Path(studies)]:
         if not folder.is_dir():
             raise ValueError(f"expected a folder, got {folder}; make it first")
     command = [sys.executable, "-m", "monailabel.main", "start_server"]
-    command += ["--app", str(app), "--studies", str(studies), "--host", host, "--port", str(port)]
+    command += ["--app", str(app), "--studies", studies, "--host", host, "--port", str(port)]
     command += ["--uvicorn_app", "monai_ifim.label.server:app"]
     for setting in conf:
         name, _, value = setting.partition("=")

@@ -178,6 +178,12 @@ def explain(request: Request, error: MONAILabelException) -> JSONResponse:
     return JSONResponse({"detail": str(error.msg)}, status_code=404)
 
 
+@app.exception_handler(json.JSONDecodeError)
+def explain_json(request: Request, error: json.JSONDecodeError) -> JSONResponse:
+    """The same for the stock routes that take JSON in a form."""
+    return JSONResponse({"detail": f"expected JSON, got something else: {error}"}, status_code=400)
+
+
 def _run(model: str, image: str, options: Options) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The answer and the files' content by name, the chosen one first."""
     with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:

@@ -354,6 +354,14 @@ def test_uploads_and_weights_are_refused(server):
     assert 400 <= session.status_code < 500
 
 
+def test_stock_routes_answer_with_a_sentence_too(server):
+    url = f"{server.url}/datastore/image/info?image=signal2d_0"
+    garbage = requests.put(url, data={"info": "garbage"}, timeout=60)
+    assert (garbage.status_code, garbage.json()["detail"][:13]) == (400, "expected JSON")
+    unknown = requests.delete(f"{server.url}/datastore/image?id=../x", timeout=60)
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "Image ../x not found")
+
+
 def test_an_added_image_is_served(server):
     file = server.studies / "signal2d_0.nii.gz"
     url = f"{server.url}/datastore/image"
