@@ -43,6 +43,29 @@ class AtomicNibabelWriter(NibabelWriter):
             if self.data_obj.ndim < single.ndim:  # type: ignore[has-type]
                 self.data_obj = single
 
+    @classmethod
+    def resample_if_needed(
+        cls, data_array: Any, affine: Any = None, target_affine: Any = None, *args: Any, **kw: Any
+    ) -> tuple[Any, Any]:
+        """Values as they are when there is no other grid to go to.
+
+        MONAI 1.6.1 passes them through float32 even then, where the sensitivities of a sure
+        prediction, 1e-60 say, become zero.
+
+        Args:
+            data_array: values, channel last.
+            affine: of the values.
+            target_affine: of the file, None for the same.
+            args: passed on.
+            kw: passed on.
+
+        Returns:
+            Values and affine.
+        """
+        if target_affine is None:
+            return data_array, affine
+        return super().resample_if_needed(data_array, affine, target_affine, *args, **kw)
+
     def write(self, filename: str | os.PathLike[str], verbose: bool = False, **kwargs: Any) -> None:
         """Write to a hidden neighbour, then rename.
 

@@ -109,3 +109,17 @@ def test_verbose_names_the_final_file(tmp_path, caplog):
         writer.write(str(tmp_path / "a.nii.gz"), verbose=True)
     assert any("a.nii.gz" in r.getMessage() for r in caplog.records)
     assert not any(".partial" in r.getMessage() for r in caplog.records)
+
+
+def test_values_below_the_range_of_float32_keep_their_digits(tmp_path):
+    """As the sensitivities of a sure prediction; on an oblique grid, where MONAI would resample."""
+    values = torch.arange(1.0, 121.0, dtype=torch.float64).reshape(1, 4, 5, 6) * 1e-60
+    affine = torch.tensor([[0, -2.0, 0, 1], [1.5, 0, 0, 2], [0, 0.3, 3, 3], [0, 0, 0, 1]]).double()
+    image = MetaTensor(values, affine=affine)
+    writer = mi.AtomicNibabelWriter(output_dtype=np.float64)
+    writer.set_data_array(image, channel_dim=0)
+    writer.set_metadata(image.meta, resample=False)
+    writer.write(tmp_path / "tiny.nii.gz")
+    written = nib.load(tmp_path / "tiny.nii.gz")
+    np.testing.assert_allclose(written.get_fdata(), values[0].numpy(), rtol=1e-12)
+    np.testing.assert_allclose(written.affine, affine, atol=1e-6)

@@ -166,12 +166,16 @@ class ClassificationBundle:
             energy=options.energy,
         )
         values = components(space, batch, VOLUMES)
+        # Resizing goes through float32, which has no numbers for a sure prediction's sensitivity.
+        scale = values["ifim_sensitivity"].max()
+        values["ifim_sensitivity"] /= torch.where(scale > 0, scale, 1)
         item: dict[str, Any] = {"image": image}
         for key in _KEYS:
             value = values[key][0].to(image.device)
             item[key] = MetaTensor(value).copy_meta_from(image)
         invert = Invertd(_KEYS, preprocessing, orig_keys="image", nearest_interp=False)
         item = invert(item)
+        item["ifim_sensitivity"] = item["ifim_sensitivity"].double() * scale.to(image.device)
         numbers = summaries(space, batch)[0]
         probability = torch.tensor(numbers["probabilities"], dtype=torch.float64)
         if self.likelihood == "bernoulli":

@@ -119,6 +119,30 @@ def test_nan_is_refused(image, tmp_path):
     assert caught.value.status_code == 422
 
 
+def test_a_sure_prediction(tmp_path):
+    """Its sensitivity, below the range of float32, reaches the file through a resizing."""
+    from monai_ifim.label.infer import ComponentTask
+
+    root = copy_of("ifim_hippocampus_3d", tmp_path)
+    weights = root / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    last = list(state)[-2:]  # weight and bias of the head
+    torch.save({k: v * 150 if k in last else v for k, v in state.items()}, weights)
+    random = np.random.default_rng(0)
+    values = random.standard_normal((24, 19, 22)).cumsum(0).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([-1.0, 1, 2, 1])), tmp_path / "scan.nii.gz")
+    bundle = ClassificationBundle(root)
+    result = bundle.run(tmp_path / "scan.nii.gz", Options())
+    assert 0 < result.numbers["trace"] < 1e-30
+    options = Options(component="sensitivity")
+    files = ComponentTask(bundle).write(result, options, tmp_path)
+    written = nib.load(files["sensitivity"])
+    assert written.get_data_dtype() == np.float64
+    assert written.shape == values.shape
+    total = written.get_fdata().sum() * (20**3 / values.size)  # as many voxels as the network sees
+    assert total == pytest.approx(result.numbers["trace"], rel=0.2)
+
+
 def test_a_sensitivity_below_float32_keeps_its_digits():
     from monai_ifim.label.infer import _dtype
 
