@@ -3,7 +3,7 @@
 from monai_ifim.bundle_root import bundle_root
 from monai_ifim.class_names import class_names
 from monai_ifim.core import Bernoulli, Categorical, Eigenspace, eigenspace
-from monai_ifim.experiments import principal_angles
+from monai_ifim.experiments import perturbation_curve, principal_angles
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.layouts import DistinctFolderLayout
@@ -37,6 +37,7 @@ __all__ = [
     "bundle_root",
     "class_names",
     "eigenspace",
+    "perturbation_curve",
     "principal_angles",
     "traceable_preprocessing",
 ]

@@ -2,7 +2,13 @@
 
 from monai_ifim.experiments.agreement import Agreement, agreement
 from monai_ifim.experiments.angles import principal_angles
+from monai_ifim.experiments.directions import change_directions
 from monai_ifim.experiments.hippocampus import write_hippocampus_patches
+from monai_ifim.experiments.perturbation import (
+    PerturbationCurve,
+    kullback_leibler,
+    perturbation_curve,
+)
 from monai_ifim.experiments.signal import (
     Accuracy,
     SignalDataset,
@@ -14,9 +20,13 @@ from monai_ifim.experiments.signal_images import write_signal_images
 __all__ = [
     "Accuracy",
     "Agreement",
+    "PerturbationCurve",
     "SignalDataset",
     "SignalTask",
     "agreement",
+    "change_directions",
+    "kullback_leibler",
+    "perturbation_curve",
     "principal_angles",
     "signal_task",
     "write_hippocampus_patches",

@@ -1,0 +1,73 @@
+"""Directions of change that the experiments compare, all of norm 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core import Eigenspace
+
+
+def change_directions(
+    space: Eigenspace, images: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Directions inside the eigenspace, outside of it, and anywhere.
+
+    Args:
+        space: eigenspace of the images; every image needs at least one eigenpair.
+        images: (B, C, *S).
+        generator: of the random ones, on the CPU.
+
+    Returns:
+        Unit vectors (B, C, *S) by name: ``leading`` and ``leading_reversed`` (± the first
+        eigenvector), ``random_in_eigenspace``, ``random_in_complement``, ``random``, and
+        ``attenuate_high`` and ``attenuate_orth``, which take away part of a component.
+
+    Raises:
+        ValueError: an image without an eigenpair, or with a component that is zero.
+
+    >>> from monai_ifim.core import eigenspace
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    >>> images = torch.randn(2, 1, 8)
+    >>> space = eigenspace(network, images)
+    >>> directions = change_directions(space, images, torch.Generator())
+    >>> outside = directions["random_in_complement"]
+    >>> torch.allclose(space.quadratic_form(outside), torch.zeros(2).double(), atol=1e-6)
+    True
+    """
+    if bool((space.rank == 0).any()):
+        raise ValueError(
+            "expected an eigenpair for every image, got none for "
+            f"{int((space.rank == 0).sum())} of {len(images)}; leave out images that the "
+            "prediction does not react to"
+        )
+    vectors = space.eigenvectors
+    kept = torch.arange(vectors.shape[1], device=vectors.device) < space.rank[:, None]
+    weights = _random((len(images), vectors.shape[1]), images, generator) * kept
+    inside = torch.einsum("br,br...->b...", weights, vectors)
+    high, orth = space.split(images)
+    directions = {
+        "leading": vectors[:, 0],
+        "leading_reversed": -vectors[:, 0],
+        "random_in_eigenspace": inside,
+        "random_in_complement": space.split(_random(images.shape, images, generator))[1],
+        "random": _random(images.shape, images, generator),
+        "attenuate_high": -high,
+        "attenuate_orth": -orth,
+    }
+    return {name: _normalised(name, value) for name, value in directions.items()}
+
+
+def _random(shape: tuple[int, ...], images: Tensor, generator: torch.Generator) -> Tensor:
+    # Drawn on the CPU, so that every device compares the same directions.
+    return torch.randn(shape, generator=generator, dtype=images.dtype).to(images.device)
+
+
+def _normalised(name: str, directions: Tensor) -> Tensor:
+    norms = directions.flatten(1).norm(dim=1)
+    if bool((norms == 0).any()):
+        raise ValueError(
+            f"expected a direction {name} that is not zero, got zero for "
+            f"{int((norms == 0).sum())} images; leave those images out"
+        )
+    return directions / norms.reshape(-1, *[1] * (directions.ndim - 1))
