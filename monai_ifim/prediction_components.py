@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from monai_ifim.core import (
     summaries,
     with_class_names,
 )
+from monai_ifim.core.checks import as_number
 
 
 class _KeepsGraph(Protocol):
@@ -146,24 +146,9 @@ class ComponentOfPredictiond(MapTransform):
             component = self.component
         if component not in VOLUMES:
             raise ValueError(f"expected component from {VOLUMES}, got {component!r}; choose one")
-        rank, energy = _number(data, "rank"), _number(data, "energy")
+        rank, energy = as_number("rank", data.get("rank")), as_number("energy", data.get("energy"))
         if rank is None and energy is None:
             return component, self.rank, self.energy
         if rank is not None and rank != int(rank):
             raise ValueError(f"expected rank as a whole number, got {rank}; or leave it out")
         return component, None if rank is None else int(rank), energy
-
-
-def _number(data: Mapping[Hashable, Any], name: str) -> float | None:
-    value = data.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"expected {name} as a number, got {value!r}; or leave it out")
-    return number

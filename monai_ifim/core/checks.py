@@ -5,6 +5,7 @@ Every message says what was expected, what came, and how to mend it.
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -191,6 +192,37 @@ def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
             f"expected a share of the trace 0 < energy <= 1, got energy={energy}; "
             "for 95 % say energy=0.95"
         )
+
+
+def as_number(name: str, value: object) -> float | None:
+    """Read a number that may have come as text; nothing is evaluated.
+
+    Args:
+        name: for the message.
+        value: a number, text that is one, or None or an empty text for no number.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: anything else, also NaN and infinity.
+
+    >>> as_number("energy", "0.95")
+    0.95
+    """
+    if value is None or value == "":
+        return None
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        number = float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        text = ascii(value)
+        text = text if len(text) <= 60 else text[:57] + "..."
+        raise ValueError(f"expected {name} as a number, got {text}; or leave it out")
+    return number
 
 
 def not_finite(values: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from monai_ifim.label.datastore import CheckedDatastore
 from monai_ifim.label.infer import BundleTask, ComponentTask, OverlayTask
 from monai_ifim.label.options import Options, parse_options, refusal, short
 from monai_ifim.label.scoring import IFIMScoring
-from monai_ifim.label.strategy import IFIMStrategy
+from monai_ifim.label.strategy import IFIMStrategy, UnlabelledAtRandom
 
 logger = logging.getLogger(__name__)
 # What MONAI Label itself adds to a request on its way to ``infer``.
@@ -96,11 +96,11 @@ class IFIMApp(MONAILabelApp):
         """Rankings by each quantity and by the mix with entropy.
 
         Returns:
-            Strategies by name, beside MONAI Label's ``random``.
+            Strategies by name.
         """
         quantities = ("trace", "largest_eigenvalue", "effective_rank", "mix")
         ours = {f"ifim_{q}": IFIMStrategy(q, self.bundles) for q in quantities}
-        return {**super().init_strategies(), **ours}
+        return {"random": UnlabelledAtRandom(), **ours}
 
     def _load_sessions(self, load: bool = False) -> None:
         """No sessions: they would let in images from outside the datastore."""
@@ -346,7 +346,7 @@ class IFIMApp(MONAILabelApp):
         Raises:
             HTTPException: 404.
         """
-        if method not in self._scoring_methods:
+        if not isinstance(method, str) or method not in self._scoring_methods:
             raise refusal(
                 f"expected a scoring method from {', '.join(self._scoring_methods)}, got "
                 f"{short(method)}",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nrrd
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Compose, Invertd, LoadImaged
+from PIL import Image
 from torch import Tensor, nn
 
 import monai_ifim as mi
@@ -139,14 +142,14 @@ class ClassificationBundle:
         """
         device = self._device(options.device)
         self._check_size(path)
-        with self._lock:
+        with self._lock, self._scripts():
             preprocessing = self._preprocessing()
             item: dict[str, Any] = {self.image_key: str(path), **(further_files or {})}
             item = self._prepare(preprocessing, item, path)
             image = item[self.image_key]
             try:
                 return self._decompose(image, device, preprocessing, options)
-            except (ValueError, TypeError, RuntimeError) as error:
+            except Exception as error:  # a network raises what it likes
                 logger.debug("%s on %s", self.name, path, exc_info=True)
                 raise refusal(
                     f"expected an image that {self.name} can take, got {path.name}, which became "
@@ -203,17 +206,14 @@ class ClassificationBundle:
 
     def _check_size(self, path: Path) -> None:
         """Before the file is read: a header says how large the image is."""
-        if path.name.endswith((".nii", ".nii.gz")):
-            try:
-                shape = NibabelReader().read(str(path)).shape
-            except Exception as error:  # nibabel's, gzip's, zlib's, the system's
-                raise refusal(
-                    f"expected a NIfTI file, got {path.name}: {reason(error)}; replace it", 415
-                ) from error
-            voxels = int(torch.tensor(shape).prod())
-        else:
-            voxels = path.stat().st_size
-        if voxels > self.max_voxels:
+        try:
+            sizes = _sizes(path)
+        except Exception as error:  # nibabel's, gzip's, pillow's, pynrrd's, the system's
+            raise refusal(
+                f"expected an image, got {path.name}: {reason(error)}; replace it", 415
+            ) from error
+        voxels = math.prod(sizes)
+        if min(sizes, default=0) < 0 or voxels > self.max_voxels:
             raise refusal(
                 f"expected at most {self.max_voxels} voxels, got {voxels} in {path.name}; crop "
                 "or resample it, or start the server with --conf max_voxels",
@@ -236,8 +236,13 @@ class ClassificationBundle:
             self._parser = parser
         return self._parser
 
+    def _scripts(self) -> AbstractContextManager[None]:
+        """The bundle's own package ``scripts``, which some import in their forward."""
+        own = (self.folder / "scripts").is_dir()
+        return _scripts_of(self.folder) if own else nullcontext()
+
     def _content(self, name: str) -> Any:
-        with _scripts_of(self.folder):
+        with self._scripts():
             return self._configuration().get_parsed_content(name)
 
     def _preprocessing(self) -> Compose:
@@ -292,13 +297,25 @@ def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBu
                 device=conf.get("device", ""),
                 max_voxels=int(conf.get("max_voxels", 2**28)),
             )
-        except (ValueError, OSError) as error:
-            logger.error("%s is left out: %s", name, error)
+        except Exception as error:  # a file of somebody else's may hold anything
+            logger.error("%s is left out: %s", name, reason(error))
         else:
             bundles.append(bundle)
     if not bundles:
         logger.error("no bundle in %s; copy one there and restart", folder)
     return bundles
+
+
+def _sizes(path: Path) -> list[int]:
+    """Lengths of all axes, from the header; of other formats the bytes of the file."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        return [int(n) for n in NibabelReader().read(str(path)).shape]
+    if path.suffix == ".nrrd":
+        return [int(n) for n in nrrd.read_header(str(path))["sizes"]]
+    if path.suffix in (".png", ".jpg", ".jpeg", ".tif"):
+        with Image.open(path) as picture:
+            return [*picture.size, len(picture.getbands())]
+    return [path.stat().st_size]
 
 
 class _Inferred(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -57,6 +58,35 @@ def check_new_id(image_id: str) -> None:
             f"expected an image id that is a plain file name, got {short(image_id)}; use letters, "
             "digits, '_' and '-'"
         )
+
+
+def check_info(info: Any) -> None:
+    """Refuse info that the datastore's file could not hold.
+
+    MONAI Label writes it with Python's JSON and reads it with a strict one: a NaN or half a
+    surrogate pair, and the server would not start again.
+
+    Args:
+        info: as the client sent it.
+
+    Raises:
+        HTTPException: 400.
+
+    >>> check_info({"a": float("nan")})
+    Traceback (most recent call last):
+        ...
+    starlette.exceptions.HTTPException: 400: expected a JSON object without NaN, infinity and \
+broken text, got {'a': nan}; leave it out
+    """
+    try:
+        if not isinstance(info, dict):
+            raise ValueError
+        json.dumps(info, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise refusal(
+            "expected a JSON object without NaN, infinity and broken text, got "
+            f"{short(info)}; leave it out"
+        ) from error
 
 
 def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,14 +145,23 @@ class CheckedDatastore(LocalDatastore):
             The id.
 
         Raises:
-            HTTPException: 400, an id that is not a plain file name, or a file of another kind.
+            HTTPException: 400, an id that is not a plain file name, a file of another kind, or
+                info that is no plain JSON; 409, the id belongs to a file of another kind.
         """
         name = os.path.basename(image_filename)
         check_new_id(image_id or name)
+        check_info(image_info)
         extensions = [pattern.lstrip("*") for pattern in self._extensions]
         if not name.endswith(tuple(extensions)):
             raise refusal(
                 f"expected a file ending in {', '.join(extensions)}, got {short(name)}; convert it"
+            )
+        stored = self._datastore.objects.get(image_id)
+        if stored is not None and self._to_id(name)[1] != stored.image.ext:
+            raise refusal(
+                f"expected a new id or a file ending in {stored.image.ext}, got {short(name)} for "
+                f"{short(image_id)}, which is stored already; remove that image first",
+                409,
             )
         return str(super().add_image(image_id, image_filename, image_info))
 
@@ -145,6 +184,7 @@ class CheckedDatastore(LocalDatastore):
             HTTPException: 400, a tag that is no plain name; 404, an unknown id.
         """
         check_tag(label_tag)
+        check_info(label_info or {})
         stored = self._datastore.objects.get(image_id)
         if stored is None:
             raise refusal(f"expected the id of a stored image, got {short(image_id)}", 404)
@@ -163,10 +203,37 @@ class CheckedDatastore(LocalDatastore):
         self._update_datastore_file()
         return image_id
 
+    @_changing
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to an image's info.
+
+        Args:
+            image_id: of a stored image.
+            info: plain JSON.
+
+        Raises:
+            HTTPException: 400, info that is no plain JSON.
+        """
+        check_info(info)
+        super().update_image_info(image_id, info)
+
+    @_changing
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to a label's info.
+
+        Args:
+            label_id: of the image.
+            label_tag: of the label.
+            info: plain JSON.
+
+        Raises:
+            HTTPException: 400, info that is no plain JSON.
+        """
+        check_info(info)
+        super().update_label_info(label_id, label_tag, info)
+
     remove_image = _changing(LocalDatastore.remove_image)
     remove_label = _changing(LocalDatastore.remove_label)
-    update_image_info = _changing(LocalDatastore.update_image_info)
-    update_label_info = _changing(LocalDatastore.update_label_info)
     _reconcile_datastore = _changing(LocalDatastore._reconcile_datastore)
     _on_modify_event = _locked(LocalDatastore._on_modify_event)
     datalist = _locked(LocalDatastore.datalist)

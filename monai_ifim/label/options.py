@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from monai_ifim.core import VOLUMES
-from monai_ifim.core.checks import check_rank
+from monai_ifim.core.checks import as_number, check_rank
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 # Chosen by the URL and the server, never by the parameters.
@@ -80,8 +79,12 @@ saved under its own tag
             raise refusal(
                 f"expected parameters from {', '.join(known)}, got {short(name)}; leave it out"
             )
-    rank, energy = _whole(parameters.get("rank")), _share(parameters.get("energy"))
     try:
+        energy = as_number("energy", parameters.get("energy"))
+        number = as_number("rank", parameters.get("rank"))
+        rank = None if number is None else int(number)
+        if rank != number:
+            raise ValueError(f"expected rank as a whole number, got {number}; or leave it out")
         check_rank(rank, energy, sys.maxsize)
     except ValueError as error:
         raise refusal(str(error)) from error
@@ -134,28 +137,3 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if text and text not in allowed:
         raise refusal(f"expected {name} from {', '.join(allowed)}, got {short(value)}; choose one")
     return text or allowed[0]
-
-
-def _number(name: str, value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise refusal(f"expected {name} as a number, got {short(value)}; or leave it out")
-    return number
-
-
-def _whole(value: Any) -> int | None:
-    number = _number("rank", value)
-    if number is not None and number != int(number):
-        raise refusal(f"expected rank as a whole number, got {short(value)}; or leave it out")
-    return None if number is None else int(number)
-
-
-def _share(value: Any) -> float | None:
-    return _number("energy", value)

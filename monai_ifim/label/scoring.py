@@ -53,7 +53,8 @@ class IFIMScoring(ScoringMethod):
         return [
             image_id
             for image_id in datastore.list_images()
-            if _score(datastore, image_id, self.bundle.name).get("model_version") != version
+            if score_of(datastore.get_image_info(image_id), self.bundle.name).get("model_version")
+            != version
         ]
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
@@ -85,8 +86,9 @@ class IFIMScoring(ScoringMethod):
                 failed[image_id] = status
                 logger.error("%s %s", image_id, status)
             logger.info("%s: %d of %d scored", self.bundle.name, number, len(todo))
-            scores = datastore.get_image_info(image_id).get(KEY, {})
-            datastore.update_image_info(image_id, {KEY: {**scores, self.bundle.name: score}})
+            scores = datastore.get_image_info(image_id).get(KEY)
+            others = scores if isinstance(scores, dict) else {}
+            datastore.update_image_info(image_id, {KEY: {**others, self.bundle.name: score}})
         return {
             "scored": len(todo) - len(unfit) - len(failed),
             "left_out": len(images) - len(todo),
@@ -119,8 +121,19 @@ class IFIMScoring(ScoringMethod):
         }
 
 
-def _score(datastore: Datastore, image_id: str, bundle: str) -> dict[str, Any]:
-    return dict(datastore.get_image_info(image_id).get(KEY, {}).get(bundle, {}))
+def score_of(info: Mapping[str, Any], bundle: str) -> dict[str, Any]:
+    """An image's score by a bundle.
+
+    Args:
+        info: of the image; clients can write it too, so it may hold anything.
+        bundle: its name.
+
+    Returns:
+        The score, empty when there is none.
+    """
+    scores = info.get(KEY)
+    score = scores.get(bundle) if isinstance(scores, dict) else None
+    return score if isinstance(score, dict) else {}
 
 
 def _read(request: Mapping[str, Any], name: str) -> tuple[int, bool]:

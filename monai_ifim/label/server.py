@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Body, Depends, File, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from monailabel.app import app
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, scoring
+from monailabel.endpoints import activelearning, batch_infer, datastore, scoring
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
+from starlette.background import BackgroundTask
 
 from monai_ifim.label.options import Options, parse_options, refusal, short
 
@@ -96,6 +97,8 @@ def score(
     user: User = _ANNOTATOR,
 ) -> Any:
     """In the background, or with ``run_sync`` before the answer."""
+    if params and "method" in params:
+        raise refusal("expected the method in the URL, got it in the parameters; leave it out")
     app_instance().check_method(method)
     return scoring.run_method(method, params, run_sync)
 
@@ -128,6 +131,7 @@ def batch(
     return batch_infer.run(model, images, {**wishes, "max_batch_size": most}, run_sync)
 
 
+@router.put("/datastore/", include_in_schema=False)
 @router.put("/datastore/image", summary="Add an image")
 def add_image(
     image: str | None = None,
@@ -159,6 +163,27 @@ def save_label(
         saved = instance.datastore().save_label(image, str(path), tag or "final", info)
         instance.on_save_label(image, saved)
         return {"image": image, "label": saved}
+
+
+@router.put("/datastore/image/info", summary="Add to an image's info")
+def update_image_info(image: str, info: str = Form("{}"), user: User = _ANNOTATOR) -> Any:
+    """As MONAI Label's own route; scores are the server's."""
+    value = dict(_json(info))
+    for key in ("ifim", "strategy"):
+        if key in value:
+            raise refusal(f"expected info of your own, got {key!r}, which the server writes")
+    return datastore.update_image_info(image, json.dumps(value), user.username)
+
+
+@router.get("/datastore/dataset", summary="Labelled images as a ZIP archive")
+def dataset(limit_cases: int | None = None, user: User = _ANNOTATOR) -> Response:
+    """As MONAI Label's own route, but the archive does not stay in the temporary folder."""
+    instance = app_instance()
+    if not instance.datastore().get_labeled_images():
+        raise refusal("expected an image with a label tagged final, got none; save one first", 404)
+    path = instance.datastore().get_dataset_archive(limit_cases)
+    remove = BackgroundTask(Path(path).unlink, missing_ok=True)
+    return FileResponse(path, filename="dataset.zip", background=remove)
 
 
 @router.put("/model/{model}", summary="Replace weights", include_in_schema=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from scipy.stats import rankdata
 
 from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.options import refusal, short
-from monai_ifim.label.scoring import KEY
+from monai_ifim.label.scoring import score_of
 
 QUANTITIES = ("trace", "largest_eigenvalue", "effective_rank")
 _PARAMETERS = (
@@ -69,15 +70,15 @@ class IFIMStrategy(Strategy):
         if not images:
             return None
         infos = {image_id: datastore.get_image_info(image_id) for image_id in images}
-        scores = {i: info.get(KEY, {}).get(model, {}) for i, info in infos.items()}
-        scores = {i: score for i, score in scores.items() if "trace" in score}
+        scores = {i: score_of(info, model) for i, info in infos.items()}
+        scores = {i: score for i, score in scores.items() if _complete(score)}
         values = {i: score[quantity] for i, score in scores.items()}
         if self.quantity == "mix":
             values = mix(values, {i: score["entropy"] for i, score in scores.items()}, weight)
         now, name = time.time(), str(request.get("strategy"))
 
         def order(image_id: str) -> tuple[bool, bool, float, str]:
-            served = infos[image_id].get("strategy", {}).get(name, {}).get("ts", 0)
+            served = _served(infos[image_id], name)
             value = values.get(image_id, -math.inf)
             return now - served < reset, image_id not in values, -value, image_id
 
@@ -132,8 +133,44 @@ def mix(values: Mapping[str, float], entropies: Mapping[str, float], weight: flo
     return dict(zip(values, mixed.tolist(), strict=True))
 
 
+def _complete(score: Mapping[str, Any]) -> bool:
+    values = [score.get(name) for name in (*QUANTITIES, "entropy")]
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
+def _served(info: Mapping[str, Any], strategy: str) -> float:
+    """When MONAI Label last served the image by this strategy; 0: never."""
+    entry: Any = info.get("strategy")
+    for key in (strategy, "ts"):
+        entry = entry.get(key) if isinstance(entry, dict) else None
+    return entry if isinstance(entry, int | float) else 0
+
+
 def _number(name: str, value: Any, largest: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
+    number = -1.0  # text is refused too: these come as JSON
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = min(float(min(value, 10**18)), 1e18)
+    if not 0 <= number <= largest:
         upper = "" if math.isinf(largest) else f" and at most {largest:g}"
         raise refusal(f"expected {name} as a number, at least 0{upper}, got {short(value)}")
-    return float(value)
+    return number
+
+
+class UnlabelledAtRandom(Strategy):
+    """MONAI Label's ``random`` fails when all images were served within this second."""
+
+    def __init__(self) -> None:
+        super().__init__("An image without a label, at random")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose.
+
+        Args:
+            request: of no consequence.
+            datastore: with the images.
+
+        Returns:
+            ``id``; None when no image is without a label.
+        """
+        images = datastore.get_unlabeled_images()
+        return {"id": random.choice(images)} if images else None

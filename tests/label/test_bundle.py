@@ -72,8 +72,9 @@ def test_scripts_of_two_bundles(image, tmp_path):
         (root / "scripts").mkdir()
         (root / "scripts" / "__init__.py").write_text("")
         (root / "scripts" / "scale.py").write_text(
-            f"def scale(image):\n    return image * {factor}\n"
+            "def scale(image):\n    import scripts.factor\n    return image * scripts.factor.f\n"
         )
+        (root / "scripts" / "factor.py").write_text(f"f = {factor}\n")
         file = root / "configs" / "inference.json"
         config = json.loads(file.read_text())
         config["imports"].append("$from scripts.scale import scale")
@@ -107,6 +108,21 @@ def test_half_a_bundle(tmp_path, missing, message):
     (root / missing).unlink()
     with pytest.raises(ValueError, match=message):
         ClassificationBundle(root)
+
+
+def test_compressed_images_are_measured_by_their_header(tmp_path):
+    import nrrd
+    from PIL import Image
+
+    nrrd.write(str(tmp_path / "large.nrrd"), np.zeros((300, 300), np.uint8))
+    Image.new("L", (300, 300)).save(tmp_path / "large.png")
+    nib.save(nib.Nifti1Image(np.zeros((300, 300), np.uint8), np.eye(4)), tmp_path / "large.nii.gz")
+    bundle = ClassificationBundle(BUNDLES / "ifim_mednist_2d", max_voxels=80_000)
+    for suffix in (".nrrd", ".png", ".nii.gz"):
+        assert (tmp_path / f"large{suffix}").stat().st_size < 2_000
+        with pytest.raises(HTTPException, match="got 90000 in") as caught:
+            bundle.run(tmp_path / f"large{suffix}", Options())
+        assert caught.value.status_code == 413
 
 
 def test_nan_is_refused(image, tmp_path):

@@ -355,11 +355,61 @@ def test_uploads_and_weights_are_refused(server):
 
 
 def test_stock_routes_answer_with_a_sentence_too(server):
-    url = f"{server.url}/datastore/image/info?image=signal2d_0"
+    url = f"{server.url}/datastore/label/info?label=signal2d_0&tag=final"
     garbage = requests.put(url, data={"info": "garbage"}, timeout=60)
     assert (garbage.status_code, garbage.json()["detail"][:13]) == (400, "expected JSON")
     unknown = requests.delete(f"{server.url}/datastore/image?id=../x", timeout=60)
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "Image ../x not found")
+
+
+BIG = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "data", "status"),
+    [
+        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": '{"a": NaN}'}, 400),
+        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": '{"a": "\\ud800"}'}, 400),
+        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": '{"ifim": 5}'}, 400),
+        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": "[1]"}, 400),
+        ("post", "/infer/ifim_signal_2d?image=signal2d_0", {"params": f'{{"rank": {BIG}}}'}, 400),
+        ("post", "/infer/ifim_signal_2d?image=signal2d_0", {"params": f'{{"energy": {BIG}}}'}, 400),
+        ("get", "/datastore/dataset", {}, 404),
+    ],
+)
+def test_what_would_break_others(server, method, path, data, status):
+    answer = getattr(requests, method)(server.url + path, data=data, timeout=60)
+    assert answer.status_code == status, answer.text
+    assert server.get("/datastore/?output=all").ok
+    assert server.get("/datastore/image/info?image=signal2d_0").ok
+
+
+def test_files_of_the_deprecated_route_and_labels(server):
+    before = server.temporary()
+    files = {"file": ("x.nii.gz", b"content")}
+    for query, data in (("?image=../q", {}), ("?image=q", {"params": "[1]"})):
+        url = f"{server.url}/datastore/{query}"
+        assert requests.put(url, files=files, data=data, timeout=60).status_code == 400
+    url = f"{server.url}/datastore/label?image=signal2d_0&tag=y"
+    label = {"label": ("x.nii.gz", b"content")}
+    surrogate = requests.put(url, files=label, data={"params": '{"a": "\\ud800"}'}, timeout=60)
+    assert surrogate.status_code == 400
+    other = f"{server.url}/datastore/image?image=signal2d_0"
+    png = requests.put(other, files={"file": ("x.png", b"content")}, timeout=60)
+    assert png.status_code == 409
+    assert server.temporary() == before
+
+
+def test_a_random_sample_again_and_again(server):
+    total = server.get("/datastore/").json()["total"]
+    for _ in range(total + 3):
+        assert server.post("/activelearning/random").json()["id"]
+
+
+def test_the_method_and_large_numbers(server):
+    body = server.post("/scoring/ifim_signal_2d?run_sync=true", json={"method": ["a"]})
+    assert body.status_code == 400
+    assert server.post("/activelearning/ifim_trace", json={"reset": int(BIG)}).ok
 
 
 def test_an_added_image_is_served(server):

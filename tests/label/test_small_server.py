@@ -22,6 +22,9 @@ def small(tmp_path_factory):
     broken = folder / "app" / "model" / "wrong_weights"
     shutil.copytree(BUNDLES / "ifim_signal_2d", broken)
     shutil.copy(BUNDLES / "ifim_signal_3d" / "models" / "model.pt", broken / "models")
+    malformed = folder / "app" / "model" / "malformed"
+    shutil.copytree(BUNDLES / "ifim_signal_2d", malformed)
+    (malformed / "configs" / "metadata.json").write_text("[]")
     (folder / "studies").mkdir()
     write_images(folder / "studies")
     for file in folder.glob("studies/[!s]*"):
@@ -48,7 +51,8 @@ def test_what_is_no_bundle_is_left_out(small):
         "ifim_signal_3d",
         "ifim_signal_3d_overlay",
     ]
-    assert "no_bundle is left out: expected inference.json" in small.log()
+    assert "no_bundle is left out: ValueError: expected inference.json" in small.log()
+    assert "malformed is left out: AttributeError" in small.log()
     assert "wrong_weights is left out: RuntimeError: Error(s) in loading state_dict" in small.log()
 
 
