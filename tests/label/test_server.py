@@ -368,10 +368,10 @@ BIG = "1" + "0" * 400
 @pytest.mark.parametrize(
     ("method", "path", "data", "status"),
     [
-        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": '{"a": NaN}'}, 400),
-        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": '{"a": "\\ud800"}'}, 400),
-        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": '{"ifim": 5}'}, 400),
-        ("put", "/datastore/label/info?label=signal2d_0&tag=final", {"info": "[1]"}, 400),
+        ("put", "/datastore/image/info?image=signal2d_0", {"info": '{"a": NaN}'}, 400),
+        ("put", "/datastore/image/info?image=signal2d_0", {"info": '{"a": "\\ud800"}'}, 400),
+        ("put", "/datastore/image/info?image=signal2d_0", {"info": '{"ifim": 5}'}, 400),
+        ("put", "/datastore/image/info?image=signal2d_0", {"info": "[1]"}, 400),
         ("post", "/infer/ifim_signal_2d?image=signal2d_0", {"params": f'{{"rank": {BIG}}}'}, 400),
         ("post", "/infer/ifim_signal_2d?image=signal2d_0", {"params": f'{{"energy": {BIG}}}'}, 400),
         ("get", "/datastore/dataset", {}, 404),
