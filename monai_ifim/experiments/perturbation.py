@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from monai_ifim.core import (
     Bernoulli,
@@ -26,7 +25,8 @@ class PerturbationCurve:
     """What changes of growing norm do to the predictions of B images, along D directions.
 
     Attributes:
-        norms: L2 norms ε of the change, (E,), in input units.
+        norms: L2 norms ε of the change, in input units: (E,), or (B, E) for own ones per image.
+        logits: of the changed images, (B, D, E, K) in float64.
         divergence: KL(p(x) ‖ p(x + εd)) in nats, (B, D, E) in float64.
         quadratic: ½ε² dᵀF(x)d, what the Fisher information predicts for it, (B, D, E).
         probability_change: of the outcome that was the most probable one at x, (B, D, E).
@@ -34,6 +34,7 @@ class PerturbationCurve:
     """
 
     norms: Tensor
+    logits: Tensor
     divergence: Tensor
     quadratic: Tensor
     probability_change: Tensor
@@ -51,14 +52,14 @@ class PerturbationCurve:
         """
         off = (self.divergence - self.quadratic).abs() > tolerance * self.quadratic
         holds = (~off & (self.quadratic > 0)).long().cumprod(dim=-1)
-        return (holds * self.norms).amax(dim=-1)
+        return (holds * self.norms[..., None, :]).amax(dim=-1)
 
 
 def perturbation_curve(
     network: nn.Module,
     images: Tensor,
     directions: Tensor,
-    norms: Sequence[float],
+    norms: Sequence[float] | Tensor,
     *,
     likelihood: str | Likelihood = "categorical",
     output_transform: OutputTransform | None = None,
@@ -71,7 +72,7 @@ def perturbation_curve(
         images: (B, C, *S), floating point. The measured divergence is a difference of nearly
             equal numbers for small norms: use float64 there, for network and images.
         directions: (B, D, C, *S), or (1, D, C, *S) for the same ones for all; scaled to norm 1.
-        norms: L2 norms of the change.
+        norms: L2 norms of the change, ascending: E of them, or (B, E) for own ones per image.
         likelihood: see ``eigenspace``.
         output_transform: see ``eigenspace``.
         space: the whole eigenspace of the images, when it is known already.
@@ -95,33 +96,38 @@ def perturbation_curve(
     """
     family = as_likelihood(likelihood)
     units = _unit(directions, images)
-    grid = torch.tensor(list(norms), dtype=torch.float64, device=images.device)
-    if grid.numel() == 0 or not bool((torch.isfinite(grid) & (grid > 0)).all()):
-        raise ValueError(f"expected positive norms, got {list(norms)}; leave 0 out")
+    grid = _grid(norms, images)
     if space is None:
         space = eigenspace(network, images, likelihood=family, output_transform=output_transform)
     before = space.logits.double()
     outcome, probability = family.most_probable(before)
-    divergence, change, flipped = [], [], []
+    steps = []
     with at_rest(network, images.device), torch.no_grad():
         for unit in units.unbind(1):
-            for norm in grid.tolist():
-                output = network(images + norm * unit)
+            for norm in grid.expand(len(images), -1).unbind(1):
+                scale = norm.reshape(-1, *[1] * (images.ndim - 1)).to(images.dtype)
+                output = network(images + scale * unit)
                 output = output if output_transform is None else output_transform(output)
-                after = output.flatten(1).double()  # a convolutional head keeps its axes
-                divergence.append(kullback_leibler(before, after, family))
-                change.append(_probability(after, before, family) - probability)
-                now = family.most_probable(after)[0]
-                differ = [a != b for a, b in zip(outcome, now, strict=True)]
-                flipped.append(torch.tensor(differ, device=images.device))
-    count, steps = units.shape[1], len(grid)
+                steps.append(output.flatten(1).double())  # a convolutional head keeps its axes
 
     def table(columns: list[Tensor]) -> Tensor:
-        return torch.stack(columns, dim=1).unflatten(1, (count, steps))
+        return torch.stack(columns, dim=1).unflatten(1, (units.shape[1], grid.shape[-1]))
+
+    def differs(after: Tensor) -> Tensor:
+        now = family.most_probable(after)[0]
+        return torch.tensor([a != b for a, b in zip(outcome, now, strict=True)])
 
     forms = torch.stack([space.quadratic_form(unit) for unit in units.unbind(1)], dim=1)
-    quadratic = 0.5 * forms.double()[..., None] * grid.square()
-    return PerturbationCurve(grid, table(divergence), quadratic, table(change), table(flipped))
+    return PerturbationCurve(
+        norms=grid,
+        logits=table(steps),
+        divergence=table([kullback_leibler(before, after, family) for after in steps]),
+        quadratic=0.5 * forms.double()[..., None] * grid[..., None, :].square(),
+        probability_change=table(
+            [outcome_probability(after, before, family) - probability for after in steps]
+        ),
+        flipped=table([differs(after) for after in steps]).to(images.device),
+    )
 
 
 def kullback_leibler(before: Tensor, after: Tensor, likelihood: str | Likelihood) -> Tensor:
@@ -143,26 +149,66 @@ def kullback_leibler(before: Tensor, after: Tensor, likelihood: str | Likelihood
     """
     before, after = before.double(), after.double()
     family = as_likelihood(likelihood)
-    if not isinstance(family, Categorical | Bernoulli):
+    if isinstance(family, Bernoulli):  # a sigmoid is a softmax over the logit and 0
+        pairs = [torch.stack([z, torch.zeros_like(z)], dim=-1) for z in (before, after)]
+        return _softmax_divergence(*pairs).sum(dim=1)
+    if not isinstance(family, Categorical):
         raise ValueError(
             f"expected the categorical or the Bernoulli family, got {type(family).__name__}; "
             "compute the divergence of other families from their logits"
         )
+    return _softmax_divergence(before, after)
+
+
+def _softmax_divergence(before: Tensor, after: Tensor) -> Tensor:
+    """KL of softmax distributions over the last axis, with all digits of tiny values.
+
+    With the change of the logits u, shifted to mean 0 under p, KL = log(1 + Σ p (eᵘ - 1 - u)):
+    every term is positive, so a sure prediction's 1e-40 is as exact as 1. The difference of
+    log-probabilities has an absolute error near 1e-16.
+    """
+    log_p, log_q = before.log_softmax(dim=-1), after.log_softmax(dim=-1)
+    p, change = log_p.exp(), after - before
+    # Measured from the most probable class, whose own change would else swallow the others'.
+    change = change - change.gather(-1, before.argmax(dim=-1, keepdim=True))
+    change = change - (p * change).sum(dim=-1, keepdim=True)
+    small = change.abs() < 0.05
+    series = change.square() / 2 * (1 + change / 3 * (1 + change / 4 * (1 + change / 5)))
+    series = torch.where(small, series, torch.expm1(change) - change)
+    exact = torch.log1p((p * series).sum(dim=-1))
+    plain = (p * (log_p - log_q)).sum(dim=-1)
+    return torch.where(change.amax(dim=-1) < 50, exact, plain)
+
+
+def outcome_probability(logits: Tensor, reference: Tensor, likelihood: str | Likelihood) -> Tensor:
+    """Probability of the outcome that is the most probable one for the reference logits.
+
+    Args:
+        logits: (B, K).
+        reference: (B, K).
+        likelihood: ``categorical`` or ``bernoulli``, or a family.
+
+    Returns:
+        (B,) in float64; for several labels of the whole set of labels.
+
+    >>> outcome_probability(torch.zeros(1, 4), torch.tensor([[0.0, 3.0, 1.0, 0.0]]), "categorical")
+    tensor([0.2500], dtype=torch.float64)
+    """
+    family = as_likelihood(likelihood)
+    probabilities = family.probabilities(logits)
     if isinstance(family, Bernoulli):
-        p, q = torch.sigmoid(before), torch.sigmoid(-before)
-        yes = p * (logsigmoid(before) - logsigmoid(after))
-        no = q * (logsigmoid(-before) - logsigmoid(-after))
-        return (yes + no).sum(dim=1)
-    log_p, log_q = before.log_softmax(dim=1), after.log_softmax(dim=1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
-
-
-def _probability(logits: Tensor, reference: Tensor, likelihood: Likelihood) -> Tensor:
-    """Probability of the outcome that is the most probable one for the reference logits."""
-    probabilities = likelihood.probabilities(logits)
-    if isinstance(likelihood, Bernoulli):
         return torch.where(reference > 0, probabilities, 1 - probabilities).prod(dim=1)
     return probabilities.gather(1, reference.argmax(dim=1, keepdim=True))[:, 0]
+
+
+def _grid(norms: Sequence[float] | Tensor, images: Tensor) -> Tensor:
+    grid = torch.as_tensor(norms, dtype=torch.float64).to(images.device)
+    fits = grid.ndim == 1 or (grid.ndim == 2 and len(grid) == len(images))
+    if not fits or grid.numel() == 0 or not bool((torch.isfinite(grid) & (grid > 0)).all()):
+        raise ValueError(
+            f"expected positive norms, a list or ({len(images)}, E), got {norms}; leave 0 out"
+        )
+    return grid
 
 
 def _unit(directions: Tensor, images: Tensor) -> Tensor:

@@ -186,3 +186,41 @@ def test_no_eigenpair_no_direction():
     images = torch.rand(2, 1, 4, 4)
     with pytest.raises(ValueError, match="expected an eigenpair"):
         change_directions(eigenspace(network, images), images, torch.Generator())
+
+
+def test_own_norms_for_each_image():
+    network, images, _ = build("resnet_2d")
+    units = torch.randn(2, 3, *images.shape[1:], dtype=torch.float64)
+    norms = torch.tensor([[1e-3, 2e-3], [3e-3, 5e-3]], dtype=torch.float64)
+    both = perturbation_curve(network, images, units, norms)
+    for i in range(2):
+        alone = perturbation_curve(network, images[i : i + 1], units[i : i + 1], norms[i].tolist())
+        torch.testing.assert_close(both.divergence[i : i + 1], alone.divergence, rtol=1e-6, atol=0)
+        torch.testing.assert_close(both.quadratic[i : i + 1], alone.quadratic)
+        torch.testing.assert_close(both.logits[i : i + 1], alone.logits)
+        radius = both.quadratic_radius(100)[i : i + 1]
+        torch.testing.assert_close(radius, alone.quadratic_radius(100))
+
+
+@pytest.mark.parametrize("gap", [1.0, 40.0, 300.0])
+def test_a_sure_prediction_keeps_its_digits(gap):
+    """Two classes, p₁ = 1 / (1 + eᵍ): KL of a small change of the logit in closed form."""
+    step = 1e-3
+    before = torch.tensor([[gap, 0.0]], dtype=torch.float64)
+    change = torch.tensor([[step, 0.0]], dtype=torch.float64)
+    found = kullback_leibler(before, before + change, "categorical")
+    # Log-partition function a(g) = log(1 + eᵍ); its derivatives are p (1 - p) and so on.
+    q = torch.sigmoid(torch.tensor(-gap, dtype=torch.float64))
+    p = 1 - q
+    expected = p * q * (step**2 / 2 + (q - p) * step**3 / 6 + (1 - 6 * p * q) * step**4 / 24)
+    assert (found / expected - 1).abs() < 1e-9
+    sigmoid = kullback_leibler(before[:, :1], before[:, :1] + step, "bernoulli")
+    torch.testing.assert_close(sigmoid, found, rtol=1e-9, atol=0)
+
+
+def test_divergence_of_a_huge_change_is_finite():
+    before = torch.tensor([[3.0, 0.0, -2.0]], dtype=torch.float64)
+    after = torch.tensor([[0.0, 4000.0, 1.0]], dtype=torch.float64)
+    p = before.softmax(dim=1)
+    expected = (p * (before.log_softmax(dim=1) - after.log_softmax(dim=1))).sum()
+    torch.testing.assert_close(kullback_leibler(before, after, "categorical")[0], expected)
