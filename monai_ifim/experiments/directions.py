@@ -20,7 +20,8 @@ def change_directions(
 
     Returns:
         Unit vectors (B, C, *S) by name: ``leading`` and ``leading_reversed`` (± the first
-        eigenvector), ``random_in_eigenspace``, ``random_in_complement``, ``random``, and
+        eigenvector), ``random_in_eigenspace``, ``random_in_complement``, ``random``,
+        ``band_limited`` (random, with the amplitudes of the image's own spectrum), and
         ``attenuate_high`` and ``attenuate_orth``, which take away part of a component.
 
     Raises:
@@ -52,18 +53,26 @@ def change_directions(
         "random_in_eigenspace": inside,
         "random_in_complement": space.split(_random(images.shape, images, generator))[1],
         "random": _random(images.shape, images, generator),
+        "band_limited": _with_spectrum_of(images, generator),
         "attenuate_high": -high,
         "attenuate_orth": -orth,
     }
-    return {name: _normalised(name, value) for name, value in directions.items()}
+    return {name: normalised(name, value) for name, value in directions.items()}
 
 
-def _random(shape: tuple[int, ...], images: Tensor, generator: torch.Generator) -> Tensor:
-    # Drawn on the CPU, so that every device compares the same directions.
-    return torch.randn(shape, generator=generator, dtype=images.dtype).to(images.device)
+def normalised(name: str, directions: Tensor) -> Tensor:
+    """Directions of norm 1.
 
+    Args:
+        name: for the error.
+        directions: (B, C, *S).
 
-def _normalised(name: str, directions: Tensor) -> Tensor:
+    Returns:
+        (B, C, *S).
+
+    Raises:
+        ValueError: a direction that is zero.
+    """
     norms = directions.flatten(1).norm(dim=1)
     if bool((norms == 0).any()):
         raise ValueError(
@@ -71,3 +80,19 @@ def _normalised(name: str, directions: Tensor) -> Tensor:
             f"{int((norms == 0).sum())} images; leave those images out"
         )
     return directions / norms.reshape(-1, *[1] * (directions.ndim - 1))
+
+
+def _random(shape: tuple[int, ...], images: Tensor, generator: torch.Generator) -> Tensor:
+    # Drawn on the CPU, so that every device compares the same directions.
+    return torch.randn(shape, generator=generator, dtype=images.dtype).to(images.device)
+
+
+def _with_spectrum_of(images: Tensor, generator: torch.Generator) -> Tensor:
+    """White noise whose amplitude at every frequency is that of the image, mean left out."""
+    axes = tuple(range(2, images.ndim))
+    centred = images - images.mean(dim=axes, keepdim=True)
+    if not bool(centred.flatten(1).any(dim=1).all()):  # a constant image has no spectrum
+        centred = centred + torch.ones_like(centred)
+    noise = torch.fft.rfftn(_random(images.shape, images, generator), dim=axes)
+    shaped = noise * torch.fft.rfftn(centred, dim=axes).abs()
+    return torch.fft.irfftn(shaped, s=images.shape[2:], dim=axes)

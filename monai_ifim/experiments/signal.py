@@ -180,17 +180,26 @@ class SignalTask:
         Raises:
             ValueError: a label outside 0 to K - 1.
         """
+        labels = self.check_labels(labels)
+        axes = tuple(range(1, self.power.dim() + 1))
+        noise = torch.randn(len(labels), *self.shape, generator=generator)
+        spectrum = torch.fft.rfftn(noise, dim=axes) * self._amplitude
+        background = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
+        return (background + self.additions[labels])[:, None]
+
+    def check_labels(self, labels: Sequence[int] | Tensor) -> Tensor:
+        """Labels (B,) as a tensor.
+
+        Raises:
+            ValueError: a label outside 0 to K - 1.
+        """
         labels = torch.as_tensor(labels, dtype=torch.long)
         if bool(((labels < 0) | (labels >= self.classes)).any()):
             raise ValueError(
                 f"expected labels from 0 to {self.classes - 1}, got {labels.tolist()}; "
                 "class 0 is the background alone"
             )
-        axes = tuple(range(1, self.power.dim() + 1))
-        noise = torch.randn(len(labels), *self.shape, generator=generator)
-        spectrum = torch.fft.rfftn(noise, dim=axes) * self._amplitude
-        background = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
-        return (background + self._additions[labels])[:, None]
+        return labels
 
     @cached_property
     def _amplitude(self) -> Tensor:
@@ -198,7 +207,7 @@ class SignalTask:
         return self.power[..., : self.shape[-1] // 2 + 1].sqrt().float()
 
     @cached_property
-    def _additions(self) -> Tensor:
+    def additions(self) -> Tensor:
         """What each class adds to the background, (K, *S) in float32."""
         return torch.cat([torch.zeros_like(self.signals[:1]), self.signals]).float()
 
@@ -265,14 +274,15 @@ class SignalDataset(Dataset[Sample]):
 
 
 def signal_task(name: str) -> SignalTask:
-    """A task of the signal bundles.
+    """A task of the signal bundles (``"2d"``, ``"3d"``) or of the experiments.
 
-    ``"2d"``: 64 x 64, one signal, two classes. ``"3d"``: 32 x 32 x 32, two signals at
-    different places, three classes. Gaussian blobs in a lumpy background of unit variance,
-    each signal with detectability d' = 2 ("2d") or 2.5 ("3d").
+    ``"2d"``: 64 x 64, one signal, two classes, detectability d' = 2. ``"2d_small"``: the same on
+    32 x 32, d' = 3. ``"2d_four"``: 32 x 32, three signals at different places, four classes,
+    d' = 3. ``"3d"``: 32 x 32 x 32, two signals, three classes, d' = 2.5. Gaussian blobs in a
+    correlated Gaussian background of unit variance.
 
     Args:
-        name: ``"2d"`` or ``"3d"``.
+        name: one of these.
 
     Returns:
         The task, the same at every call.
@@ -290,24 +300,38 @@ def signal_task(name: str) -> SignalTask:
     return _blob_task(shape, centres, width, detectability)
 
 
+def lump_spectrum(shape: Sequence[int]) -> Tensor:
+    """Power spectrum of the backgrounds: lumps and a white floor, of unit variance.
+
+    Args:
+        shape: of the images, *S.
+
+    Returns:
+        (*S) in float64, in the order of ``torch.fft.fftn``.
+    """
+    frequencies = [torch.fft.fftfreq(size, dtype=torch.float64) for size in shape]
+    # lumps exp(-r²/2a²) scattered at random have the spectrum exp(-(2 pi f a)²)
+    lumps = torch.exp(-((2 * math.pi * _LUMP_WIDTH) ** 2) * _squared_radius(frequencies))
+    return (1 - WHITE_SHARE) * lumps / lumps.mean() + WHITE_SHARE
+
+
 # shape, centres of the signals, their standard deviation in voxels, detectability
 _TASKS: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]], float, float]] = {
     "2d": ((64, 64), [(27, 38)], 2.5, 2.0),
+    "2d_small": ((32, 32), [(13, 19)], 2.0, 3.0),
+    "2d_four": ((32, 32), [(9, 11), (13, 23), (23, 15)], 2.0, 3.0),
     "3d": ((32, 32, 32), [(10, 13, 19), (21, 17, 12)], 2.0, 2.5),
 }
 
 _LUMP_WIDTH = 3.0  # standard deviation of the background's lumps, in voxels
-_WHITE_SHARE = 0.2  # share of white noise in the background's variance
+WHITE_SHARE = 0.2  # share of white noise in the background's variance
 
 
 def _blob_task(
     shape: tuple[int, ...], centres: list[tuple[int, ...]], width: float, detectability: float
 ) -> SignalTask:
-    """Gaussian blobs (one per centre) of equal detectability in a lumpy background."""
-    frequencies = [torch.fft.fftfreq(size, dtype=torch.float64) for size in shape]
-    # lumps exp(-r²/2a²) scattered at random have the spectrum exp(-(2 pi f a)²)
-    lumps = torch.exp(-((2 * math.pi * _LUMP_WIDTH) ** 2) * _squared_radius(frequencies))
-    power = (1 - _WHITE_SHARE) * lumps / lumps.mean() + _WHITE_SHARE
+    """Gaussian blobs (one per centre) of equal detectability in a correlated background."""
+    power = lump_spectrum(shape)
     blobs = []
     for centre in centres:
         offsets = [torch.arange(n) - place for n, place in zip(shape, centre, strict=True)]

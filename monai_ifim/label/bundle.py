@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
-import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nrrd
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Compose, Invertd, LoadImaged
 from PIL import Image
 from torch import Tensor, nn
 
 import monai_ifim as mi
+from monai_ifim.classification_bundle import BundleConfiguration, Inferred, scripts_of
 from monai_ifim.core import VOLUMES, components, summaries, with_class_names
 from monai_ifim.core.checks import reason
 from monai_ifim.label.options import Options, refusal, short
 
 logger = logging.getLogger(__name__)
 _KEYS = tuple(f"ifim_{name}" for name in VOLUMES)
-_importing = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -77,29 +73,18 @@ class ClassificationBundle:
         self.name = folder.name
         self.max_voxels = max_voxels
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._config = _first_file(folder / "configs", ("inference.json", "inference.yaml"))
-        self.weights = _first_file(folder / "models", ("model.pt", "model.ts"))
-        metadata_file = _first_file(folder / "configs", ("metadata.json",))
-        metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+        self._configuration = BundleConfiguration(folder)
+        self.weights = self._configuration.weights
+        metadata = self._configuration.metadata
         self.version = str(metadata.get("version", ""))
         self.description = str(metadata.get("description", ""))
         self.class_names = mi.class_names(folder)
-        inputs: dict[str, Any] = metadata.get("network_data_format", {}).get("inputs", {})
-        self.image_key = next(iter(inputs), "image")
-        shape = inputs.get(self.image_key, {}).get("spatial_shape")
-        self.dimension = len(shape or (0, 0, 0))
+        self.image_key = self._configuration.image_key
+        self.dimension = len(self._configuration.image_shape or (0, 0, 0))
         self._lock = threading.RLock()
-        self._parser: ConfigParser | None = None
         self._networks: dict[tuple[str, int], nn.Module] = {}
         self._hashes: dict[int, str] = {}
-        raw = ConfigParser.load_config_file(str(self._config))
-        for name in ("network_def", "preprocessing"):
-            if name not in raw:
-                raise ValueError(
-                    f"expected the id {name} in {self._config}, got none; the bundles of the "
-                    "model zoo have it"
-                )
-        self.likelihood = likelihood or _likelihood(raw)
+        self.likelihood = likelihood or self._configuration.likelihood
 
     @property
     def model_version(self) -> str:
@@ -142,7 +127,7 @@ class ClassificationBundle:
         """
         device = self._device(options.device)
         self._check_size(path)
-        with self._lock, self._scripts():
+        with self._lock, scripts_of(self.folder):
             preprocessing = self._preprocessing()
             item: dict[str, Any] = {self.image_key: str(path), **(further_files or {})}
             item = self._prepare(preprocessing, item, path)
@@ -228,46 +213,22 @@ class ClassificationBundle:
             raise refusal(f"expected device from {', '.join(allowed)}, got {short(wish)}")
         return wish or self.device
 
-    def _configuration(self) -> ConfigParser:
-        if self._parser is None:
-            parser = ConfigParser()
-            parser.read_config(str(self._config))
-            parser["bundle_root"] = str(self.folder)
-            self._parser = parser
-        return self._parser
-
-    def _scripts(self) -> AbstractContextManager[None]:
-        """The bundle's own package ``scripts``, which some import in their forward."""
-        own = (self.folder / "scripts").is_dir()
-        return _scripts_of(self.folder) if own else nullcontext()
-
-    def _content(self, name: str) -> Any:
-        with self._scripts():
-            return self._configuration().get_parsed_content(name)
-
     def _preprocessing(self) -> Compose:
         with self._lock:
-            return mi.traceable_preprocessing(self._content("preprocessing"))
+            return mi.traceable_preprocessing(self._configuration.content("preprocessing"))
 
     def _inferred(self, device: str) -> nn.Module:
         """The network as the bundle's inferer calls it."""
         key = device, self.weights.stat().st_mtime_ns
         if key not in self._networks:
-            network = self._network(device)
-            if self._configuration().get("inferer"):
-                network = _Inferred(network, self._content("inferer"))
+            network = self._configuration.network(device)
+            inferer = self._configuration.inferer()
+            if inferer is not None:
+                network = Inferred(network, inferer)
             # One device in use at a time is the rule; new weights replace old ones.
             self._networks = {k: v for k, v in self._networks.items() if k[1] == key[1]}
             self._networks[key] = network
         return self._networks[key]
-
-    def _network(self, device: str) -> nn.Module:
-        if self.weights.suffix == ".ts":
-            return torch.jit.load(str(self.weights), map_location=device).eval()
-        network = self._content("network_def")
-        state = torch.load(self.weights, map_location=device, weights_only=True)
-        network.load_state_dict(state.get("model", state))
-        return network.to(device).eval()
 
 
 def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBundle]:
@@ -318,55 +279,9 @@ def _sizes(path: Path) -> list[int]:
     return [path.stat().st_size]
 
 
-class _Inferred(nn.Module):
-    def __init__(self, network: nn.Module, inferer: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.inferer = inferer
-
-    def forward(self, images: Tensor) -> Any:
-        return self.inferer(images, self.network)
-
-
-def _first_file(folder: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(
-        f"expected {' or '.join(names)} in {folder}, got neither; put a whole bundle there"
-        if len(names) > 1
-        else f"expected {names[0]} in {folder}, got none; put a whole bundle there"
-    )
-
-
-def _likelihood(config: Any) -> str:
-    """Bernoulli where the bundle's own postprocessing takes a sigmoid."""
-
-    def sigmoid(part: Any) -> bool:
-        if isinstance(part, dict):
-            return part.get("sigmoid") is True or any(sigmoid(p) for p in part.values())
-        return isinstance(part, list) and any(sigmoid(p) for p in part)
-
-    found = sigmoid(config.get("postprocessing")) or sigmoid(config.get("post_transforms"))
-    return "bernoulli" if found else "categorical"
-
-
 def _readable(path: Path) -> bool:
     try:
         LoadImaged("image")({"image": str(path)})
     except Exception:  # any reader's
         return False
     return True
-
-
-@contextmanager
-def _scripts_of(folder: Path) -> Iterator[None]:
-    """Bundles bring a package ``scripts``; two bundles' must not be taken for one another."""
-    with _importing:
-        for name in [n for n in sys.modules if n == "scripts" or n.startswith("scripts.")]:
-            del sys.modules[name]
-        sys.path.insert(0, str(folder))
-        try:
-            yield
-        finally:
-            sys.path.remove(str(folder))

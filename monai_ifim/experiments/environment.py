@@ -1,0 +1,41 @@
+"""Where a result was computed."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("torch", "monai", "monai-ifim", "numpy", "scipy", "captum")
+
+
+def environment() -> dict[str, str | int]:
+    """Versions, device and date, for a file of results.
+
+    Returns:
+        Texts and numbers ready for JSON.
+
+    >>> environment()["python"].count(".")
+    2
+    """
+    packages = {name.replace("-", "_"): version(name) for name in _PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "device": "cpu",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        for line in described.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

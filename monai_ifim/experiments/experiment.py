@@ -1,0 +1,280 @@
+"""One experiment: train the networks of a configuration and measure them, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_ifim.experiments.architectures import build_network
+from monai_ifim.experiments.classifier import Classifier, largest_angles, template_cosines
+from monai_ifim.experiments.environment import environment
+from monai_ifim.experiments.measurement import Measurement, Sample
+from monai_ifim.experiments.roc import classification_auc_interval
+from monai_ifim.experiments.settings import Settings
+from monai_ifim.experiments.statistics import accuracy_interval, median_interval
+from monai_ifim.experiments.steps import Steps, digest
+from monai_ifim.experiments.tasks import MissingDataError, Task, load_task
+from monai_ifim.experiments.training import (
+    Variant,
+    balanced,
+    estimate_statistics,
+    logits_of,
+    train,
+    training_key,
+)
+
+Say = Callable[[str], None]
+
+
+def run_experiment(
+    settings: Settings, steps: Steps, *, data: Path | None = None, say: Say = print
+) -> dict[str, Any]:
+    """Train and measure every network of an experiment.
+
+    Args:
+        settings: what to do.
+        steps: keeps every training and every measurement; those found there are not repeated.
+        data: folder of the clinical data sets.
+        say: called with lines for people.
+
+    Returns:
+        All numbers, ready for JSON; without networks, and with the reason under ``missing``, when
+        the images of a clinical task are not there.
+    """
+    start = time.perf_counter()
+    result: dict[str, Any] = {
+        "experiment": settings.name,
+        "title": settings.title,
+        "profile": settings.profile,
+        "missing": "",
+        "settings": dataclasses.asdict(settings),
+        "environment": environment(),
+        "networks": {},
+    }
+    try:
+        task = load_task(
+            settings.task,
+            train=settings.train,
+            test=settings.test,
+            size=settings.size,
+            data=data,
+        )
+    except MissingDataError as error:
+        say(f"{settings.name}: {error}")
+        return {**result, "missing": str(error), "complete": False, "seconds": 0.0}
+    result["task"] = _described(task)
+    with tqdm(settings.networks, desc=settings.name, unit="network", disable=None) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            result["networks"][name] = _Network(settings, task, steps, name).measure()
+    return {**result, "complete": True, "seconds": time.perf_counter() - start}
+
+
+def _described(task: Task) -> dict[str, Any]:
+    ideal = None
+    if task.signal is not None and task.known_answer == "exact":
+        logits = task.signal.ideal_logits(task.test.images)
+        ideal = {
+            "accuracy": float((logits.argmax(dim=1) == task.test.labels).double().mean()),
+            "auc": classification_auc_interval(
+                task.test.labels.numpy(), logits.softmax(dim=1).numpy(), resamples=10
+            ).value,
+        }
+    return {
+        "name": task.name,
+        "classes": list(task.classes),
+        "shape": list(task.shape[1:]),
+        "train": len(task.train),
+        "test": len(task.test),
+        "source": task.source,
+        "known_answer": task.known_answer,
+        "ideal": ideal,
+    }
+
+
+class _Network:
+    """One architecture on one task."""
+
+    def __init__(self, settings: Settings, task: Task, steps: Steps, name: str) -> None:
+        self.settings = settings
+        self.task = task
+        self.steps = steps
+        self.name = name
+        width = settings.networks[name].get("width")
+        self.variant = Variant(name, width=width, seed=settings.seed)
+
+    def measure(self) -> dict[str, Any]:
+        """Everything about this network."""
+        classifier = self._trained(self.variant)
+        sample = Sample(self.task.test.images, self.task.test.labels, self.task.digest())
+        measured = Measurement(classifier, sample, self.settings.measures, self.steps)
+        spaces = self._spaces(classifier)
+        return {
+            "training": {
+                "parameters": sum(p.numel() for p in classifier.network.parameters()),
+                "width": self.variant.width,
+                "images_seen": self.settings.recipe.images,
+                **self._accuracy(classifier),
+            },
+            **measured.all(self.settings.seed),
+            "agreement": self._agreement(classifier),
+            "controls": {
+                **measured.controls(self.settings.seed),
+                "random_weights": self._untrained(classifier, spaces),
+                "shuffled_labels": self._shuffled(classifier, spaces),
+                "two_seeds": self._two_seeds(classifier, spaces),
+            },
+        }
+
+    def _trained(self, variant: Variant) -> Classifier:
+        title = f"train {self.settings.name} {self.name}" + "".join(
+            f" {text}"
+            for text, chosen in (
+                (f"seed {variant.seed}", variant.seed != self.settings.seed),
+                ("shuffled labels", variant.shuffled),
+                (f"{variant.limit} images", variant.limit is not None),
+            )
+            if chosen
+        )
+        recipe = self.settings.recipe
+        weights = self.steps.run(
+            title,
+            training_key(self.task, variant, recipe),
+            lambda: train(self.task, variant, recipe),
+        )
+        network = variant.build(self.task)
+        network.load_state_dict(weights)
+        name = f"{self.settings.name} {self.name}"
+        return Classifier(name, network, "categorical", digest(*weights.values()))
+
+    def _test(self) -> tuple[Tensor, Tensor]:
+        return self.task.test.images, self.task.test.labels
+
+    def _accuracy(self, classifier: Classifier) -> dict[str, Any]:
+        images, labels = self._test()
+        key = {"accuracy": 1, "weights": classifier.digest, "task": self.task.digest()}
+        logits = self.steps.run(
+            f"test {classifier.name}", key, lambda: logits_of(classifier.network, images)
+        )
+        probabilities = logits.softmax(dim=1).numpy()
+        return {
+            "accuracy": accuracy_interval(labels.numpy(), probabilities.argmax(axis=1)).as_dict(),
+            "auc": classification_auc_interval(labels.numpy(), probabilities).as_dict(),
+        }
+
+    def _control_images(self) -> Tensor:
+        return balanced(self.task.test, self.settings.measures.control_images).images
+
+    def _spaces(self, classifier: Classifier) -> list[Any]:
+        return classifier.eigenspaces(self._control_images())
+
+    # --- what is known of the task ------------------------------------------------------------
+
+    def _cosine(self, classifier: Classifier) -> Tensor | None:
+        """Smallest principal cosine with the templates, one for each image."""
+        if self.task.signal is None:
+            return None
+        images = balanced(self.task.test, self.settings.measures.agreement_images).images
+        key = {
+            "cosine": 1,
+            "weights": classifier.digest,
+            "task": self.task.digest(),
+            "images": len(images),
+        }
+        cosines: Tensor = self.steps.run(
+            f"template {classifier.name}",
+            key,
+            lambda: template_cosines(classifier.eigenspaces(images), self.task.templates),
+        )
+        return cosines
+
+    def _agreement(self, classifier: Classifier) -> dict[str, Any] | None:
+        cosines = self._cosine(classifier)
+        if cosines is None:
+            return None
+        levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+        return {
+            "images": len(cosines),
+            "cosine": median_interval(cosines).as_dict(),
+            "percentiles": torch.quantile(cosines, levels).tolist(),
+            "chance": self._chance_cosine(),
+            "by_training_size": self._sizes(),
+        }
+
+    def _chance_cosine(self) -> float:
+        """Median smallest principal cosine of random spaces with the templates."""
+        from monai_ifim.experiments.angles import principal_angles
+
+        templates = self.task.templates
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        shape = (200, *templates.shape[1:])
+        random = torch.randn(shape, generator=generator)
+        return float(principal_angles(random, templates)[:, -1].cos().median())
+
+    def _sizes(self) -> list[dict[str, Any]]:
+        if self.name not in self.settings.sized_networks:
+            return []
+        rows = []
+        for count in (*self.settings.training_sizes, len(self.task.train)):
+            limit = count if count < len(self.task.train) else None
+            classifier = self._trained(dataclasses.replace(self.variant, limit=limit))
+            cosines = self._cosine(classifier)
+            rows.append(
+                {
+                    "images": count,
+                    "cosine": None if cosines is None else median_interval(cosines).as_dict(),
+                    **self._accuracy(classifier),
+                }
+            )
+        return rows
+
+    # --- controls that train or draw other weights ---------------------------------------------
+
+    def _compared(self, other: Classifier, spaces: list[Any]) -> dict[str, Any]:
+        """Agreement of another network with the template, and with the trained network."""
+        cosines = self._cosine(other)
+        angles = largest_angles(spaces, self._spaces(other))
+        return {
+            "cosine": None if cosines is None else median_interval(cosines).as_dict(),
+            "angle": median_interval(angles).as_dict(),
+            **self._accuracy(other),
+        }
+
+    def _untrained(self, classifier: Classifier, spaces: list[Any]) -> dict[str, Any]:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.settings.seed + 1000)
+            network = build_network(
+                self.variant.architecture,
+                self.task.shape,
+                len(self.task.classes),
+                self.variant.width,
+            )
+        batches = self.task.train.images[:256].split(64)
+        estimate_statistics(network, batches)
+        weights = digest(*network.state_dict().values())
+        other = Classifier(f"{classifier.name} random weights", network, "categorical", weights)
+        return self._compared(other, spaces)
+
+    def _shuffled(self, classifier: Classifier, spaces: list[Any]) -> dict[str, Any] | None:
+        if self.name not in self.settings.controls:
+            return None
+        return self._compared(
+            self._trained(dataclasses.replace(self.variant, shuffled=True)), spaces
+        )
+
+    def _two_seeds(self, classifier: Classifier, spaces: list[Any]) -> dict[str, Any] | None:
+        from monai_ifim.experiments.controls import chance_angle
+
+        if self.name not in self.settings.controls:
+            return None
+        seed = self.settings.seed + 1
+        other = self._trained(dataclasses.replace(self.variant, seed=seed))
+        compared = self._compared(other, spaces)
+        return {**compared, "chance_angle": chance_angle(spaces, self.settings.seed)}

@@ -1,0 +1,98 @@
+"""Steps of a long run whose results are kept, so that a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Steps:
+    """Results on disk, found again by everything that they depend on.
+
+    Attributes:
+        reused: how many steps were found done.
+        computed: how many were computed.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], say: Callable[[str], None] | None = None
+    ) -> None:
+        """Open a folder of results.
+
+        Args:
+            folder: made if missing.
+            say: called with one line per step.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._say = say or (lambda line: None)
+        self.reused = 0
+        self.computed = 0
+
+    def run(self, title: str, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """The result for this key: from disk, or computed and kept.
+
+        Args:
+            title: for people, and the beginning of the file's name.
+            key: all that the result depends on, of numbers, texts, lists and mappings.
+            compute: gives the result, of tensors, numbers, texts, lists and dictionaries.
+
+        Returns:
+            What ``compute`` gave, now or in an earlier run.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = Steps(folder).run("sum", {"a": 1}, lambda: 1 + 1)
+        ...     steps = Steps(folder)
+        ...     second = steps.run("sum", {"a": 1}, lambda: 0)
+        >>> first, second, steps.reused
+        (2, 2, 1)
+        """
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        file = self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{digest}.pt"
+        if file.is_file():
+            self.reused += 1
+            self._say(f"{title}: done in an earlier run ({file.name})")
+            return torch.load(file, weights_only=True, map_location="cpu")["value"]
+        start = time.perf_counter()
+        value = compute()
+        partial = file.with_name(f".{os.getpid()}-{file.name}")
+        try:
+            torch.save({"key": json.dumps(key), "value": value}, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+        self.computed += 1
+        self._say(f"{title}: {time.perf_counter() - start:.0f} s")
+        return value
+
+
+def digest(*parts: Tensor | str) -> str:
+    """Short name of what tensors and texts hold, for keys.
+
+    Args:
+        parts: of any shape and type.
+
+    Returns:
+        16 hexadecimal digits.
+
+    >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest("a") == digest("b")
+    (True, False)
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            content = part.detach().cpu().contiguous().flatten().view(torch.uint8)
+            total.update(content.numpy().data)
+        else:
+            total.update(part.encode())
+    return total.hexdigest()[:16]

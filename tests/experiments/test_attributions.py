@@ -1,0 +1,400 @@
+"""Attribution maps against closed forms of a linear network, and on MONAI's architectures."""
+
+import itertools
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks.nets import DenseNet121, EfficientNetBN, ViT, resnet18
+from torch import nn
+
+from monai_ifim.experiments.attributions import (
+    METHODS,
+    attribution_maps,
+    grad_cam_layer,
+    top_mask,
+)
+
+sys.path.append(str(Path(__file__).parents[1] / "core"))
+from untouched import Rich, assert_untouched, snapshot
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def linear(shape, classes, seed=0):
+    """A linear network on images (2, *shape) of nonzero mean, and the images."""
+    generator = stream(seed)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), classes)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator).double())
+    return network, torch.randn(2, *shape, generator=generator).double() + 0.7
+
+
+def weights_of_outcome(network, images, likelihood):
+    """(B, C, *S): the row of the predicted class, or of the surest label with its sign."""
+    logits = images.flatten(1) @ network[1].weight.T + network[1].bias
+    yes_or_no = likelihood == "bernoulli"
+    chosen = (logits.abs() if yes_or_no else logits).argmax(dim=1)
+    signs = logits.gather(1, chosen[:, None]).sign() if yes_or_no else 1
+    return (network[1].weight[chosen] * signs).view(images.shape).detach()
+
+
+def occluded(weight, image, window, moves):
+    """Fall of wᵀx per voxel, averaged over the windows that cover it, one window at a time."""
+    mean = image.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
+    contributions = weight * (image - mean)
+    total, count = torch.zeros_like(image), torch.zeros_like(image)
+    starts = [
+        range(0, size - wide + move, move)  # the last one may hang over the edge
+        for size, wide, move in zip(image.shape[1:], window, moves, strict=True)
+    ]
+    for corner in itertools.product(*starts):
+        place = (..., *(slice(a, a + w) for a, w in zip(corner, window, strict=True)))
+        total[place] += contributions[place].sum()
+        count[place] += 1
+    assert (count > 0).all()
+    return total / count
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "bernoulli"])
+@pytest.mark.parametrize(
+    ("shape", "given", "window", "moves"),
+    [
+        ((2, 17, 26), None, (2, 3), (1, 1)),
+        ((3, 7, 10), (3, 4), (3, 4), (1, 2)),
+        ((2, 9, 5, 7), None, (2, 2, 2), (2, 2, 2)),
+        ((2, 23), 5, (5,), (2,)),
+    ],
+)
+def test_a_linear_network(shape, given, window, moves, likelihood):
+    network, images = linear(shape, 4)
+    weights = weights_of_outcome(network, images, likelihood)
+    maps = attribution_maps(
+        network,
+        images,
+        stream(),
+        likelihood=likelihood,
+        methods=[name for name in METHODS if name != "grad_cam"],
+        window=given,
+        batch_size=5,
+    )
+    torch.testing.assert_close(maps["gradient"], weights)
+    torch.testing.assert_close(maps["smoothgrad"], weights)
+    # captum's quadrature weights are of float32
+    torch.testing.assert_close(maps["integrated_gradients"], weights * images, rtol=1e-6, atol=0)
+    expected = [occluded(w, x, window, moves) for w, x in zip(weights, images, strict=True)]
+    torch.testing.assert_close(maps["occlusion"], torch.stack(expected))
+
+
+def test_one_sigmoid_that_says_no():
+    network, images = linear((1, 4, 5), 1)
+    with torch.no_grad():
+        network[1].bias -= 100
+    maps = attribution_maps(network, images, stream(), likelihood="bernoulli", methods=["gradient"])
+    torch.testing.assert_close(maps["gradient"][1], -network[1].weight.detach().view(1, 4, 5))
+
+
+class Cubic(nn.Module):
+    """Logits (sum of x³, 0)."""
+
+    def forward(self, x):
+        cubes = (x**3).flatten(1).sum(dim=1)
+        return torch.stack([cubes, 0 * cubes], dim=1)
+
+
+def test_a_cubic_network():
+    """Completeness of the integral, and the mean gradient 3 (x² + σ²) of noisy copies."""
+    images = torch.rand(2, 1, 6, 7, generator=stream(), dtype=torch.float64) + 1
+    maps = attribution_maps(
+        Cubic(),
+        images,
+        stream(1),
+        methods=["smoothgrad", "integrated_gradients"],
+        noise=0.5,
+        samples=4000,
+        batch_size=1000,
+    )
+    assert list(maps) == ["smoothgrad", "integrated_gradients"]
+    torch.testing.assert_close(maps["integrated_gradients"], images**3, rtol=1e-6, atol=0)
+    variance = (0.5 * images.flatten(1).std(dim=1, correction=0)) ** 2
+    excess = maps["smoothgrad"] - 3 * images**2
+    # standard error of the mean over 42 voxels: about 6 x σ / sqrt(4000 · 42) = 3e-3
+    assert variance.min() > 0.014
+    torch.testing.assert_close(excess.mean(dim=(1, 2, 3)), 3 * variance, rtol=0, atol=0.01)
+
+
+def test_grad_cam_by_hand():
+    """One convolution, then a mean over positions: Grad-CAM is its weighted output."""
+    generator = stream()
+    convolution = nn.Conv2d(2, 3, 3, stride=2, bias=False)
+    head = nn.Linear(3, 2, bias=False)
+    for layer in (convolution, head):
+        layer.weight.data = torch.randn(layer.weight.shape, generator=generator)
+    network = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).double()
+    images = torch.randn(3, 2, 9, 13, generator=generator).double()
+    assert grad_cam_layer(network, images) is convolution
+    maps = attribution_maps(network, images, stream(), methods=["grad_cam"])["grad_cam"]
+    with torch.no_grad():
+        features = convolution(images)
+        row = head.weight[network(images).argmax(dim=1)] / features[0, 0].numel()
+        coarse = torch.einsum("bk,bkij->bij", row, features)[:, None]
+    expected = nn.functional.interpolate(coarse, (9, 13), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(maps, expected.expand(3, 2, 9, 13))
+
+
+class Logits(nn.Module):
+    """The first of the things that a network returns."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)[0]
+
+
+def vit(size):
+    return ViT(
+        in_channels=2,
+        img_size=size,
+        patch_size=8,
+        hidden_size=24,
+        mlp_dim=32,
+        num_layers=2,
+        num_heads=3,
+        classification=True,
+        num_classes=3,
+        post_activation="none",
+        spatial_dims=len(size),
+    )
+
+
+PATCHES = "network.patch_embedding.patch_embeddings"
+ARCHITECTURES = {
+    "densenet": (lambda: DenseNet121(2, 2, 3), (40, 32), "features.transition3.conv"),
+    "resnet": (
+        lambda: resnet18(spatial_dims=2, n_input_channels=2, num_classes=3),
+        (40, 32),
+        "layer4.1.act",
+    ),
+    "efficientnet": (
+        lambda: EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=2),
+        (32, 40),
+        "_blocks.5.11._bn0",
+    ),
+    "vit": (lambda: Logits(vit((32, 24))), (32, 24), PATCHES),
+    "vit_3d": (lambda: Logits(vit((24, 16, 32))), (24, 16, 32), PATCHES),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures(name):
+    """Every method, with in-place activations and shared layers, and nothing is left behind."""
+    make, size, layer_name = ARCHITECTURES[name]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network = make()
+    images = torch.randn(1, 2, *size, generator=stream())
+    before = snapshot(network, images)
+    maps = attribution_maps(network, images, stream(), steps=2, samples=1, window=16)
+    assert grad_cam_layer(network, images) is network.get_submodule(layer_name)
+    assert_untouched(before, network, images)
+    assert list(maps) == list(METHODS)
+    for values in maps.values():
+        assert values.shape == images.shape
+        assert values.dtype == images.dtype
+        assert not values.requires_grad
+        assert values.abs().max() > 0
+    leaf = images.clone().requires_grad_()
+    network.eval()(leaf).max().backward()
+    torch.testing.assert_close(maps["gradient"], leaf.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_padding_and_attention_are_no_features():
+    """An attention matrix (b, heads, n, n) passes through dropout, padding inflates one voxel."""
+
+    class Attentive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(1, 4, 4, stride=4)
+            self.drop, self.soft, self.pad = nn.Dropout(0.1), nn.Softmax(-1), nn.ZeroPad2d(2)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            tokens = self.stem(x).flatten(2).transpose(1, 2)
+            weights = self.soft(tokens @ tokens.transpose(1, 2))
+            mixed = self.drop(weights[:, None])[:, 0] @ tokens
+            return self.head(self.pad(mixed.mean(dim=1)[:, :, None, None]).sum(dim=(2, 3)))
+
+    network = Attentive()
+    assert grad_cam_layer(network, torch.rand(1, 1, 8, 12)) is network.stem
+
+
+@pytest.mark.parametrize("in_head", [True, False])
+def test_a_shared_layer_counts_where_it_is_used_last(in_head):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 3)
+            self.act, self.head = nn.LeakyReLU(inplace=True), nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.second(self.act(self.first(x)))
+            y = (y if in_head else self.act(y)).mean(dim=(2, 3))
+            return self.head(self.act(y) if in_head else y)
+
+    network = Shared()
+    images = torch.rand(1, 1, 7, 8)
+    assert grad_cam_layer(network, images) is (network.second if in_head else network.act)
+    maps = attribution_maps(network, images, stream(), methods=["grad_cam"])
+    assert maps["grad_cam"].shape == images.shape
+
+
+def test_no_layer_for_grad_cam():
+    network, images = linear((1, 4, 5), 3)
+    with pytest.raises(ValueError, match="expected a layer with 2 spatial axes"):
+        attribution_maps(network, images, stream())
+    with pytest.raises(ValueError, match="got none in Sequential"):
+        grad_cam_layer(nn.Sequential(nn.Conv2d(1, 3, (4, 2)), nn.Flatten()), images.float())
+
+
+def test_a_rich_network_is_untouched_under_every_mode():
+    """Train-mode batch norm, dropout, gradients left, a MetaTensor, no_grad, inference_mode."""
+    network = Rich()
+    images = MetaTensor(torch.randn(2, 3, 4, 6, generator=stream()).double())
+    before = snapshot(network, images)
+    expected = attribution_maps(network, images, stream(3))
+    assert_untouched(before, network, images)
+    assert not any(isinstance(values, MetaTensor) for values in expected.values())
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            again = attribution_maps(network, images, stream(3))
+            for name in METHODS:
+                assert torch.equal(again[name], expected[name])
+    assert_untouched(before, network, images)
+
+
+class Failing(nn.Module):
+    """Fails at the given call."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.calls, self.call = 0, call
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.call:
+            raise RuntimeError("on purpose")
+        return x
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_untouched_after_a_failure(call):
+    """10 calls: one for the layer, one for the logits, and 1 + 2 + 2 + 1 + 2 of the methods."""
+    network = Rich(Failing(call))
+    images = torch.randn(1, 3, 4, 6, generator=stream()).double()
+    before = snapshot(network, images)
+    with pytest.raises(RuntimeError, match="on purpose") if call < 11 else nullcontext():
+        attribution_maps(network, images, stream(), steps=4, samples=4, batch_size=2, window=4)
+    assert network.middle.calls == min(call, 10)
+    assert_untouched(before, network, images)
+
+
+def test_noise_comes_from_the_generator_alone():
+    network, images = Rich(), torch.randn(2, 3, 4, 6, generator=stream()).double()
+    found = []
+    for global_seed, seed in ((1, 5), (2, 5), (2, 6)):
+        torch.manual_seed(global_seed)
+        found += attribution_maps(network, images, stream(seed), methods=["smoothgrad"]).values()
+    first, second, third = found
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, third)
+
+
+def test_the_batch_does_not_matter():
+    network, images = Rich(), torch.randn(3, 3, 4, 6, generator=stream()).double()
+    methods = [name for name in METHODS if name != "smoothgrad"]
+    whole = attribution_maps(network, images, stream(), methods=methods)
+    last = attribution_maps(network, images[2:], stream(), methods=methods, batch_size=1)
+    for name in methods:
+        torch.testing.assert_close(last[name], whole[name][2:])
+
+
+def test_a_network_that_edits_its_input():
+    class Edits(nn.Module):
+        def forward(self, x):
+            return x.mul_(2).flatten(1)[:, :3]
+
+    images = torch.rand(2, 1, 3, 4, generator=stream())
+    kept = images.clone()
+    maps = attribution_maps(Edits(), images, stream(), methods=["gradient", "occlusion"])
+    assert torch.equal(images, kept)
+    assert maps["gradient"].dtype == torch.float32
+    assert maps["gradient"].flatten(1).sum(dim=1).tolist() == [2.0, 2.0]
+
+
+def test_output_transform():
+    network, images = linear((1, 4, 5), 3)
+
+    class Pair(nn.Module):
+        def forward(self, x):
+            return network(x), None
+
+    with pytest.raises(TypeError, match="output_transform"):
+        attribution_maps(Pair(), images, stream(), methods=["gradient"])
+    maps = attribution_maps(
+        Pair(), images, stream(), methods=["gradient"], output_transform=lambda y: y[0]
+    )
+    torch.testing.assert_close(maps["gradient"], weights_of_outcome(network, images, "categorical"))
+
+
+def test_a_locally_constant_network_has_a_map_of_zeros():
+    network = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(6, 2))
+    images = -torch.rand(1, 1, 2, 3, generator=stream()) - 0.1
+    maps = attribution_maps(network, images, stream(), methods=["gradient"])
+    assert maps["gradient"].count_nonzero() == 0
+    with pytest.raises(ValueError, match="can be ordered, got the same absolute value"):
+        top_mask(maps["gradient"], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["lime"]}, "expected a list of methods"),
+        ({"methods": "gradient"}, "expected a list of methods"),
+        ({"methods": []}, "expected a list of methods"),
+        ({"steps": 0}, "at least 1, got 0, 16 and None"),
+        ({"batch_size": 0}, "at least 1, got 32, 16 and 0"),
+        ({"noise": float("nan")}, "expected noise >= 0"),
+        ({"window": 5}, "expected a window"),
+        ({"window": (2, 2, 2)}, "expected a window"),
+        ({"likelihood": "poisson"}, "expected likelihood in"),
+    ],
+)
+def test_impossible_requests(changes, message):
+    network, images = linear((1, 4, 5), 3)
+    with pytest.raises(ValueError, match=message):
+        attribution_maps(network, images, stream(), **{"methods": ["gradient"], **changes})
+
+
+def test_values_that_are_not_finite():
+    network, images = linear((1, 4, 5), 3)
+    bad = images.clone()
+    bad[1, 0, 2, 3] = float("nan")
+    with pytest.raises(ValueError, match="expected finite images, got NaN or infinity in image 1"):
+        attribution_maps(network, bad, stream(), methods=["gradient"])
+
+    class Root(nn.Module):
+        def forward(self, x):
+            return torch.sqrt(x.abs()).flatten(1)[:, :3]
+
+    images[1] = 0
+    with pytest.raises(ValueError, match="from gradient for image 1 of the batch"):
+        attribution_maps(Root(), images, stream(), methods=["gradient"])
