@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         _add_hippocampus_patches,
         _add_sheet,
         _add_demo,
+        _add_experiment,
+        _add_evidence,
         _add_label_app,
         _add_label_server,
     ):
@@ -37,10 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options) or 0)
     except ModuleNotFoundError as error:
+        extra = "experiments" if error.name in ("captum", "scipy") else "report"
         parser.exit(
             2,
             f"{parser.prog}: expected the package {error.name}, got none; it comes with "
-            "pip install 'monai_ifim[report]'\n",
+            f"pip install 'monai_ifim[{extra}]'\n",
         )
     except (ValueError, OSError, ImageFileError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
@@ -118,6 +121,51 @@ def _demo(options: argparse.Namespace) -> int:
     from monai_ifim.report.demo import run_demo
 
     return run_demo(options.output, options.bundles, options.data)
+
+
+def _add_experiment(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "experiment", help="train and measure networks: numbers, plots and a page of results"
+    )
+    command.add_argument(
+        "config", nargs="+", help="files, folders of them, or names of configs/experiments"
+    )
+    command.add_argument("--output", type=Path, required=True, help="folder of the results")
+    command.add_argument("--profile", choices=["quick", "standard", "full"], default="standard")
+    command.add_argument("--data", type=Path, help="clinical data sets, or the bundle's images")
+    command.add_argument("--bundle", type=Path, help="measure this bundle; task: bundle")
+    command.add_argument("--likelihood", choices=["categorical", "bernoulli"], default="")
+    command.add_argument("--cache", type=Path, help="of finished steps (default OUTPUT/cache)")
+    command.set_defaults(run=_experiment)
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from monai_ifim.report.evidence import run_evidence
+
+    folder = Path(str(files("monai_ifim.configs"))) / "experiments"
+    known = {path.stem: path for path in folder.glob("*.yaml")}
+    return run_evidence(
+        [known.get(name, Path(name)) for name in options.config],
+        options.output,
+        profile=options.profile,
+        data=options.data,
+        bundle=options.bundle,
+        likelihood=options.likelihood,
+        cache=options.cache,
+    )
+
+
+def _add_evidence(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("evidence-page", help="draw the page of results anew")
+    command.add_argument("results", type=Path, help="folder that experiment has filled")
+    command.add_argument("page", type=Path, help="Markdown file to write")
+    command.set_defaults(run=_evidence)
+
+
+def _evidence(options: argparse.Namespace) -> None:
+    from monai_ifim.report.evidence_page import write_results_page
+
+    print(write_results_page(options.results, options.page))
 
 
 def _add_label_app(commands: argparse._SubParsersAction) -> None:

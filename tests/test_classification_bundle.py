@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import pkgutil
 import shutil
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.bundle.config_item import ComponentLocator
 from monai.inferers import SimpleInferer
 from PIL import Image
 
+import monai_ifim
 from monai_ifim.classification_bundle import load_bundle_classifier, load_bundle_images
 from monai_ifim.core import eigenspace
 from monai_ifim.experiments import SignalDataset, signal_task, write_signal_images
@@ -341,3 +344,18 @@ def test_half_a_table_is_no_table(table, foreigners, tmp_path, caplog):
     assert len(images) == 3
     assert labels is None
     assert "no labels: expected in" in caplog.text
+
+
+def test_no_name_of_ours_hides_one_of_monai():
+    """MONAI looks up ``_target_`` by bare name in every package whose name begins with monai."""
+    for module in pkgutil.walk_packages(monai_ifim.__path__, "monai_ifim."):
+        if ".label" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    locator = ComponentLocator()
+    locator.get_component_module_name("Compose")
+    shared = {
+        name: places
+        for name, places in locator._components_table.items()
+        if len({place.split(".")[0] for place in places}) > 1
+    }
+    assert shared == {}

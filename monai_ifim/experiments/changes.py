@@ -11,11 +11,11 @@ from torch import Tensor
 
 from monai_ifim.core import Eigenspace, as_likelihood
 from monai_ifim.experiments.attributions import attribution_maps, top_mask
-from monai_ifim.experiments.classifier import Classifier, batches
 from monai_ifim.experiments.directions import change_directions, normalised
 from monai_ifim.experiments.perturbation import perturbation_curve
 from monai_ifim.experiments.roc import classification_auc_interval
 from monai_ifim.experiments.statistics import accuracy_interval, mean_intervals, ratio_interval
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches
 
 _RESAMPLES = 1000
 _RATIOS = {
@@ -26,7 +26,7 @@ _RATIOS = {
 
 
 def measure_changes(
-    classifier: Classifier,
+    classifier: TrainedClassifier,
     images: Tensor,
     labels: Tensor | None,
     relative_norms: Sequence[float],
@@ -95,7 +95,7 @@ def measure_changes(
 
 
 def all_directions(
-    classifier: Classifier,
+    classifier: TrainedClassifier,
     space: Eigenspace,
     images: Tensor,
     top_share: float,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from monai_ifim.core import Eigenspace
 from monai_ifim.experiments.angles import principal_angles
-from monai_ifim.experiments.classifier import Classifier, batches, largest_angles
 from monai_ifim.experiments.directions import change_directions
 from monai_ifim.experiments.law import in_float64
 from monai_ifim.experiments.statistics import median_interval
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches, largest_angles
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RELATIVE_NORMS = (0.01, 0.03, 0.1, 0.3)
@@ -53,7 +53,7 @@ def weighted_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def layer_control(
-    classifier: Classifier, images: Tensor, spaces: list[Eigenspace], seed: int
+    classifier: TrainedClassifier, images: Tensor, spaces: list[Eigenspace], seed: int
 ) -> list[dict[str, Any]]:
     """Angles to the eigenspaces of networks randomised from the output downwards.
 
@@ -70,14 +70,14 @@ def layer_control(
     rows = []
     for depth in sorted({max(1, round(share * count)) for share in _SHARES}):
         network, share = randomised(classifier.network, depth, seed)
-        other = Classifier(classifier.name, network, classifier.likelihood, "")
+        other = TrainedClassifier(classifier.name, network, classifier.likelihood, "")
         angles = largest_angles(spaces, other.eigenspaces(images))
         rows.append({"layers": depth, "share": share, "angle": median_interval(angles).as_dict()})
     return rows
 
 
 def change_control(
-    classifier: Classifier,
+    classifier: TrainedClassifier,
     images: Tensor,
     spaces: list[Eigenspace],
     image_norm: float,
@@ -114,7 +114,7 @@ def change_control(
 
 
 def precision_control(
-    classifier: Classifier, images: Tensor, spaces: list[Eigenspace]
+    classifier: TrainedClassifier, images: Tensor, spaces: list[Eigenspace]
 ) -> dict[str, float]:
     """The same sample in float64.
 

@@ -13,14 +13,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_ifim.experiments.architectures import build_network
-from monai_ifim.experiments.classifier import Classifier, largest_angles, template_cosines
 from monai_ifim.experiments.environment import environment
-from monai_ifim.experiments.measurement import Measurement, Sample
+from monai_ifim.experiments.measurement import LabelledImages, Measurement
 from monai_ifim.experiments.roc import classification_auc_interval
 from monai_ifim.experiments.settings import Settings
 from monai_ifim.experiments.statistics import accuracy_interval, median_interval
 from monai_ifim.experiments.steps import Steps, digest
 from monai_ifim.experiments.tasks import MissingDataError, Task, load_task
+from monai_ifim.experiments.trained_classifier import (
+    TrainedClassifier,
+    largest_angles,
+    template_cosines,
+)
 from monai_ifim.experiments.training import (
     Variant,
     balanced,
@@ -113,7 +117,7 @@ class _Network:
     def measure(self) -> dict[str, Any]:
         """Everything about this network."""
         classifier = self._trained(self.variant)
-        sample = Sample(self.task.test.images, self.task.test.labels, self.task.digest())
+        sample = LabelledImages(self.task.test.images, self.task.test.labels, self.task.digest())
         measured = Measurement(classifier, sample, self.settings.measures, self.steps)
         spaces = self._spaces(classifier)
         return {
@@ -133,7 +137,7 @@ class _Network:
             },
         }
 
-    def _trained(self, variant: Variant) -> Classifier:
+    def _trained(self, variant: Variant) -> TrainedClassifier:
         title = f"train {self.settings.name} {self.name}" + "".join(
             f" {text}"
             for text, chosen in (
@@ -152,12 +156,12 @@ class _Network:
         network = variant.build(self.task)
         network.load_state_dict(weights)
         name = f"{self.settings.name} {self.name}"
-        return Classifier(name, network, "categorical", digest(*weights.values()))
+        return TrainedClassifier(name, network, "categorical", digest(*weights.values()))
 
     def _test(self) -> tuple[Tensor, Tensor]:
         return self.task.test.images, self.task.test.labels
 
-    def _accuracy(self, classifier: Classifier) -> dict[str, Any]:
+    def _accuracy(self, classifier: TrainedClassifier) -> dict[str, Any]:
         images, labels = self._test()
         key = {"accuracy": 1, "weights": classifier.digest, "task": self.task.digest()}
         logits = self.steps.run(
@@ -172,12 +176,12 @@ class _Network:
     def _control_images(self) -> Tensor:
         return balanced(self.task.test, self.settings.measures.control_images).images
 
-    def _spaces(self, classifier: Classifier) -> list[Any]:
+    def _spaces(self, classifier: TrainedClassifier) -> list[Any]:
         return classifier.eigenspaces(self._control_images())
 
     # --- what is known of the task ------------------------------------------------------------
 
-    def _cosine(self, classifier: Classifier) -> Tensor | None:
+    def _cosine(self, classifier: TrainedClassifier) -> Tensor | None:
         """Smallest principal cosine with the templates, one for each image."""
         if self.task.signal is None:
             return None
@@ -195,7 +199,7 @@ class _Network:
         )
         return cosines
 
-    def _agreement(self, classifier: Classifier) -> dict[str, Any] | None:
+    def _agreement(self, classifier: TrainedClassifier) -> dict[str, Any] | None:
         cosines = self._cosine(classifier)
         if cosines is None:
             return None
@@ -237,7 +241,7 @@ class _Network:
 
     # --- controls that train or draw other weights ---------------------------------------------
 
-    def _compared(self, other: Classifier, spaces: list[Any]) -> dict[str, Any]:
+    def _compared(self, other: TrainedClassifier, spaces: list[Any]) -> dict[str, Any]:
         """Agreement of another network with the template, and with the trained network."""
         cosines = self._cosine(other)
         angles = largest_angles(spaces, self._spaces(other))
@@ -247,7 +251,7 @@ class _Network:
             **self._accuracy(other),
         }
 
-    def _untrained(self, classifier: Classifier, spaces: list[Any]) -> dict[str, Any]:
+    def _untrained(self, classifier: TrainedClassifier, spaces: list[Any]) -> dict[str, Any]:
         with torch.random.fork_rng([]):
             torch.manual_seed(self.settings.seed + 1000)
             network = build_network(
@@ -259,17 +263,19 @@ class _Network:
         batches = self.task.train.images[:256].split(64)
         estimate_statistics(network, batches)
         weights = digest(*network.state_dict().values())
-        other = Classifier(f"{classifier.name} random weights", network, "categorical", weights)
+        other = TrainedClassifier(
+            f"{classifier.name} random weights", network, "categorical", weights
+        )
         return self._compared(other, spaces)
 
-    def _shuffled(self, classifier: Classifier, spaces: list[Any]) -> dict[str, Any] | None:
+    def _shuffled(self, classifier: TrainedClassifier, spaces: list[Any]) -> dict[str, Any] | None:
         if self.name not in self.settings.controls:
             return None
         return self._compared(
             self._trained(dataclasses.replace(self.variant, shuffled=True)), spaces
         )
 
-    def _two_seeds(self, classifier: Classifier, spaces: list[Any]) -> dict[str, Any] | None:
+    def _two_seeds(self, classifier: TrainedClassifier, spaces: list[Any]) -> dict[str, Any] | None:
         from monai_ifim.experiments.controls import chance_angle
 
         if self.name not in self.settings.controls:

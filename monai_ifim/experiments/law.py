@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core import Eigenspace, as_likelihood
-from monai_ifim.experiments.classifier import Classifier, batches
 from monai_ifim.experiments.perturbation import perturbation_curve
 from monai_ifim.experiments.statistics import median_interval, spearman_interval
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches
 
 # Change of the fastest contrast at which the law is checked: far above float64's rounding, far
 # below where the curvature of a softmax counts.
@@ -21,14 +21,14 @@ _GRID = torch.logspace(-4, 0, 33, dtype=torch.float64)
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def in_float64(classifier: Classifier) -> Classifier:
+def in_float64(classifier: TrainedClassifier) -> TrainedClassifier:
     """The same classifier in double precision; the network itself is copied, not changed."""
     network = copy.deepcopy(classifier.network).double()
-    return Classifier(classifier.name, network, classifier.likelihood, classifier.digest)
+    return TrainedClassifier(classifier.name, network, classifier.likelihood, classifier.digest)
 
 
 def measure_law(
-    classifier: Classifier, images: Tensor, labels: Tensor | None, image_norm: float
+    classifier: TrainedClassifier, images: Tensor, labels: Tensor | None, image_norm: float
 ) -> dict[str, Any]:
     """The law at small ε along every eigenvector, and where it is first 10 % off.
 
@@ -77,7 +77,7 @@ def measure_law(
     }
 
 
-def _errors(precise: Classifier, images: Tensor, space: Eigenspace) -> Tensor:
+def _errors(precise: TrainedClassifier, images: Tensor, space: Eigenspace) -> Tensor:
     vectors = space.eigenvectors
     kept = space.eigenvalues > 0
     slopes = space.gradients.flatten(2).norm(dim=2).amax(dim=1)
@@ -103,7 +103,9 @@ def _errors(precise: Classifier, images: Tensor, space: Eigenspace) -> Tensor:
     return error[kept[usable]]
 
 
-def _radius(precise: Classifier, images: Tensor, space: Eigenspace, image_norm: float) -> Tensor:
+def _radius(
+    precise: TrainedClassifier, images: Tensor, space: Eigenspace, image_norm: float
+) -> Tensor:
     radius = torch.zeros(len(images), dtype=torch.float64)
     usable = space.rank > 0
     if bool(usable.any()):

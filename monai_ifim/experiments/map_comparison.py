@@ -9,14 +9,16 @@ from torch import Tensor
 
 from monai_ifim.experiments.attributions import attribution_maps
 from monai_ifim.experiments.changes import ranked
-from monai_ifim.experiments.classifier import Classifier, batches
 from monai_ifim.experiments.maps import deletion_curve, map_angle, rank_correlation, share_inside
 from monai_ifim.experiments.statistics import mean_interval
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
-def measure_maps(classifier: Classifier, images: Tensor, seed: int) -> dict[str, dict[str, Tensor]]:
+def measure_maps(
+    classifier: TrainedClassifier, images: Tensor, seed: int
+) -> dict[str, dict[str, Tensor]]:
     """How maps agree with the sensitivity map, and what deleting by them does.
 
     Args:

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from monai_ifim.experiments.changes import changes_summary, measure_changes
-from monai_ifim.experiments.classifier import Classifier, batch_size
 from monai_ifim.experiments.controls import change_control, layer_control, precision_control
 from monai_ifim.experiments.corruptions import corrupt
 from monai_ifim.experiments.law import law_summary, measure_law
@@ -17,11 +16,12 @@ from monai_ifim.experiments.settings import Measures
 from monai_ifim.experiments.spectra import corruption_detection, error_detection, prediction_scores
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.experiments.tasks import Split
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batch_size
 from monai_ifim.experiments.training import balanced
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class LabelledImages:
     """Images to measure on.
 
     Attributes:
@@ -46,7 +46,11 @@ class Measurement:
     """Measures a classifier on a sample; every part is a step that is kept."""
 
     def __init__(
-        self, classifier: Classifier, sample: Sample, measures: Measures, steps: Steps
+        self,
+        classifier: TrainedClassifier,
+        sample: LabelledImages,
+        measures: Measures,
+        steps: Steps,
     ) -> None:
         """Describe; nothing is computed yet.
 

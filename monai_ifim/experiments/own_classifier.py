@@ -11,13 +11,13 @@ from torch import Tensor
 
 from monai_ifim.classification_bundle import load_bundle_classifier, load_bundle_images
 from monai_ifim.core import as_likelihood
-from monai_ifim.experiments.classifier import Classifier
 from monai_ifim.experiments.environment import environment
-from monai_ifim.experiments.measurement import Measurement, Sample
+from monai_ifim.experiments.measurement import LabelledImages, Measurement
 from monai_ifim.experiments.roc import classification_auc_interval
 from monai_ifim.experiments.settings import Settings
 from monai_ifim.experiments.statistics import accuracy_interval
 from monai_ifim.experiments.steps import Steps, digest
+from monai_ifim.experiments.trained_classifier import TrainedClassifier
 from monai_ifim.experiments.training import logits_of
 
 
@@ -45,8 +45,8 @@ def measure_bundle(
     if labels is not None and labels.ndim != 1:
         labels = None
     known = [] if labels is None else [labels]
-    classifier = Classifier(loaded.name, loaded.network, loaded.likelihood, loaded.digest)
-    sample = Sample(images, labels, digest(images, *known, *names))
+    classifier = TrainedClassifier(loaded.name, loaded.network, loaded.likelihood, loaded.digest)
+    sample = LabelledImages(images, labels, digest(images, *known, *names))
     measured = Measurement(classifier, sample, settings.measures, steps)
     network = {
         "training": {
@@ -81,7 +81,9 @@ def measure_bundle(
     }
 
 
-def _accuracy(classifier: Classifier, images: Tensor, labels: Tensor | None) -> dict[str, Any]:
+def _accuracy(
+    classifier: TrainedClassifier, images: Tensor, labels: Tensor | None
+) -> dict[str, Any]:
     if labels is None:
         return {"accuracy": None, "auc": None}
     logits = logits_of(classifier.network, images)

@@ -15,7 +15,7 @@ _PIXELS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class TrainedClassifier:
     """A network, its predictive family, and where its weights come from.
 
     Attributes:

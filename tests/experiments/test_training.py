@@ -1,0 +1,108 @@
+"""The shared recipe: reproducible, learning what there is to learn, leaving no trace."""
+
+import pytest
+import torch
+from torch import nn
+
+from monai_ifim.experiments.architectures import ARCHITECTURES, build_network
+from monai_ifim.experiments.tasks import Split, load_task
+from monai_ifim.experiments.training import (
+    Recipe,
+    Variant,
+    balanced,
+    estimate_statistics,
+    logits_of,
+    train,
+    training_key,
+    training_set,
+)
+
+SMALL = {"resnet18": 4, "cnn": 4, "vit": 24}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("signal_2d", train=1500, test=400)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("shape", [(1, 32, 40), (2, 32, 40, 48)], ids=["2D", "3D"])
+def test_architectures(name, shape):
+    network = build_network(name, shape, 3, SMALL.get(name)).eval()
+    assert network(torch.randn(2, *shape)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("alexnet", (1, 32, 32), 2), "expected an architecture in"),
+        (("densenet121", (1, 28, 28), 2), "at least 32 pixels"),
+        (("densenet121", (1, 32, 32), 2, 8), "expected no width"),
+    ],
+)
+def test_impossible_networks(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(*arguments)
+
+
+def test_training_learns_and_leaves_the_random_state(task):
+    before = torch.get_rng_state()
+    variant, recipe = Variant("cnn", width=8), Recipe(images=6000)
+    first, second = (train(task, variant, recipe) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    network = variant.build(task)
+    network.load_state_dict(first)
+    logits = logits_of(network, task.test.images)
+    assert float((logits.argmax(dim=1) == task.test.labels).double().mean()) > 0.7
+    assert not network.training
+
+
+def test_variants_are_different_trainings(task):
+    recipe = Recipe(images=100)
+    keys = [
+        str(training_key(task, variant, recipe))
+        for variant in (
+            Variant("cnn"),
+            Variant("cnn", seed=1),
+            Variant("cnn", shuffled=True),
+            Variant("cnn", limit=100),
+            Variant("cnn", width=8),
+            Variant("vit"),
+        )
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_shuffled_labels_are_a_permutation(task):
+    plain = training_set(task, Variant("cnn"), torch.Generator())
+    shuffled = training_set(task, Variant("cnn", shuffled=True), torch.Generator().manual_seed(0))
+    assert torch.equal(plain.tensors[0], shuffled.tensors[0])
+    assert plain.tensors[1].bincount().tolist() == shuffled.tensors[1].bincount().tolist()
+    agree = (plain.tensors[1] == shuffled.tensors[1]).double().mean()
+    assert abs(float(agree) - 0.5) < 0.08
+    assert len(training_set(task, Variant("cnn", limit=70), torch.Generator())) == 70
+
+
+def test_statistics_are_the_mean_over_batches():
+    network = nn.Sequential(nn.BatchNorm2d(1, momentum=0.01), nn.Dropout(0.5))
+    batches = [torch.randn(8, 1, 5, 6) + shift for shift in (1.0, 2.0)]
+    estimate_statistics(network, batches)
+    expected = torch.stack([batch.mean() for batch in batches]).mean()
+    torch.testing.assert_close(network[0].running_mean[0], expected)
+    assert network[0].momentum == 0.01
+    assert not network[0].training
+
+
+def test_a_diverging_training_is_noticed(task):
+    with pytest.raises(ValueError, match="expected finite weights"):
+        train(task, Variant("cnn", width=4), Recipe(images=640, learning_rate=1e30))
+
+
+def test_balanced():
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])
+    chosen = balanced(Split(torch.arange(8.0)[:, None], labels), 5)
+    assert chosen.labels.tolist() == [0, 0, 1, 1, 2]
+    assert chosen.images[:, 0].tolist() == [0, 1, 4, 5, 6]
+    assert len(balanced(Split(torch.arange(8.0)[:, None], labels), 50)) == 8
