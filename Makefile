@@ -7,7 +7,7 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
-.PHONY: demo test test-all lint label label-install label-test clean
+.PHONY: demo experiments results-page test test-all lint label label-install label-test clean
 
 # Everything is installed into .venv; constraints.txt holds the versions we develop with.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -17,6 +17,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python -m monai_ifim demo --output demo $(if $(DATA),--data $(DATA))
+
+PROFILE ?= quick
+
+experiments: $(INSTALLED)
+	$(BIN)/python -m monai_ifim experiment configs/experiments --profile $(PROFILE) \
+		--output results $(if $(DATA),--data $(DATA))
+
+# The committed results; draws the plots anew, too.
+results-page: $(INSTALLED)
+	$(BIN)/python -m monai_ifim evidence-page docs/results docs/results.md
 
 # Two workers with one thread each: most of the time goes into starting bundle runs.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -56,4 +66,4 @@ label-test: $(LABEL_INSTALLED)
 	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
 
 clean:
-	rm -rf $(VENV) $(LABEL) label demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL) label demo results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -33,12 +33,12 @@ class Measures:
         corruptions: see ``corruptions.CORRUPTIONS``.
     """
 
-    changed_images: int = 64
-    law_images: int = 16
-    scored_images: int = 300
+    changed_images: int = 96
+    law_images: int = 48
+    scored_images: int = 600
     agreement_images: int = 100
     control_images: int = 32
-    map_images: int = 32
+    map_images: int = 48
     norms: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     ratio_norms: tuple[float, ...] = (0.01, 0.1, 0.3)
     top_share: float = 0.1
