@@ -1,0 +1,163 @@
+"""The measured results of the experiments, read from their files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+Result = dict[str, Any]  # one results.json
+Interval = dict[str, Any]  # {"value", "low", "high", "n"}: a 95 % bootstrap interval
+
+NETWORKS = {
+    "cnn": "CNN",
+    "resnet18": "ResNet-18",
+    "densenet121": "DenseNet-121",
+    "efficientnet_b0": "EfficientNet-B0",
+    "vit": "ViT",
+}
+NEEDED = ("experiment", "title", "networks")
+
+
+def read_results(folder: Path) -> list[Result]:
+    """All results below a folder, in the order of their sub-folders' names.
+
+    Args:
+        folder: with one sub-folder an experiment, each with ``results.json``.
+
+    Returns:
+        The results, one an experiment, whether complete or not.
+
+    Raises:
+        FileNotFoundError: no ``results.json`` there.
+        ValueError: a file that is not JSON, or without its experiment, title or networks.
+    """
+    files = sorted(folder.glob("*/results.json"))
+    if not files:
+        raise FileNotFoundError(
+            f"expected {folder / '*' / 'results.json'} of the experiments, got none; run an "
+            f"experiment with --output {folder} first"
+        )
+    return [_read(file) for file in files]
+
+
+def _read(file: Path) -> Result:
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"expected JSON in {file}, got {error}; delete the file and run its experiment again"
+        ) from error
+    absent = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
+    if absent:
+        raise ValueError(
+            f"expected {', '.join(NEEDED)} in {file}, got no {', '.join(absent)}; delete the file "
+            "and run its experiment again"
+        )
+    result["networks"] = result["networks"] or {}
+    return result
+
+
+def block(source: Any, *keys: str) -> Any:
+    """What lies under nested keys, or None where something on the way is null or absent.
+
+    >>> block({"law": {"images": 32}}, "law", "images"), block({"law": None}, "law", "images")
+    (32, None)
+    """
+    for key in keys:
+        if not isinstance(source, dict):
+            return None
+        source = source.get(key)
+    return source
+
+
+def known(number: Any) -> TypeGuard[float]:
+    """Whether it is a finite number.
+
+    >>> known(0.5), known(None), known(float("inf"))
+    (True, False, False)
+    """
+    return isinstance(number, int | float) and math.isfinite(number)
+
+
+def measured(interval: Any) -> bool:
+    """Whether it is an interval with a finite value."""
+    return known(block(interval, "value"))
+
+
+def scaled(interval: Any, factor: float) -> Interval | None:
+    """The interval of a multiple, such as of a share in per cent.
+
+    >>> scaled({"value": 0.5, "low": 0.25, "high": None}, 100)
+    {'value': 50.0, 'low': 25.0}
+    """
+    if not measured(interval):
+        return None
+    return {k: factor * interval[k] for k in ("value", "low", "high") if known(interval.get(k))}
+
+
+def networks_with(result: Result, *keys: str) -> dict[str, Any]:
+    """The blocks under nested keys, by network, for the networks that have it."""
+    found = {name: block(network, *keys) for name, network in (result["networks"] or {}).items()}
+    return {name: part for name, part in found.items() if part}
+
+
+def map_methods(result: Result) -> dict[str, dict[str, Any]]:
+    """The numbers of every map, by network and method, where there are some."""
+    found = networks_with(result, "maps", "methods")
+    return {
+        name: {method: numbers for method, numbers in methods.items() if numbers}
+        for name, methods in found.items()
+    }
+
+
+def network_name(name: str) -> str:
+    """How a network is called in text.
+
+    >>> network_name("resnet18"), network_name("my_net")
+    ('ResNet-18', 'my_net')
+    """
+    return NETWORKS.get(name, name)
+
+
+def cells(results: list[Result], *keys: str) -> Iterator[tuple[Result, str, Any]]:
+    """Result, network's name and block of every experiment and network that has the block."""
+    for result in results:
+        for name, part in networks_with(result, *keys).items():
+            yield result, name, part
+
+
+def at_norm(part: Any, direction: str, quantity: str, norm: float) -> Any:
+    """What was measured for a direction at the norm of the grid that is the nearest one.
+
+    Args:
+        part: the perturbation block of a network.
+        direction: its name.
+        quantity: ``divergence``, ``quadratic`` and so on.
+        norm: in input units.
+
+    Returns:
+        The number or interval, or None with no norm of the grid within a tenth of that norm.
+    """
+    norms, values = part.get("norms") or [], block(part, "directions", direction, quantity)
+    if not norms or not values:
+        return None
+    index = min(range(len(norms)), key=lambda i: abs(norms[i] - norm))
+    return values[index] if abs(norms[index] - norm) <= 0.1 * norm else None
+
+
+# The direction in the numerator of each ratio.
+NUMERATORS = {
+    "random": "random_in_eigenspace",
+    "attenuation": "attenuate_high",
+    "leading": "leading",
+}
+
+
+def law_ratio(part: Any, kind: str, norm: float) -> float | None:
+    """Mean KL in the numerator of a ratio by what the quadratic law predicts for it, at a norm."""
+    found = block(at_norm(part, NUMERATORS[kind], "divergence", norm), "value")
+    law = at_norm(part, NUMERATORS[kind], "quadratic", norm)
+    return found / law if known(found) and known(law) and law > 0 else None
