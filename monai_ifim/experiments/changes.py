@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core import Eigenspace, as_likelihood
-from monai_ifim.experiments.attributions import attribution_maps, top_mask
+from monai_ifim.experiments.attributions import top_mask
 from monai_ifim.experiments.directions import change_directions, normalised
 from monai_ifim.experiments.perturbation import perturbation_curve
 from monai_ifim.experiments.roc import classification_auc_interval
 from monai_ifim.experiments.statistics import accuracy_interval, mean_intervals, ratio_interval
-from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batch_size, batches
 
 _RESAMPLES = 1000
 _RATIOS = {
@@ -29,6 +29,7 @@ def measure_changes(
     classifier: TrainedClassifier,
     images: Tensor,
     labels: Tensor | None,
+    attributions: Mapping[str, Tensor],
     relative_norms: Sequence[float],
     top_share: float,
     seed: int,
@@ -39,6 +40,7 @@ def measure_changes(
         classifier: the network.
         images: (N, C, *S).
         labels: (N,), where they are known.
+        attributions: maps (N, C, *S) by method, from ``measure_attributions``.
         relative_norms: of the changes, as shares of the median norm of the images.
         top_share: share of the pixels that an attribution selects.
         seed: of the random directions.
@@ -58,14 +60,17 @@ def measure_changes(
     parts: dict[str, list[Tensor]] = {}
     names: list[str] = []
     kept: list[Tensor] = []
-    for batch in batches(images):
+    for start, batch in enumerate(batches(images)):
+        first = start * batch_size(images)
+        maps = {name: value[first : first + len(batch)] for name, value in attributions.items()}
         reacts = classifier.eigenspace(batch).rank > 0
         kept.append(reacts)
         if not bool(reacts.any()):
             continue
         batch = batch[reacts]
         space = classifier.eigenspace(batch)
-        units = all_directions(classifier, space, batch, top_share, generator)
+        maps = {name: value[reacts] for name, value in maps.items()}
+        units = all_directions(space, batch, maps, top_share, generator)
         names = list(units)
         curve = perturbation_curve(
             classifier.network,
@@ -95,18 +100,18 @@ def measure_changes(
 
 
 def all_directions(
-    classifier: TrainedClassifier,
     space: Eigenspace,
     images: Tensor,
+    attributions: Mapping[str, Tensor],
     top_share: float,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """The directions of ``change_directions``, and those that attributions choose.
 
     Args:
-        classifier: the network.
         space: of the images.
         images: (B, C, *S).
+        attributions: maps (B, C, *S) by method; none is constant.
         top_share: share of the pixels that an attribution selects.
         generator: of the random ones.
 
@@ -115,35 +120,12 @@ def all_directions(
         mean of the image, as an occlusion does.
     """
     directions = change_directions(space, images, generator)
-    likelihood = classifier.likelihood
-    maps = attribution_maps(classifier.network, images, generator, likelihood=likelihood)
-    maps = {name: ranked(attribution, generator) for name, attribution in maps.items()}
     axes = tuple(range(1, images.ndim))
     towards_mean = images.mean(dim=axes, keepdim=True) - images
-    for method, attribution in maps.items():
+    for method, attribution in attributions.items():
         change = towards_mean * top_mask(attribution, top_share)
         directions[f"{method}_mask"] = normalised(f"{method}_mask", change)
     return directions
-
-
-def ranked(attribution: Tensor, generator: torch.Generator) -> Tensor:
-    """The map, with random numbers for an image where it prefers no pixel to another.
-
-    Where a network is locally constant (a dead Grad-CAM layer) any choice of pixels is as good.
-
-    Args:
-        attribution: (B, C, *S).
-        generator: of the random numbers.
-
-    Returns:
-        (B, C, *S).
-    """
-    sizes = attribution.abs().flatten(1)
-    constant = sizes.amax(dim=1) == sizes.amin(dim=1)
-    if not bool(constant.any()):
-        return attribution
-    random = torch.rand(attribution.shape, generator=generator, dtype=attribution.dtype)
-    return torch.where(constant.reshape(-1, *[1] * (attribution.ndim - 1)), random, attribution)
 
 
 def changes_summary(

@@ -2,29 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monai_ifim.experiments.attributions import attribution_maps
-from monai_ifim.experiments.changes import ranked
 from monai_ifim.experiments.maps import deletion_curve, map_angle, rank_correlation, share_inside
 from monai_ifim.experiments.statistics import mean_interval
-from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches
+from monai_ifim.experiments.trained_classifier import TrainedClassifier, batch_size, batches
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
-def measure_maps(
+def measure_attributions(
     classifier: TrainedClassifier, images: Tensor, seed: int
+) -> dict[str, Tensor]:
+    """Attribution maps of many images: 16 steps for an integral, 8 samples, windows of a fifth.
+
+    Args:
+        classifier: the network.
+        images: (N, C, *S).
+        seed: of SmoothGrad's noise, and of the order of pixels where a map has none.
+
+    Returns:
+        (N, C, *S) by method, see ``attribution_maps``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    maps = attribution_maps(
+        classifier.network,
+        images,
+        generator,
+        likelihood=classifier.likelihood,
+        steps=16,
+        samples=8,
+        window=[max(2, size // 5) for size in images.shape[2:]],
+    )
+    return {name: ranked(attribution, generator) for name, attribution in maps.items()}
+
+
+def ranked(attribution: Tensor, generator: torch.Generator) -> Tensor:
+    """The map, with random numbers for an image where it prefers no pixel to another.
+
+    Where a network is locally constant (a dead Grad-CAM layer) any choice of pixels is as good.
+
+    Args:
+        attribution: (B, C, *S).
+        generator: of the random numbers.
+
+    Returns:
+        (B, C, *S).
+    """
+    sizes = attribution.abs().flatten(1)
+    constant = sizes.amax(dim=1) == sizes.amin(dim=1)
+    if not bool(constant.any()):
+        return attribution
+    random = torch.rand(attribution.shape, generator=generator, dtype=attribution.dtype)
+    return torch.where(constant.reshape(-1, *[1] * (attribution.ndim - 1)), random, attribution)
+
+
+def measure_maps(
+    classifier: TrainedClassifier, images: Tensor, attributions: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
     """How maps agree with the sensitivity map, and what deleting by them does.
 
     Args:
         classifier: the network.
         images: (N, C, *S).
-        seed: of SmoothGrad's noise.
+        attributions: their maps by method, from ``measure_attributions``.
 
     Returns:
         For ``ifim`` and each attribution method, per image: ``deletion`` and ``insertion`` (N,)
@@ -32,20 +78,17 @@ def measure_maps(
         ``rank_correlation``, ``angle`` (degrees) with the sensitivity map and ``inside``, the
         share of the signed map's energy in the eigenspace.
     """
-    generator = torch.Generator().manual_seed(seed)
     parts: dict[str, dict[str, list[Tensor]]] = {}
-    for batch in batches(images):
+    for start, batch in enumerate(batches(images)):
+        first = start * batch_size(images)
         space = classifier.eigenspace(batch)
         sensitivity = space.sensitivity()
         # Far below float32's range for a sure prediction; a map's scale means nothing here.
         top = sensitivity.flatten(1).amax(dim=1).reshape(-1, *[1] * (batch.ndim - 1))
         # The root, because attributions are gradients and not their squares.
         sensitivity = (sensitivity / torch.where(top > 0, top, 1)).sqrt().to(batch.dtype)
-        maps = attribution_maps(
-            classifier.network, batch, generator, likelihood=classifier.likelihood
-        )
-        for name, given in {"ifim": sensitivity, **maps}.items():
-            attribution = ranked(given, generator)
+        maps = {name: value[first : first + len(batch)] for name, value in attributions.items()}
+        for name, attribution in {"ifim": sensitivity, **maps}.items():
             found: dict[str, Tensor] = {}
             for insertion, key in ((False, "deletion"), (True, "insertion")):
                 curve = deletion_curve(

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monai_ifim.experiments.changes import changes_summary, measure_changes
 from monai_ifim.experiments.controls import change_control, layer_control, precision_control
 from monai_ifim.experiments.corruptions import corrupt
 from monai_ifim.experiments.law import law_summary, measure_law
-from monai_ifim.experiments.map_comparison import maps_summary, measure_maps
+from monai_ifim.experiments.map_comparison import (
+    maps_summary,
+    measure_attributions,
+    measure_maps,
+)
 from monai_ifim.experiments.settings import Measures
 from monai_ifim.experiments.spectra import corruption_detection, error_detection, prediction_scores
 from monai_ifim.experiments.steps import Steps
@@ -109,13 +114,20 @@ class Measurement:
 
     def _changes(self, seed: int) -> dict[str, Any]:
         asked = self.measures
-        images, labels = self.sample.first(asked.changed_images)
+        images, labels = self.sample.first(self._attributed())
+        attributions = self._attributions(seed)
         raw = self._step(
             "perturbation",
             seed,
             [len(images), asked.norms, asked.top_share],
             lambda: measure_changes(
-                self.classifier, images, labels, asked.norms, asked.top_share, seed
+                self.classifier,
+                images,
+                labels,
+                attributions,
+                asked.norms,
+                asked.top_share,
+                seed,
             ),
         )
         return changes_summary(raw, self.classifier.likelihood, asked.ratio_norms)
@@ -167,11 +179,33 @@ class Measurement:
         return found
 
     def _maps(self, seed: int) -> dict[str, Any]:
-        images, _ = self.sample.first(self.measures.map_images)
+        images, labels = self.sample.first(self._attributed())
+        some = torch.arange(len(images))
+        if labels is not None:  # as many of every class as there are
+            some = balanced(Split(some, labels), self.measures.map_images).images
+        some = some[: self.measures.map_images]
+        maps = {name: value[some] for name, value in self._attributions(seed).items()}
         raw = self._step(
-            "maps", seed, len(images), lambda: measure_maps(self.classifier, images, seed)
+            "maps",
+            seed,
+            some.tolist(),
+            lambda: measure_maps(self.classifier, images[some], maps),
         )
         return maps_summary(raw)
+
+    def _attributed(self) -> int:
+        """How many images need attribution maps."""
+        return max(self.measures.changed_images, self.measures.map_images)
+
+    def _attributions(self, seed: int) -> dict[str, Tensor]:
+        images, _ = self.sample.first(self._attributed())
+        found: dict[str, Tensor] = self._step(
+            "attributions",
+            seed,
+            len(images),
+            lambda: measure_attributions(self.classifier, images, seed),
+        )
+        return found
 
     def _norm(self) -> float:
         """Median norm of the images, what relative norms are shares of."""
@@ -181,7 +215,7 @@ class Measurement:
     def _step(self, part: str, seed: int, details: Any, compute: Any) -> Any:
         key = {
             "part": part,
-            "version": 1,  # raise when the code changes what it gives
+            "version": 2,  # raise when the code changes what it gives
             "weights": self.classifier.digest,
             "likelihood": self.classifier.likelihood,
             "images": self.sample.digest,

@@ -21,7 +21,7 @@ class Measures:
     """How much is measured on each network; 0 leaves a part out.
 
     Attributes:
-        changed_images: for the perturbation curves.
+        changed_images: for the perturbation curves; at least as many as ``map_images``.
         law_images: for the quadratic law, in float64.
         scored_images: whose spectra are to find errors and corruptions.
         agreement_images: compared with the known template.
@@ -33,12 +33,12 @@ class Measures:
         corruptions: see ``corruptions.CORRUPTIONS``.
     """
 
-    changed_images: int = 96
+    changed_images: int = 64
     law_images: int = 48
     scored_images: int = 600
     agreement_images: int = 100
     control_images: int = 32
-    map_images: int = 48
+    map_images: int = 32
     norms: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     ratio_norms: tuple[float, ...] = (0.01, 0.1, 0.3)
     top_share: float = 0.1

@@ -36,6 +36,12 @@ class Steps:
         self._say = say or (lambda line: None)
         self.reused = 0
         self.computed = 0
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """What all steps met so far took, in this run or in the one that computed them."""
+        return sum(self._seconds.values())
 
     def run(self, title: str, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """The result for this key: from disk, or computed and kept.
@@ -61,17 +67,21 @@ class Steps:
         if file.is_file():
             self.reused += 1
             self._say(f"{title}: done in an earlier run ({file.name})")
-            return torch.load(file, weights_only=True, map_location="cpu")["value"]
+            kept = torch.load(file, weights_only=True, map_location="cpu")
+            self._seconds[file.name] = kept["seconds"]
+            return kept["value"]
         start = time.perf_counter()
         value = compute()
+        seconds = time.perf_counter() - start
         partial = file.with_name(f".{os.getpid()}-{file.name}")
         try:
-            torch.save({"key": json.dumps(key), "value": value}, partial)
+            torch.save({"key": json.dumps(key), "seconds": seconds, "value": value}, partial)
             partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
         self.computed += 1
-        self._say(f"{title}: {time.perf_counter() - start:.0f} s")
+        self._seconds[file.name] = seconds
+        self._say(f"{title}: {seconds:.0f} s")
         return value
 
 

@@ -190,7 +190,7 @@ def draw_maps(result: Result) -> Figure | None:
 
 DOTS = (
     ("rank_correlation", "rank correlation\nwith the iFIM map"),
-    ("angle", "angle to the\neigenspace, degrees"),
+    ("angle", "angle to the\niFIM map, degrees"),
     ("inside", "share of energy\nin the eigenspace"),
     ("deletion", "deletion area\n(low: pixels matter)"),
     ("insertion", "insertion area\n(high: pixels matter)"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from monai_ifim.core import eigenspace
-from monai_ifim.experiments.changes import changes_summary, measure_changes, ranked
+from monai_ifim.experiments.changes import all_directions, changes_summary, measure_changes
 from monai_ifim.experiments.controls import (
     chance_angle,
     change_control,
@@ -18,7 +18,12 @@ from monai_ifim.experiments.controls import (
     weighted_layers,
 )
 from monai_ifim.experiments.law import law_summary, measure_law
-from monai_ifim.experiments.map_comparison import maps_summary, measure_maps
+from monai_ifim.experiments.map_comparison import (
+    maps_summary,
+    measure_attributions,
+    measure_maps,
+    ranked,
+)
 from monai_ifim.experiments.trained_classifier import (
     TrainedClassifier,
     largest_angles,
@@ -55,12 +60,16 @@ def images():
     return torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
+def attributed(network, images):
+    return measure_attributions(network, images, seed=0)
+
+
 NORMS = (1e-3, 1e-2, 0.1, 1.0)
 
 
 def test_changes(trained, images):
     labels = torch.arange(12) % 3
-    raw = measure_changes(trained, images, labels, NORMS, 0.1, seed=0)
+    raw = measure_changes(trained, images, labels, attributed(trained, images), NORMS, 0.1, seed=0)
     assert len(raw["directions"]) == 13
     assert raw["logits"].shape == (12, 13, 4, 3)
     found = changes_summary(raw, "categorical", (0.01, 0.1))
@@ -88,10 +97,9 @@ def test_changes(trained, images):
 
 
 def test_changes_have_the_same_norm(trained, images):
-    from monai_ifim.experiments.changes import all_directions
-
     space = trained.eigenspace(images)
-    units = all_directions(trained, space, images, 0.1, torch.Generator())
+    maps = attributed(trained, images)
+    units = all_directions(space, images, maps, 0.1, torch.Generator())
     for name, unit in units.items():
         assert unit.shape == images.shape
         torch.testing.assert_close(unit.flatten(1).norm(dim=1), torch.ones(12), msg=name)
@@ -116,9 +124,10 @@ def test_band_limited_noise_has_the_spectrum_of_the_image():
 def test_bernoulli_and_unknown_labels(images):
     torch.manual_seed(0)
     one = classifier(Convolutional(1), "bernoulli")
-    raw = measure_changes(one, images, torch.arange(12) % 2, NORMS, 0.1, seed=0)
+    maps = attributed(one, images)
+    raw = measure_changes(one, images, torch.arange(12) % 2, maps, NORMS, 0.1, seed=0)
     assert changes_summary(raw, "bernoulli", (0.1,))["directions"]["leading"]["auc"] is not None
-    raw = measure_changes(one, images, None, NORMS, 0.1, seed=0)
+    raw = measure_changes(one, images, None, maps, NORMS, 0.1, seed=0)
     assert changes_summary(raw, "bernoulli", (0.1,))["directions"]["leading"]["auc"] is None
 
 
@@ -126,7 +135,7 @@ def test_a_network_that_does_not_react(images):
     network = Convolutional()
     nn.init.zeros_(network[3].weight)
     with pytest.raises(ValueError, match="expected an eigenpair for some image"):
-        measure_changes(classifier(network), images, None, NORMS, 0.1, seed=0)
+        measure_changes(classifier(network), images, None, {}, NORMS, 0.1, seed=0)
 
 
 def test_constant_maps_are_ranked_at_random():
@@ -239,7 +248,7 @@ def test_linear_components_do_not_turn(images):
 
 
 def test_maps(trained, images):
-    raw = measure_maps(trained, images[:6], seed=0)
+    raw = measure_maps(trained, images[:6], attributed(trained, images[:6]))
     found = maps_summary(raw)
     assert set(found["methods"]) == {
         "ifim",
