@@ -39,7 +39,7 @@ class Interval:
         ValueError: a number that is not finite.
 
     >>> Interval(0.5, 0.25, 0.75, 8).as_dict()
-    {'value': 0.5, 'low': 0.25, 'high': 0.75, 'n': 8.0}
+    {'value': 0.5, 'low': 0.25, 'high': 0.75, 'n': 8}
     """
 
     value: float
@@ -55,12 +55,12 @@ class Interval:
             )
 
     def as_dict(self) -> dict[str, float]:
-        """Plain floats, for JSON."""
+        """Plain numbers, for JSON."""
         return {
             "value": float(self.value),
             "low": float(self.low),
             "high": float(self.high),
-            "n": float(self.count),
+            "n": int(self.count),
         }
 
 

@@ -1,0 +1,44 @@
+"""docs/experiments.md names what there is, and its Python block runs."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from monai_ifim.experiments.tasks import TASKS
+
+ROOT = Path(__file__).parents[1]
+DOCS = (ROOT / "docs" / "experiments.md").read_text()
+
+
+def test_python_block():
+    (block,) = re.findall(r"^```python\n(.*?)^```", DOCS, flags=re.MULTILINE | re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "random_in_complement" in done.stdout
+
+
+def test_every_experiment_has_its_data_described():
+    table = DOCS[DOCS.index("| experiment |") :].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(TASKS)
+
+
+def test_functions_exist():
+    table = DOCS[DOCS.index("| in `monai_ifim.experiments`") :].split("\n\n")[0]
+    names = [name for row in table.splitlines()[2:] for name in re.findall(r"`([\w.]+)`", row)]
+    assert len(names) > 15
+    for name in names:
+        module, _, function = name.rpartition(".")
+        places = [
+            f"monai_ifim.experiments.{module}".rstrip("."),
+            "monai_ifim.experiments.statistics",
+        ]
+        found = [hasattr(importlib.import_module(place), function) for place in places]
+        assert any(found), name
+
+
+def test_links_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", DOCS)
+    assert targets
+    assert not [target for target in targets if not (ROOT / "docs" / target).exists()]
