@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_ifim.core import Eigenspace
+from monai_ifim.experiments.angles import principal_angles
 from monai_ifim.experiments.architectures import build_network
+from monai_ifim.experiments.controls import chance_angle
 from monai_ifim.experiments.environment import environment
 from monai_ifim.experiments.measurement import LabelledImages, Measurement
 from monai_ifim.experiments.roc import classification_auc_interval
@@ -131,13 +134,13 @@ class _Network:
             "controls": {
                 **measured.controls(self.settings.seed),
                 "random_weights": self._untrained(classifier, spaces),
-                "shuffled_labels": self._shuffled(classifier, spaces),
-                "two_seeds": self._two_seeds(classifier, spaces),
+                "shuffled_labels": self._again(spaces, shuffled=True),
+                "two_seeds": self._two_seeds(spaces),
             },
         }
 
     def _trained(self, variant: Variant) -> TrainedClassifier:
-        title = f"train {self.settings.name} {self.name}" + "".join(
+        name = f"{self.settings.name} {self.name}" + "".join(
             f" {text}"
             for text, chosen in (
                 (f"seed {variant.seed}", variant.seed != self.settings.seed),
@@ -148,20 +151,16 @@ class _Network:
         )
         recipe = self.settings.recipe
         weights = self.steps.run(
-            title,
+            f"train {name}",
             training_key(self.task, variant, recipe),
             lambda: train(self.task, variant, recipe),
         )
         network = variant.build(self.task)
         network.load_state_dict(weights)
-        name = f"{self.settings.name} {self.name}"
         return TrainedClassifier(name, network, "categorical", digest(*weights.values()))
 
-    def _test(self) -> tuple[Tensor, Tensor]:
-        return self.task.test.images, self.task.test.labels
-
     def _accuracy(self, classifier: TrainedClassifier) -> dict[str, Any]:
-        images, labels = self._test()
+        images, labels = self.task.test.images, self.task.test.labels
         key = {"accuracy": 1, "weights": classifier.digest, "task": self.task.digest()}
         logits = self.steps.run(
             f"test {classifier.name}", key, lambda: logits_of(classifier.network, images)
@@ -172,11 +171,9 @@ class _Network:
             "auc": classification_auc_interval(labels.numpy(), probabilities).as_dict(),
         }
 
-    def _control_images(self) -> Tensor:
-        return balanced(self.task.test, self.settings.measures.control_images).images
-
-    def _spaces(self, classifier: TrainedClassifier) -> list[Any]:
-        return classifier.eigenspaces(self._control_images())
+    def _spaces(self, classifier: TrainedClassifier) -> list[Eigenspace]:
+        images = balanced(self.task.test, self.settings.measures.control_images).images
+        return classifier.eigenspaces(images)
 
     # --- what is known of the task ------------------------------------------------------------
 
@@ -213,8 +210,6 @@ class _Network:
 
     def _chance_cosine(self) -> float:
         """Median smallest principal cosine of random spaces with the templates."""
-        from monai_ifim.experiments.angles import principal_angles
-
         templates = self.task.templates
         generator = torch.Generator().manual_seed(self.settings.seed)
         shape = (200, *templates.shape[1:])
@@ -240,7 +235,7 @@ class _Network:
 
     # --- controls that train or draw other weights ---------------------------------------------
 
-    def _compared(self, other: TrainedClassifier, spaces: list[Any]) -> dict[str, Any]:
+    def _compared(self, other: TrainedClassifier, spaces: list[Eigenspace]) -> dict[str, Any]:
         """Agreement of another network with the template, and with the trained network."""
         cosines = self._cosine(other)
         angles = largest_angles(spaces, self._spaces(other))
@@ -250,7 +245,7 @@ class _Network:
             **self._accuracy(other),
         }
 
-    def _untrained(self, classifier: TrainedClassifier, spaces: list[Any]) -> dict[str, Any]:
+    def _untrained(self, classifier: TrainedClassifier, spaces: list[Eigenspace]) -> dict[str, Any]:
         with torch.random.fork_rng([]):
             torch.manual_seed(self.settings.seed + 1000)
             network = build_network(
@@ -267,19 +262,13 @@ class _Network:
         )
         return self._compared(other, spaces)
 
-    def _shuffled(self, classifier: TrainedClassifier, spaces: list[Any]) -> dict[str, Any] | None:
+    def _again(self, spaces: list[Eigenspace], **changes: Any) -> dict[str, Any] | None:
+        """The network trained once more, with something changed."""
         if self.name not in self.settings.controls:
             return None
-        return self._compared(
-            self._trained(dataclasses.replace(self.variant, shuffled=True)), spaces
-        )
+        return self._compared(self._trained(dataclasses.replace(self.variant, **changes)), spaces)
 
-    def _two_seeds(self, classifier: TrainedClassifier, spaces: list[Any]) -> dict[str, Any] | None:
-        from monai_ifim.experiments.controls import chance_angle
-
-        if self.name not in self.settings.controls:
-            return None
-        seed = self.settings.seed + 1
-        other = self._trained(dataclasses.replace(self.variant, seed=seed))
-        compared = self._compared(other, spaces)
-        return {**compared, "chance_angle": chance_angle(spaces, self.settings.seed)}
+    def _two_seeds(self, spaces: list[Eigenspace]) -> dict[str, Any] | None:
+        compared = self._again(spaces, seed=self.settings.seed + 1)
+        chance = chance_angle(spaces, self.settings.seed)
+        return None if compared is None else {**compared, "chance_angle": chance}
