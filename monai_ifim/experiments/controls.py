@@ -14,6 +14,7 @@ from monai_ifim.experiments.directions import change_directions
 from monai_ifim.experiments.law import in_float64
 from monai_ifim.experiments.statistics import median_interval
 from monai_ifim.experiments.trained_classifier import TrainedClassifier, batches, largest_angles
+from monai_ifim.experiments.training import estimate_statistics
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RELATIVE_NORMS = (0.01, 0.03, 0.1, 0.3)
@@ -65,11 +66,15 @@ def layer_control(
 
     Returns:
         One entry for each depth: ``layers``, ``share`` of the parameters, ``angle`` in degrees.
+        Batch statistics are estimated anew, on these images. None for a scripted network.
     """
     count = len(weighted_layers(classifier.network))
+    if not count:  # TorchScript: its layers cannot draw weights
+        return []
     rows = []
     for depth in sorted({max(1, round(share * count)) for share in _SHARES}):
         network, share = randomised(classifier.network, depth, seed)
+        estimate_statistics(network, batches(images))
         other = TrainedClassifier(classifier.name, network, classifier.likelihood, "")
         angles = largest_angles(spaces, other.eigenspaces(images))
         rows.append({"layers": depth, "share": share, "angle": median_interval(angles).as_dict()})

@@ -12,6 +12,11 @@ import torch
 _PACKAGES = ("torch", "monai", "monai-ifim", "numpy", "scipy", "captum")
 
 
+def versions() -> dict[str, str]:
+    """Versions of the packages whose numbers these are, for keys and files of results."""
+    return {name.replace("-", "_"): version(name) for name in _PACKAGES}
+
+
 def environment() -> dict[str, str | int]:
     """Versions, device and date, for a file of results.
 
@@ -21,10 +26,9 @@ def environment() -> dict[str, str | int]:
     >>> environment()["python"].count(".")
     2
     """
-    packages = {name.replace("-", "_"): version(name) for name in _PACKAGES}
     return {
         "python": platform.python_version(),
-        **packages,
+        **versions(),
         "device": "cpu",
         "processor": _processor(),
         "threads": torch.get_num_threads(),

@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from monai_ifim.core import Eigenspace
 from monai_ifim.experiments.angles import principal_angles
-from monai_ifim.experiments.architectures import build_network
 from monai_ifim.experiments.controls import chance_angle
-from monai_ifim.experiments.environment import environment
+from monai_ifim.experiments.environment import environment, versions
 from monai_ifim.experiments.measurement import LabelledImages, Measurement
 from monai_ifim.experiments.roc import classification_auc_interval
 from monai_ifim.experiments.settings import Settings
-from monai_ifim.experiments.statistics import accuracy_interval, median_interval
+from monai_ifim.experiments.statistics import accuracy_interval, mean_interval, median_interval
 from monai_ifim.experiments.steps import Steps, digest
 from monai_ifim.experiments.tasks import MissingDataError, Task, load_task
 from monai_ifim.experiments.trained_classifier import (
@@ -37,10 +36,17 @@ from monai_ifim.experiments.training import (
 )
 
 Say = Callable[[str], None]
+_UNTRAINED = 8  # networks with random weights
+_UNTRAINED_IMAGES = 300  # for the AUC of each of them
 
 
 def run_experiment(
-    settings: Settings, steps: Steps, *, data: Path | None = None, say: Say = print
+    settings: Settings,
+    steps: Steps,
+    *,
+    data: Path | None = None,
+    say: Say = print,
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Train and measure every network of an experiment.
 
@@ -49,10 +55,12 @@ def run_experiment(
         steps: keeps every training and every measurement; those found there are not repeated.
         data: folder of the clinical data sets.
         say: called with lines for people.
+        keep: called with the numbers so far after every network.
 
     Returns:
         All numbers, ready for JSON; without networks, and with the reason under ``missing``, when
-        the images of a clinical task are not there.
+        the images of a clinical task are not there. A network that fails is reported under
+        ``failures``, and costs no other its result; ``complete`` is then false.
     """
     before = steps.seconds
     result: dict[str, Any] = {
@@ -76,11 +84,18 @@ def run_experiment(
         say(f"{settings.name}: {error}")
         return {**result, "missing": str(error), "complete": False, "seconds": 0.0}
     result["task"] = _described(task)
+    result.update(failures={}, complete=False)
     with tqdm(settings.networks, desc=settings.name, unit="network", disable=None) as bar:
         for name in bar:
             bar.set_postfix_str(name)
-            result["networks"][name] = _Network(settings, task, steps, name).measure()
-    return {**result, "complete": True, "seconds": steps.seconds - before}
+            try:
+                result["networks"][name] = _Network(settings, task, steps, name).measure()
+            except (ValueError, RuntimeError) as error:
+                say(f"{settings.name} {name}: {error}")
+                result["failures"][name] = str(error)
+            keep({**result, "seconds": steps.seconds - before})
+    complete = not result["failures"]
+    return {**result, "complete": complete, "seconds": steps.seconds - before}
 
 
 def _described(task: Task) -> dict[str, Any]:
@@ -119,9 +134,7 @@ class _Network:
     def measure(self) -> dict[str, Any]:
         """Everything about this network."""
         classifier = self._trained(self.variant)
-        sample = LabelledImages(self.task.test.images, self.task.test.labels, self.task.digest())
-        measured = Measurement(classifier, sample, self.settings.measures, self.steps)
-        spaces = self._spaces(classifier)
+        measured = self._measurement(classifier)
         return {
             "training": {
                 "parameters": sum(p.numel() for p in classifier.network.parameters()),
@@ -131,12 +144,24 @@ class _Network:
             },
             **measured.all(self.settings.seed),
             "agreement": self._agreement(classifier),
-            "controls": {
-                **measured.controls(self.settings.seed),
-                "random_weights": self._untrained(classifier, spaces),
-                "shuffled_labels": self._again(spaces, shuffled=True),
-                "two_seeds": self._two_seeds(spaces),
-            },
+            "controls": self._controls(classifier, measured),
+        }
+
+    def _measurement(self, classifier: TrainedClassifier) -> Measurement:
+        test = self.task.test
+        sample = LabelledImages(test.images, test.labels, self.task.digest())
+        return Measurement(classifier, sample, self.settings.measures, self.steps)
+
+    def _controls(self, classifier: TrainedClassifier, measured: Measurement) -> dict[str, Any]:
+        found = measured.controls(self.settings.seed)
+        if not self.settings.measures.control_images:
+            return found
+        spaces = self._spaces(classifier)
+        return {
+            **found,
+            "random_weights": self._untrained(spaces),
+            "shuffled_labels": self._again(spaces, shuffled=True),
+            "two_seeds": self._two_seeds(spaces),
         }
 
     def _trained(self, variant: Variant) -> TrainedClassifier:
@@ -159,16 +184,27 @@ class _Network:
         network.load_state_dict(weights)
         return TrainedClassifier(name, network, "categorical", digest(*weights.values()))
 
-    def _accuracy(self, classifier: TrainedClassifier) -> dict[str, Any]:
-        images, labels = self.task.test.images, self.task.test.labels
-        key = {"accuracy": 1, "weights": classifier.digest, "task": self.task.digest()}
+    def _accuracy(
+        self, classifier: TrainedClassifier, limit: int | None = None, resamples: int = 1000
+    ) -> dict[str, Any]:
+        """Accuracy and AUC on the test images, or on so many of them."""
+        test = self.task.test if limit is None else balanced(self.task.test, limit)
+        labels = test.labels
+        key = {
+            "accuracy": 1,
+            "weights": classifier.digest,
+            "task": self.task.digest(),
+            "versions": versions(),
+            **({} if limit is None else {"limit": limit}),
+        }
         logits = self.steps.run(
-            f"test {classifier.name}", key, lambda: logits_of(classifier.network, images)
+            f"test {classifier.name}", key, lambda: logits_of(classifier.network, test.images)
         )
         probabilities = logits.softmax(dim=1).numpy()
+        auc = classification_auc_interval(labels.numpy(), probabilities, resamples=resamples)
         return {
             "accuracy": accuracy_interval(labels.numpy(), probabilities.argmax(axis=1)).as_dict(),
-            "auc": classification_auc_interval(labels.numpy(), probabilities).as_dict(),
+            "auc": auc.as_dict(),
         }
 
     def _spaces(self, classifier: TrainedClassifier) -> list[Eigenspace]:
@@ -179,7 +215,7 @@ class _Network:
 
     def _cosine(self, classifier: TrainedClassifier) -> Tensor | None:
         """Smallest principal cosine with the templates, one for each image."""
-        if self.task.signal is None:
+        if self.task.signal is None or not self.settings.measures.agreement_images:
             return None
         images = balanced(self.task.test, self.settings.measures.agreement_images).images
         key = {
@@ -187,6 +223,7 @@ class _Network:
             "weights": classifier.digest,
             "task": self.task.digest(),
             "images": len(images),
+            "versions": versions(),
         }
         cosines: Tensor = self.steps.run(
             f"template {classifier.name}",
@@ -235,38 +272,49 @@ class _Network:
 
     # --- controls that train or draw other weights ---------------------------------------------
 
-    def _compared(self, other: TrainedClassifier, spaces: list[Eigenspace]) -> dict[str, Any]:
-        """Agreement of another network with the template, and with the trained network."""
-        cosines = self._cosine(other)
-        angles = largest_angles(spaces, self._spaces(other))
+    def _untrained(self, spaces: list[Eigenspace]) -> dict[str, Any]:
+        """Networks with random weights; their number, not that of the images, is the sample."""
+        first: TrainedClassifier | None = None
+        cosines, aucs, angles = [], [], []
+        for number in range(_UNTRAINED):
+            other = self._random(number)
+            first = first or other
+            cosine = self._cosine(other)
+            if cosine is not None:
+                cosines.append(float(cosine.median()))
+            aucs.append(self._accuracy(other, limit=_UNTRAINED_IMAGES, resamples=2)["auc"]["value"])
+            angles.append(float(largest_angles(spaces, self._spaces(other)).median()))
+        assert first is not None
         return {
-            "cosine": None if cosines is None else median_interval(cosines).as_dict(),
-            "angle": median_interval(angles).as_dict(),
-            **self._accuracy(other),
+            "networks": _UNTRAINED,
+            "cosine": mean_interval(cosines).as_dict() if cosines else None,
+            "auc": mean_interval(aucs).as_dict(),
+            "angle": mean_interval(angles).as_dict(),
+            "ratios": self._measurement(first).plain_ratios(self.settings.seed),
         }
 
-    def _untrained(self, classifier: TrainedClassifier, spaces: list[Eigenspace]) -> dict[str, Any]:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(self.settings.seed + 1000)
-            network = build_network(
-                self.variant.architecture,
-                self.task.shape,
-                len(self.task.classes),
-                self.variant.width,
-            )
-        batches = self.task.train.images[:256].split(64)
-        estimate_statistics(network, batches)
-        weights = digest(*network.state_dict().values())
-        other = TrainedClassifier(
-            f"{classifier.name} random weights", network, "categorical", weights
+    def _random(self, number: int) -> TrainedClassifier:
+        """A network that was never trained, with batch statistics of the training images."""
+        variant = dataclasses.replace(self.variant, seed=self.settings.seed + 1000 + number)
+        network = variant.build(self.task)
+        estimate_statistics(network, self.task.train.images[:256].split(64))
+        name = f"{self.settings.name} {self.name} random weights {number}"
+        return TrainedClassifier(
+            name, network, "categorical", digest(*network.state_dict().values())
         )
-        return self._compared(other, spaces)
 
     def _again(self, spaces: list[Eigenspace], **changes: Any) -> dict[str, Any] | None:
         """The network trained once more, with something changed."""
         if self.name not in self.settings.controls:
             return None
-        return self._compared(self._trained(dataclasses.replace(self.variant, **changes)), spaces)
+        other = self._trained(dataclasses.replace(self.variant, **changes))
+        cosines = self._cosine(other)
+        return {
+            "cosine": None if cosines is None else median_interval(cosines).as_dict(),
+            "angle": median_interval(largest_angles(spaces, self._spaces(other))).as_dict(),
+            "ratios": self._measurement(other).plain_ratios(self.settings.seed),
+            **self._accuracy(other),
+        }
 
     def _two_seeds(self, spaces: list[Eigenspace]) -> dict[str, Any] | None:
         compared = self._again(spaces, seed=self.settings.seed + 1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_ifim.experiments.attributions import attribution_maps
+from monai_ifim.experiments.attributions import METHODS, attribution_maps, grad_cam_layer
 from monai_ifim.experiments.maps import deletion_curve, map_angle, rank_correlation, share_inside
 from monai_ifim.experiments.statistics import mean_interval
 from monai_ifim.experiments.trained_classifier import TrainedClassifier, batch_size, batches
 
+logger = logging.getLogger(__name__)
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
@@ -27,14 +29,22 @@ def measure_attributions(
         seed: of SmoothGrad's noise, and of the order of pixels where a map has none.
 
     Returns:
-        (N, C, *S) by method, see ``attribution_maps``.
+        (N, C, *S) by method, see ``attribution_maps``; without Grad-CAM, and a line in the log,
+        where the network has no layer for it.
     """
     generator = torch.Generator().manual_seed(seed)
+    methods = list(METHODS)
+    try:
+        grad_cam_layer(classifier.network, images[:1])
+    except ValueError as error:  # TorchScript, or no feature map: measured without
+        logger.warning("%s: no Grad-CAM: %s", classifier.name, error)
+        methods.remove("grad_cam")
     maps = attribution_maps(
         classifier.network,
         images,
         generator,
         likelihood=classifier.likelihood,
+        methods=methods,
         steps=16,
         samples=8,
         window=[max(2, size // 5) for size in images.shape[2:]],
@@ -87,6 +97,8 @@ def measure_maps(
         top = sensitivity.flatten(1).amax(dim=1).reshape(-1, *[1] * (batch.ndim - 1))
         # The root, because attributions are gradients and not their squares.
         sensitivity = (sensitivity / torch.where(top > 0, top, 1)).sqrt().to(batch.dtype)
+        # No eigenpair, no preference: pixels in any order.
+        sensitivity = ranked(sensitivity, torch.Generator().manual_seed(start))
         maps = {name: value[first : first + len(batch)] for name, value in attributions.items()}
         for name, attribution in {"ifim": sensitivity, **maps}.items():
             found: dict[str, Tensor] = {}

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ifim.experiments.changes import changes_summary, measure_changes
+from monai_ifim.experiments.changes import changes_summary, measure_changes, ratios
 from monai_ifim.experiments.controls import change_control, layer_control, precision_control
 from monai_ifim.experiments.corruptions import corrupt
+from monai_ifim.experiments.environment import versions
 from monai_ifim.experiments.law import law_summary, measure_law
 from monai_ifim.experiments.map_comparison import (
     maps_summary,
@@ -45,6 +46,10 @@ class LabelledImages:
             return self.images[:count], None
         split = balanced(Split(self.images, self.labels), count)
         return split.images, split.labels
+
+
+# Raised when the code of a part changes what it gives.
+_VERSIONS = {"perturbation": 3, "plain perturbation": 3, "controls": 3}
 
 
 class Measurement:
@@ -109,8 +114,32 @@ class Measurement:
                 "float64": precision_control(self.classifier, images, spaces),
             }
 
-        found: dict[str, Any] = self._step("controls", seed, len(images), compute)
+        details = [len(images), self._norm()]
+        found: dict[str, Any] = self._step("controls", seed, details, compute)
         return found
+
+    def plain_ratios(self, seed: int) -> list[dict[str, Any]] | None:
+        """Ratios of the perturbation curves alone, for a network that has learned nothing.
+
+        Args:
+            seed: of the random directions.
+
+        Returns:
+            As in the summary of the curves; None when no curves are asked for.
+        """
+        asked = self.measures
+        if not asked.changed_images:
+            return None
+        images, _ = self.sample.first(self._attributed())
+        raw = self._step(
+            "plain perturbation",
+            seed,
+            [len(images), asked.norms],
+            lambda: measure_changes(
+                self.classifier, images, None, {}, asked.norms, asked.top_share, seed
+            ),
+        )
+        return ratios(raw, asked.ratio_norms)
 
     def _changes(self, seed: int) -> dict[str, Any]:
         asked = self.measures
@@ -137,7 +166,7 @@ class Measurement:
         raw = self._step(
             "law",
             seed,
-            len(images),
+            [len(images), self._norm()],
             lambda: measure_law(self.classifier, images, labels, self._norm()),
         )
         return law_summary(raw)
@@ -208,18 +237,19 @@ class Measurement:
         return found
 
     def _norm(self) -> float:
-        """Median norm of the images, what relative norms are shares of."""
-        images, _ = self.sample.first(max(self.measures.changed_images, 1))
+        """Median norm of the images of the curves, what relative norms are shares of."""
+        images, _ = self.sample.first(self._attributed() or len(self.sample.images))
         return float(images.flatten(1).norm(dim=1).double().median())
 
     def _step(self, part: str, seed: int, details: Any, compute: Any) -> Any:
         key = {
             "part": part,
-            "version": 2,  # raise when the code changes what it gives
+            "version": _VERSIONS.get(part, 2),
             "weights": self.classifier.digest,
             "likelihood": self.classifier.likelihood,
             "images": self.sample.digest,
             "details": details,
             "seed": seed,
+            "versions": versions(),
         }
         return self.steps.run(f"{part} {self.classifier.name}", key, compute)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,10 +65,11 @@ class Steps:
         """
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         file = self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{digest}.pt"
-        if file.is_file():
-            self.reused += 1
-            self._say(f"{title}: done in an earlier run ({file.name})")
-            kept = torch.load(file, weights_only=True, map_location="cpu")
+        kept = self._kept(title, file)
+        if kept is not None:
+            if file.name not in self._seconds:  # and not a moment ago, for another part
+                self.reused += 1
+                self._say(f"{title}: done in an earlier run ({file.name})")
             self._seconds[file.name] = kept["seconds"]
             return kept["value"]
         start = time.perf_counter()
@@ -83,6 +85,17 @@ class Steps:
         self._seconds[file.name] = seconds
         self._say(f"{title}: {seconds:.0f} s")
         return value
+
+    def _kept(self, title: str, file: Path) -> dict[str, Any] | None:
+        """What a file holds, or None where it is absent or damaged."""
+        if not file.is_file():
+            return None
+        try:
+            kept: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            self._say(f"{title}: {file.name} is damaged and computed anew ({error})")
+            return None
+        return kept
 
 
 def digest(*parts: Tensor | str) -> str:

@@ -58,30 +58,39 @@ def run_evidence(
     if bundle is not None and data is None:
         raise ValueError("expected --data with the images of the bundle, got none; say --data DIR")
     steps = Steps(cache or output / "cache", say=_say)
-    failed = []
-    for settings in wanted:
+    failed = 0
+    for settings, file in wanted:
+        command = _command(file, profile, bundle, likelihood)
+
+        def write(result: dict[str, Any], command: str = command) -> None:
+            _write({**result, "command": command}, output / result["experiment"] / "results.json")
+
         try:
             if bundle is not None and data is not None:
                 result = measure_bundle(settings, steps, bundle, data, likelihood=likelihood)
             else:
-                result = run_experiment(settings, steps, data=data, say=_say)
-        except Exception as error:  # one experiment's failure costs no other its result
-            if len(wanted) == 1:
-                raise
-            failed.append(f"{settings.name}: {type(error).__name__}: {error}")
-            _say(failed[-1])
-            continue
-        result["command"] = _command(settings, bundle)
-        _write(result, output / result["experiment"] / "results.json")
+                result = run_experiment(settings, steps, data=data, say=_say, keep=write)
+        except (ValueError, OSError, RuntimeError) as error:
+            if bundle is not None or len(wanted) == 1:
+                raise ValueError(f"{settings.name}: {error}") from error
+            # Costs no other experiment its result, and does not leave an older one in its place.
+            reason = f"failed: {error}"
+            result = {"experiment": settings.name, "title": settings.title, "networks": {}}
+            result.update(profile=profile, missing=reason, complete=False)
+            _say(f"{settings.name}: {reason}")
+            failed += 1
+        failed += bool(result.get("failures"))
+        write(result)
     if steps.reused:
         _say(f"{steps.reused} steps were found done in an earlier run, {steps.computed} computed")
-    if len(failed) < len(wanted):
-        _say(f"{write_results_page(output, output / 'results.md')}\n")
-        _say(f"{summary_text(output)}\n{RESEARCH_ONLY}")
+    _say(f"{write_results_page(output, output / 'results.md')}\n")
+    _say(f"{summary_text(output)}\n{RESEARCH_ONLY}")
     return 1 if failed else 0
 
 
-def _wanted(configs: Sequence[Path], profile: str, bundle: Path | None) -> list[Settings]:
+def _wanted(
+    configs: Sequence[Path], profile: str, bundle: Path | None
+) -> list[tuple[Settings, Path]]:
     files: list[Path] = []
     for path in configs:
         if not path.exists():
@@ -90,8 +99,12 @@ def _wanted(configs: Sequence[Path], profile: str, bundle: Path | None) -> list[
                 "configs/experiments"
             )
         files += sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-    found = [read_settings(file, profile) for file in files]
-    chosen = [s for s in found if s is not None and (s.task == "bundle") == (bundle is not None)]
+    found = [(read_settings(file, profile), file) for file in files]
+    chosen = [
+        (settings, file)
+        for settings, file in found
+        if settings is not None and (settings.task == "bundle") == (bundle is not None)
+    ]
     if not chosen:
         raise ValueError(
             f"expected an experiment with the profile {profile} in "
@@ -101,11 +114,12 @@ def _wanted(configs: Sequence[Path], profile: str, bundle: Path | None) -> list[
     return chosen
 
 
-def _command(settings: Settings, bundle: Path | None) -> str:
-    words = ["python", "-m", "monai_ifim", "experiment"]
-    words += [f"configs/experiments/{settings.name}.yaml", "--profile", settings.profile]
-    if bundle is not None:
-        words += ["--bundle", bundle.name]
+def _command(file: Path, profile: str, bundle: Path | None, likelihood: str) -> str:
+    shipped = file.parent.name == "experiments" and file.parent.parent.name == "configs"
+    place = f"configs/experiments/{file.name}" if shipped else file.name
+    words = ["python", "-m", "monai_ifim", "experiment", place, "--profile", profile]
+    words += [] if bundle is None else ["--bundle", bundle.name]
+    words += ["--likelihood", likelihood] if likelihood else []
     return f"{shlex.join(words)} --data DATA --output RESULTS"
 
 

@@ -19,21 +19,23 @@ from monai_ifim.report.evidence_numbers import (
     verdict,
 )
 from monai_ifim.report.evidence_results import (
+    CONTROLS,
     Result,
-    at_norm,
     block,
+    comparisons,
     known,
-    law_ratio,
     map_methods,
     measured,
     network_name,
     networks_with,
+    scaled,
 )
 from monai_ifim.report.evidence_tables import METHODS
 
 KINDS = {
     "random": "random directions inside against outside the eigenspace",
-    "attenuation": "attenuating the high against the orthogonal component",
+    "attenuation": "attenuating the high component (x − αx_h) against the orthogonal one",
+    "masks": "random directions inside the eigenspace against the pixels that attribution selects",
 }
 
 
@@ -44,7 +46,7 @@ class Claim(NamedTuple):
     """One comparison: where it was made, its outcome, and whether the quadratic law fails there."""
 
     network: str
-    relative_norm: float
+    at: str
     outcome: str
     beyond: bool | None
 
@@ -54,41 +56,33 @@ def claims(result: Result, kind: str) -> list[Claim]:
 
     Args:
         result: of one experiment.
-        kind: ``random`` or ``attenuation``.
+        kind: in ``KINDS``.
 
     Returns:
         One claim for each ratio that was measured; its outcome is that of ``verdict``.
     """
     found = [
-        _claim(network, part, step, kind, verdict(step.get(kind)))
+        Claim(
+            network,
+            comparison.at,
+            verdict(comparison.ratio),
+            None if comparison.law is None else abs(comparison.law - 1) > TOLERANCE,
+        )
         for network, part in networks_with(result, "perturbation").items()
-        for step in part.get("ratios") or []
+        for comparison in comparisons(part, kind)
     ]
     return [claim for claim in found if claim.outcome != ABSENT]
 
 
-def _claim(network: str, part: Any, step: Any, kind: str, outcome: str) -> Claim:
-    ratio = law_ratio(part, kind, step["norm"])
-    beyond = None if ratio is None else abs(ratio - 1) > TOLERANCE
-    return Claim(network, step["relative_norm"], outcome, beyond)
-
-
-def mask_claims(result: Result) -> list[tuple[str, Claim]]:
-    """Whether attenuating the high component moves the prediction more than chosen pixels do.
-
-    Returns:
-        Name of the method that chose the pixels, and the claim, at the norms of the ratios.
-    """
-    found = []
-    for network, part in networks_with(result, "perturbation").items():
-        for step in part.get("ratios") or []:
-            high = at_norm(part, "attenuate_high", "divergence", step["norm"])
-            for name in part.get("directions") or {}:
-                if name.endswith("_mask"):
-                    outcome = compare(high, at_norm(part, name, "divergence", step["norm"]))
-                    claim = _claim(network, part, step, "attenuation", outcome)
-                    found.append((name.removesuffix("_mask"), claim))
-    return [(method, claim) for method, claim in found if claim.outcome != ABSENT]
+def untaught_claims(result: Result) -> list[Claim]:
+    """The claim for random directions at networks that have learned nothing."""
+    return [
+        Claim(network, comparison.at, outcome, None)
+        for control in CONTROLS
+        for network, part in networks_with(result, "controls", control).items()
+        for comparison in comparisons(part, "random")
+        if (outcome := verdict(comparison.ratio)) != ABSENT
+    ]
 
 
 def counted(outcomes: Iterable[str]) -> str:
@@ -120,7 +114,8 @@ def claim_sentence(result: Result, kind: str) -> str:
 def _where(found: Iterable[Claim]) -> str:
     norms: dict[str, list[str]] = {}
     for claim in found:
-        norms.setdefault(claim.network, []).append(percent(claim.relative_norm))
+        at = norms.setdefault(claim.network, [])
+        at += [] if claim.at in at else [claim.at]
     names: dict[str, list[str]] = {}  # the networks with the same norms together
     for network, at in norms.items():
         names.setdefault(listed(at), []).append(network_name(network))
@@ -151,34 +146,40 @@ def _norm(step: Any) -> float:
 
 def _perturbation(result: Result) -> Iterator[str]:
     parts = networks_with(result, "perturbation")
-    steps = {n: max(part["ratios"], key=_norm) for n, part in parts.items() if part.get("ratios")}
-    if not steps:
-        return
-    shares = listed(list(dict.fromkeys(percent(s["relative_norm"]) for s in steps.values())))
-    inside = _each((n, step.get("random")) for n, step in steps.items())
-    taken = _each((n, step.get("attenuation")) for n, step in steps.items())
-    leading = _each((n, step.get("leading")) for n, step in steps.items())
+    last = {n: found[-1] for n, part in parts.items() if (found := comparisons(part, "random"))}
+    inside = _each((n, comparison.ratio) for n, comparison in last.items())
     if inside:
         yield (
-            f"At {shares} of the image's norm, a random change inside the eigenspace has {inside} "
-            "times the mean KL of a random change outside it."
+            f"At {listed(list(dict.fromkeys(c.at for c in last.values())))} of the image's norm, a "
+            f"random change inside the eigenspace has {inside} times the mean KL of a random "
+            "change outside it."
         )
+    shares = {n: max(part["ratios"], key=_norm) for n, part in parts.items() if part.get("ratios")}
+    above = _each((n, scaled(step.get("share"), 100)) for n, step in shares.items())
+    few = [step["effective_images"] for step in shares.values() if step.get("effective_images")]
+    if above and few:
+        yield (
+            f"It is larger for {above} per cent of the images; the mean outside rests on some "
+            f"{spread(few)} images, the others add little."
+        )
+    far = [c.law for c in last.values() if c.law is not None]
+    if far:
+        yield (
+            f"There the mean KL of random changes inside is {spread(far)} times what the quadratic "
+            f"law says, so this norm is {_regime(far)}."
+        )
+    ends = {n: rows[-1] for n, part in parts.items() if (rows := comparisons(part, "attenuation"))}
+    taken = _each((n, comparison.ratio) for n, comparison in ends.items())
     if taken:
-        yield f"Attenuating the high component has {taken} times that of the orthogonal one."
-    if leading:
-        yield f"For the leading eigenvector against random changes outside it is {leading}."
-    far = [law_ratio(parts[n], "random", step["norm"]) for n, step in steps.items()]
-    known_far = [ratio for ratio in far if ratio is not None]
-    if known_far:
         yield (
-            f"There the mean KL of random changes inside is {spread(known_far)} times what "
-            f"the quadratic law says, so this norm is {_regime(known_far)}."
+            f"Taking the high component away (α = 1) has {taken} times the mean KL of taking away "
+            "as much of the orthogonal one."
         )
-    masks = mask_claims(result)
-    if masks:
+    alphas = [step["alpha"] for step in shares.values() if known(step.get("alpha"))]
+    if alphas:
         yield (
-            "That the high component moves the prediction more than the pixels that attribution "
-            f"ranks highest, at equal norm, {counted(claim.outcome for _, claim in masks)}."
+            f"Along the components in the figure, that norm is {spread(alphas)} times that of x_h "
+            "(median): beyond 1 the component is turned round, not taken away."
         )
 
 
@@ -202,7 +203,7 @@ def _law(result: Result) -> Iterator[str]:
         low, high = percent(min(middle)), percent(max(middle))
         reach = low if low == high else f"{low} to {high}"
         yield (
-            "The KL divergence is first 10 % off the law at a change of (median over the images) "
+            "The law holds to 10 % up to a change of (median over the images) "
             f"{reach} of the image's norm."
         )
     sure = _each((n, law.get("radius_confidence")) for n, law in laws.items())
@@ -218,13 +219,31 @@ def _detection(result: Result) -> Iterator[str]:
     texts = [f"by {words} with an AUC of {aucs}" for words, aucs in found.items() if aucs]
     if texts:
         yield f"Wrong predictions are told from right ones {'; '.join(texts)}."
-    events = [
-        aucs for part in parts.values() for aucs in (part.get("corruption_auc") or {}).values()
-    ]
-    both = [compare(block(a, "trace"), block(a, "entropy")) for a in [*errors.values(), *events]]
-    both = [outcome for outcome in both if outcome != ABSENT]
-    if both:
-        yield f"That the trace of F tells more than the entropy {counted(both)}."
+    for aucs, words in (
+        (list(errors.values()), "wrong predictions"),
+        (
+            [a for part in parts.values() for a in (part.get("corruption_auc") or {}).values()],
+            "corrupted images",
+        ),
+    ):
+        both = [_tells_more(block(a, "trace"), block(a, "entropy")) for a in aucs]
+        both = [outcome for outcome in both if outcome != ABSENT]
+        if both:
+            yield f"That the trace of F tells {words} better than the entropy {counted(both)}."
+
+
+def _tells_more(first: Any, second: Any) -> str:
+    """Whether an AUC is further from 0.5, on either side, than another; by intervals apart."""
+    return compare(_distance(first), _distance(second))
+
+
+def _distance(auc: Any) -> dict[str, float] | None:
+    """Interval of the distance of an AUC from 0.5."""
+    if not measured(auc) or not (known(auc.get("low")) and known(auc.get("high"))):
+        return None
+    low, high = auc["low"] - 0.5, auc["high"] - 0.5
+    nearest = 0.0 if low < 0 < high else min(abs(low), abs(high))
+    return {"value": abs(auc["value"] - 0.5), "low": nearest, "high": max(abs(low), abs(high))}
 
 
 def _agreement(result: Result) -> Iterator[str]:
@@ -264,7 +283,8 @@ def _controls(result: Result) -> Iterator[str]:
         if aucs:
             odd = [network_name(n) for n, auc in aucs if verdict(auc, 0.5) != UNDECIDED]
             says = f"**does not hold 0.5 for {listed(odd)}**" if odd else "holds 0.5 everywhere"
-            yield f"The AUC with {words} is {_each(aucs)}; its interval {says}."
+            over = "networks" if name == "random_weights" else "test images"
+            yield f"The AUC with {words} is {_each(aucs)} (over {over}); its interval {says}."
     exact = [a for p in parts.values() if known(a := block(p, "float64", "angle"))]
     if exact:
         yield f"Between float32 and float64 the eigenspace turns by {spread(exact)}° (median)."

@@ -127,9 +127,9 @@ def _directions(axis: Axes, part: Any, quantity: str, names: Sequence[str], fact
 
 def _ratios(axis: Axes, part: Any) -> None:
     steps = part.get("ratios") or []
-    for offset, kind in ((0.94, "random"), (1.06, "attenuation")):
-        mine = [step for step in steps if measured(step.get(kind))]
-        places = [100 * offset * step["relative_norm"] for step in mine]
+    for rows, kind in ((steps, "random"), (part.get("attenuation") or [], "attenuation")):
+        mine = [step for step in rows if measured(step.get(kind))]
+        places = [100 * step["relative_norm"] for step in mine]
         if mine:
             dots(axis, places, [step[kind] for step in mine], f"ratio_{kind}")
     level(axis, 1)

@@ -10,6 +10,7 @@ from monai_ifim.report.evidence_results import block, known, measured
 
 ABSENT = "–"
 HOLDS, UNDECIDED, FAILS = "holds", "undecided", "fails"
+FEWEST = 8  # samples behind a verdict
 
 
 def number(value: Any, *, powers: bool = False) -> str:

@@ -15,7 +15,7 @@ from monai_ifim.report.evidence_claims import (
     claims,
     counted,
     figure_sentences,
-    mask_claims,
+    untaught_claims,
 )
 from monai_ifim.report.evidence_numbers import listed, number
 from monai_ifim.report.evidence_plots import FIGURES, write_plots
@@ -38,6 +38,7 @@ from monai_ifim.report.evidence_tables import (
     network_table,
     number_of,
     ratio_table,
+    untaught_table,
 )
 
 INTRODUCTION = """\
@@ -51,19 +52,26 @@ EVIDENCE = """\
 - **Arithmetic, no evidence.** The leading eigenvector maximises ½ dᵀFd by definition, and outside
   the eigenspace ½ dᵀFd is 0 by definition. That the one moves the prediction most at small norms,
   and the other hardly at all, follows from the definitions, whatever the network.
-- **Evidence.** Random directions inside against outside the eigenspace, at equal norm and at norms
-  beyond the quadratic regime, where no identity decides the outcome. Pixels that attribution ranks
-  highest, attenuated to the same norm. Known templates, where the task has them.
+- **Evidence that F describes the network.** Random directions inside against outside the
+  eigenspace, and parts of the components taken away, at norms beyond the quadratic regime, where no
+  identity decides the outcome; and pixels that attribution selects, moved towards the image's mean
+  by the same norm. Networks that have learned nothing pass this too (a table below): it says that
+  F describes the function, not that the function is right.
+- **Evidence that the eigenspace means something.** Its angle with a known template, where the task
+  has one, beside networks with random weights and networks trained on shuffled labels. These
+  controls can fail.
 - **Two classes.** F then has rank one: a random direction inside the eigenspace is ± the leading
   eigenvector, the trace is the largest eigenvalue, and entropy ranks as the probability does.
-- **Controls that can fail.** Networks with random weights or shuffled labels, another seed, layers
-  randomised from the top, float64 beside float32.
 
 The claim tested (S. Sengupta and M. A. Anastasio, arXiv 2606.16362): at equal norm, changes of the
 high-sensitivity component move the prediction more than changes of the orthogonal one. By rule it
 **holds** where the 95 % bootstrap interval of the ratio of the mean KL divergences lies entirely
-above 1, is **undecided** where the interval holds 1, and **fails** where it lies entirely below 1.
-Numbers are given as `value [interval]`; comparisons are not corrected for their number."""
+above 1, is **undecided** where the interval holds 1 or rests on fewer than 8 images, and **fails**
+where it lies entirely below 1. Numbers are given as `value [interval]`; comparisons are not
+corrected for their number. Intervals are over images (paired where two means are compared) and hold
+for the one training that was measured, with one random direction for each image; only those of the
+random weights are over networks. A few images carry most of a mean divergence, and percentile
+intervals of such ratios are too narrow."""
 
 ALT = {
     "perturbation": "Divergence, flips and AUC under changes of equal norm",
@@ -90,7 +98,6 @@ def write_results_page(results: Path, page: Path) -> Path:
 
     Raises:
         FileNotFoundError: no results there.
-        ValueError: a file of results that is damaged.
     """
     found = read_results(results)
     linked = Path(os.path.relpath(results, page.parent))
@@ -118,7 +125,6 @@ def summary_text(results: Path) -> str:
 
     Raises:
         FileNotFoundError: no results there.
-        ValueError: a file of results that is damaged.
     """
     found = read_results(results)
     lines = []
@@ -142,11 +148,11 @@ def _verdicts(found: list[Result]) -> Iterator[str]:
                 f"For {words}, the claim {counted(claim.outcome for claim in made)}; beyond the "
                 f"quadratic regime, where no identity decides, it {regime}"
             )
-    masks = [claim.outcome for result in found for _, claim in mask_claims(result)]
-    if masks:
+    untaught = [claim.outcome for result in found for claim in untaught_claims(result)]
+    if untaught:
         yield (
-            "That attenuating the high component moves the prediction more than attenuating the "
-            f"pixels that attribution ranks highest {counted(masks)} (by intervals that are apart)"
+            "At networks with random weights or shuffled labels, the claim for random directions "
+            f"{counted(untaught)}: it is about the network as it is, not about what it learned"
         )
 
 
@@ -168,14 +174,19 @@ def _top(found: list[Result]) -> Iterator[str]:
     )
     yield "Mean KL of random changes inside the eigenspace by that of random changes outside it:"
     yield ratio_table(found, "random")
-    yield "Mean KL of attenuating the high by that of attenuating the orthogonal component:"
+    yield (
+        "Mean KL of x − αx_h by that of x − βx_o, with β such that both changes have the same norm:"
+    )
     yield ratio_table(found, "attenuation")
+    yield "The first ratio again, at networks that have learned nothing:"
+    yield untaught_table(found)
     yield "## Trained networks"
     yield network_table(found)
     yield "## The quadratic law"
     yield (
-        "Relative difference between KL and ½ dᵀFd at small norms in float64, and the radius: the "
-        "norm at which it first exceeds 10 %, in input units and as a share of the images' norm."
+        "Relative difference between KL and ½ dᵀFd at small norms in float64, and the radius along "
+        "the leading eigenvector: the largest norm, on a grid with steps of a third, up to which "
+        "they differ by at most 10 %, in input units and as a share of the images' norm."
     )
     yield law_table(found)
     yield "## Agreement with the known template"
@@ -188,8 +199,10 @@ def _top(found: list[Result]) -> Iterator[str]:
 
 def _template_note(found: list[Result]) -> Iterator[str]:
     yield (
-        "Smallest principal cosine between eigenspace and template, median over images. “Ideal” is "
-        "the ideal observer's; “best linear” is the Hotelling template, a reference only."
+        "Smallest principal cosine between eigenspace and template, median over images. “Ideal” "
+        "is the ideal observer's; “best linear” the Hotelling template, a reference only. Chance "
+        "is the median for directions drawn at random; the interval of the random weights is over "
+        "networks, that of the shuffled labels over the images of one network."
     )
     unknown = [r["title"] for r in found if r["networks"] and not block(r, "task", "known_answer")]
     if unknown:
@@ -219,6 +232,8 @@ def _absences(found: list[Result]) -> Iterator[str]:
         if not result["networks"]:
             yield f"- **Absent: {result['title']}.** Missing: {reason or 'no reason was recorded'}."
         elif reason or not result.get("complete"):
+            failures = result.get("failures") or {}
+            reason = reason or "; ".join(f"{network_name(n)}: {why}" for n, why in failures.items())
             yield f"- **Incomplete: {result['title']}.** {reason or 'The run did not finish'}."
 
 
@@ -237,7 +252,8 @@ def _section(result: Result, linked: Path, drawn: set[str]) -> Iterator[str]:
         yield f"[![{ALT[figure]}]({picture})]({(linked / f'{figure}.svg').as_posix()})"
         yield figure_sentences(result, figure) or "The figure has the numbers."
         if figure == "perturbation":
-            yield "\n".join(f"- {claim_sentence(result, kind)}" for kind in KINDS)
+            told = [f"- {claim_sentence(result, kind)}" for kind in KINDS if claims(result, kind)]
+            yield "\n".join(told) or "No ratios were measured."
         if figure == "detection" and networks_with(result, "detection", "corruption_auc"):
             yield _folded("AUC for changed against unchanged images", corruption_table(result))
         if figure == "maps":

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 Result = dict[str, Any]  # one results.json
 Interval = dict[str, Any]  # {"value", "low", "high", "n"}: a 95 % bootstrap interval
@@ -18,6 +18,7 @@ NETWORKS = {
     "efficientnet_b0": "EfficientNet-B0",
     "vit": "ViT",
 }
+CONTROLS = {"random_weights": "random weights", "shuffled_labels": "shuffled labels"}
 NEEDED = ("experiment", "title", "networks")
 
 
@@ -32,7 +33,6 @@ def read_results(folder: Path) -> list[Result]:
 
     Raises:
         FileNotFoundError: no ``results.json`` there.
-        ValueError: a file that is not JSON, or without its experiment, title or networks.
     """
     files = sorted(folder.glob("*/results.json"))
     if not files:
@@ -44,20 +44,19 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def _read(file: Path) -> Result:
+    """One file; of a damaged one the reason, so that it costs no other experiment its page."""
+    name = file.parent.name
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"expected JSON in {file}, got {error}; delete the file and run its experiment again"
-        ) from error
-    absent = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
-    if absent:
-        raise ValueError(
-            f"expected {', '.join(NEEDED)} in {file}, got no {', '.join(absent)}; delete the file "
-            "and run its experiment again"
-        )
-    result["networks"] = result["networks"] or {}
-    return result
+        absent = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
+        problem = f"it has no {', '.join(absent)}" if absent else ""
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        problem = str(error)
+    if problem:
+        reason = f"results.json is damaged ({problem}); delete it and run the experiment again"
+        return {"experiment": name, "title": name, "networks": {}, "missing": reason}
+    # The folder counts: a copied one must not draw over the other's figures.
+    return {**result, "experiment": name, "networks": result["networks"] or {}}
 
 
 def block(source: Any, *keys: str) -> Any:
@@ -148,16 +147,49 @@ def at_norm(part: Any, direction: str, quantity: str, norm: float) -> Any:
     return values[index] if abs(norms[index] - norm) <= 0.1 * norm else None
 
 
-# The direction in the numerator of each ratio.
-NUMERATORS = {
-    "random": "random_in_eigenspace",
-    "attenuation": "attenuate_high",
-    "leading": "leading",
-}
+class Comparison(NamedTuple):
+    """One ratio of mean divergences at equal norm.
+
+    Attributes:
+        at: the norm, for people.
+        ratio: with its interval.
+        law: the mean divergence in its numerator by what the quadratic law predicts.
+        method: of the attribution in the denominator, or nothing.
+    """
+
+    at: str
+    ratio: Interval | None
+    law: float | None
+    method: str = ""
 
 
-def law_ratio(part: Any, kind: str, norm: float) -> float | None:
-    """Mean KL in the numerator of a ratio by what the quadratic law predicts for it, at a norm."""
-    found = block(at_norm(part, NUMERATORS[kind], "divergence", norm), "value")
-    law = at_norm(part, NUMERATORS[kind], "quadratic", norm)
+def comparisons(part: Any, kind: str) -> list[Comparison]:
+    """The ratios of a network, in the order of the norms.
+
+    Args:
+        part: its perturbation block.
+        kind: ``random`` (inside to outside), ``attenuation`` (of the high to the orthogonal
+            component), or ``masks`` (random inside to pixels that attribution selects).
+
+    Returns:
+        Those that were measured, null ones too.
+    """
+    if kind == "attenuation":
+        rows = block(part, "attenuation") or []
+        return [Comparison(f"α = {r['alpha']:g}", r[kind], r.get("law")) for r in rows]
+    found = []
+    for step in block(part, "ratios") or []:
+        at, law = f"{100 * step['relative_norm']:.3g} %", law_ratio(part, step["norm"])
+        if kind == "masks":
+            masks = step.get("masks") or {}
+            found += [Comparison(at, ratio, law, method) for method, ratio in masks.items()]
+        else:
+            found.append(Comparison(at, step.get(kind), law))
+    return found
+
+
+def law_ratio(part: Any, norm: float) -> float | None:
+    """Mean KL of random changes inside by what the quadratic law predicts for it, at a norm."""
+    found = block(at_norm(part, "random_in_eigenspace", "divergence", norm), "value")
+    law = at_norm(part, "random_in_eigenspace", "quadratic", norm)
     return found / law if known(found) and known(law) and law > 0 else None

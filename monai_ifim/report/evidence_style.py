@@ -40,8 +40,8 @@ STYLES = {
     "random": Style("random anywhere", "#888888", "."),
     "band_limited": Style("random, band-limited", "#56B4E9", "s"),
     "random_in_complement": Style("random outside eigenspace", "#0072B2", "v"),
-    "attenuate_high": Style("high attenuated", "#AA3377", "D"),
-    "attenuate_orth": Style("orthogonal attenuated", "#009E73", "P"),
+    "attenuate_high": Style("along −x_h", "#AA3377", "D"),
+    "attenuate_orth": Style("along −x_o", "#009E73", "P"),
     "ifim": Style("iFIM sensitivity", "#AA3377", "D"),
     "gradient": Style("gradient", "#000000", "o"),
     "integrated_gradients": Style("integrated gradients", "#4455AA", "^"),
@@ -57,7 +57,7 @@ STYLES = {
     "shuffled_labels": Style("shuffled labels", "#0072B2", "v"),
     "two_seeds": Style("another seed", "#0072B2", "s"),
     "ratio_random": Style("random: inside / outside", "#E69F00", "^"),
-    "ratio_attenuation": Style("attenuated: high / orth.", "#AA3377", "D"),
+    "ratio_attenuation": Style("x − αx_h / x − βx_o", "#AA3377", "D"),
 }
 # A mask takes away the pixels that a method ranks highest, so it has the method's colour.
 STYLES |= {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from monai_ifim.report.evidence_numbers import (
@@ -16,17 +16,17 @@ from monai_ifim.report.evidence_numbers import (
     verdict,
 )
 from monai_ifim.report.evidence_results import (
+    CONTROLS,
+    Comparison,
     Result,
     block,
     cells,
+    comparisons,
     known,
-    law_ratio,
     map_methods,
     network_name,
     scaled,
 )
-
-ROUNDED = 4  # significant digits up to which two relative norms are one column
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -50,27 +50,50 @@ def ratio_table(results: list[Result], kind: str) -> str:
 
     Args:
         results: of all experiments.
-        kind: ``random``, ``attenuation`` or ``leading``.
+        kind: ``random`` or ``attenuation``.
 
     Returns:
-        The table; one column for each relative norm that any experiment measured.
+        The table; one column for each norm that any experiment measured.
     """
     parts = [
-        (r, n, part["ratios"])
+        (r, n, part, found)
         for r, n, part in cells(results, "perturbation")
-        if part.get("ratios")
+        if (found := comparisons(part, kind))
     ]
-    norms = sorted({_rounded(step["relative_norm"]) for *_, steps in parts for step in steps})
+    places = _places(comparison for *_, found in parts for comparison in found)
     rows = []
-    for result, network, steps in parts:
-        found = {_rounded(step["relative_norm"]): step.get(kind) for step in steps}
-        images = block(result["networks"][network], "perturbation", "images")
-        line = [_judged(found.get(norm)) for norm in norms]
-        part = result["networks"][network]["perturbation"]
-        line.append(", ".join(number(law_ratio(part, kind, step["norm"])) for step in steps))
-        rows.append([result["title"], network_name(network), number_of(images), *line])
-    header = ["Task", "Network", "Images", *(f"{percent(norm)} of the norm" for norm in norms)]
+    for result, network, part, found in parts:
+        ratios = {comparison.at: comparison.ratio for comparison in found}
+        line = [_judged(ratios.get(at)) for at in places]
+        line.append(", ".join(number(comparison.law) for comparison in found))
+        images = number_of(part.get("images"))
+        rows.append([result["title"], network_name(network), images, *line])
+    unit = "" if kind == "attenuation" else " of the norm"
+    header = ["Task", "Network", "Images", *(f"{at}{unit}" for at in places)]
     return table([*header, "KL by law"], rows)
+
+
+def untaught_table(results: list[Result]) -> str:
+    """The ratio for random directions at networks that have learned nothing."""
+    parts = [
+        (r, n, words, found)
+        for control, words in CONTROLS.items()
+        for r, n, part in cells(results, "controls", control)
+        if (found := comparisons(part, "random"))
+    ]
+    parts.sort(key=lambda part: results.index(part[0]))
+    places = _places(comparison for *_, found in parts for comparison in found)
+    rows = []
+    for result, network, words, found in parts:
+        ratios = {comparison.at: comparison.ratio for comparison in found}
+        line = [_judged(ratios.get(at)) for at in places]
+        rows.append([result["title"], network_name(network), words, *line])
+    return table(["Task", "Network", "Control", *(f"{at} of the norm" for at in places)], rows)
+
+
+def _places(found: Iterable[Comparison]) -> list[str]:
+    """Norms in rising order, as they are written."""
+    return sorted({comparison.at for comparison in found}, key=lambda at: float(at.strip("α =%")))
 
 
 def _judged(ratio: Any) -> str:
@@ -78,10 +101,6 @@ def _judged(ratio: Any) -> str:
     if words == ABSENT:
         return ABSENT
     return f"{interval(ratio)} {words if words == HOLDS else f'**{words}**'}"
-
-
-def _rounded(share: float) -> float:
-    return float(f"{share:.{ROUNDED}g}")
 
 
 def number_of(count: Any) -> str:
@@ -143,7 +162,10 @@ def _at(numbers: Any, index: int) -> Any:
 
 
 def agreement_table(results: list[Result]) -> str:
-    """Cosines with the known template, beside those of networks that cannot know it."""
+    """Cosines with the known template, beside those of networks that cannot know it.
+
+    The interval of the random weights is over networks, all others are over images.
+    """
     rows = []
     for result, network, part in cells(results, "agreement"):
         controls = block(result["networks"][network], "controls")

@@ -38,7 +38,7 @@ def test_quick_is_one_controlled_and_one_clinical_task():
 
 def write(folder, **content):
     file = folder / "mine.yaml"
-    file.write_text(yaml.safe_dump({"task": "signal_2d", **content}))
+    file.write_text(yaml.safe_dump({"task": "signal_2d", "networks": {"cnn": None}, **content}))
     return file
 
 
@@ -61,9 +61,21 @@ def test_profiles_change_the_standard_one(tmp_path):
     [
         ({"epochs": 3}, r"expected keys from .* got \['epochs'\]"),
         ({"recipe": {"momentum": 1}}, r"recipe, got \['momentum'\]"),
-        ({"train": "many"}, "expected a number >= 0 for train"),
-        ({"train": -1}, "expected a number >= 0 for train"),
-        ({"seed": True}, "expected a number >= 0 for seed"),
+        ({"train": "many"}, "expected a whole number >= 0 for train"),
+        ({"train": 100.5}, "expected a whole number >= 0 for train"),
+        ({"train": -1}, "expected a whole number >= 0 for train"),
+        ({"seed": True}, "expected a whole number >= 0 for seed"),
+        ({"recipe": {"learning_rate": "fast"}}, "expected a number >= 0 for learning_rate"),
+        ({"recipe": 5}, "expected a mapping in"),
+        ({"measures": None}, "expected a mapping in"),
+        ({"networks": {"cnn": 8}}, "got cnn: 8"),
+        ({"networks": {"cnn": {"width": "wide"}}}, "got cnn"),
+        ({"networks": {}}, "expected networks in"),
+        ({"measures": {"corruptions": ["fog"]}}, r"got \['fog'\]"),
+        ({"measures": {"norms": [0, 1]}}, "expected positive norms"),
+        ({"measures": {"top_share": 2}}, "expected top_share in"),
+        ({"measures": {"changed_images": 1}}, "at least 2 images"),
+        ({"task": "mednist", "training_sizes": [10]}, "with a known answer"),
         ({"title": 3}, "expected a text for title"),
         ({"controls": "cnn"}, "expected a list for controls"),
         ({"networks": ["cnn"]}, "expected networks as a mapping"),
