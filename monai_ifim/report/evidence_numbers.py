@@ -66,7 +66,8 @@ def verdict(ratio: Any, border: float = 1.0) -> str:
 
     Returns:
         ``holds`` with the interval entirely above the border, ``fails`` with it entirely below,
-        ``undecided`` when it holds the border or is not known, and ``–`` without a value.
+        ``undecided`` when it holds the border, is not known, or comes from fewer than 8 samples,
+        whose percentile intervals are much too narrow; ``–`` without a value.
 
     >>> verdict({"value": 2.0, "low": 1.5, "high": 3.0})
     'holds'
@@ -77,6 +78,9 @@ def verdict(ratio: Any, border: float = 1.0) -> str:
     """
     if not measured(ratio):
         return ABSENT
+    count = block(ratio, "n")
+    if known(count) and count < FEWEST:
+        return UNDECIDED
     low, high = block(ratio, "low"), block(ratio, "high")
     if known(low) and low > border:
         return HOLDS
