@@ -21,8 +21,10 @@ from monai.bundle import ConfigParser
 from monai.data import Dataset
 from torch import Tensor, nn
 
+from monai_ifim.class_names import class_names
 from monai_ifim.core import as_likelihood
 from monai_ifim.core.checks import reason
+from monai_ifim.datalist import find_images
 
 logger = logging.getLogger(__name__)
 _importing = threading.RLock()
@@ -129,7 +131,7 @@ def load_bundle_images(
             f"{str(top)!r}; the log says why for each"
         )
     paths, images, given = zip(*items, strict=True)
-    labels = _labels(paths, given, top, _call("monai_ifim.class_names", bundle_root=str(root)))
+    labels = _labels(paths, given, top, class_names(root))
     return torch.stack(images), labels, [_relative(path, top) for path in paths]
 
 
@@ -276,15 +278,11 @@ def _entries(configuration: BundleConfiguration, top: Path) -> Sequence[Any]:
     name = configuration.folder.name
     logger.warning("every image below %s is taken, not the list of %s: %s", top, name, problem)
     try:
-        found = _call("monai_ifim.datalist.find_images", directory=str(top))
-    except RuntimeError as error:  # the ConfigParser's, around that of the call
-        raise ValueError(f"expected images below {str(top)!r}: {reason(error)}") from error
-    return [{key: entry["image"]} for entry in found]
-
-
-def _call(name: str, **arguments: Any) -> Any:
-    """By its name, as configurations do it: rooms of one floor do not import each other."""
-    return ConfigParser({"it": {"_target_": name, **arguments}}).get_parsed_content("it")
+        return [{key: entry["image"]} for entry in find_images(top)]
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"expected images below {str(top)!r}, got none; name the folder that holds them"
+        ) from error
 
 
 def _spread(total: int, limit: int | None) -> list[int]:

@@ -149,7 +149,7 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
     relative = radius / raw["image_norm"]
     correct = None if raw["correct"] is None else raw["correct"].numpy()
     confidence = raw["probability"].numpy()
-    varied = np.ptp(radius) > 0 and np.ptp(confidence) > 0
+    varied = len(radius) >= 10 and np.ptp(radius) > 0 and np.ptp(confidence) > 0
 
     def median(chosen: np.ndarray) -> dict[str, float] | None:
         return median_interval(relative[chosen]).as_dict() if chosen.sum() >= 5 else None
