@@ -228,21 +228,25 @@ def _environments(found: list[Result]) -> Iterator[str]:
 
 def _absences(found: list[Result]) -> Iterator[str]:
     for result in found:
-        reason = str(result.get("missing") or "").rstrip(".")
         if not result["networks"]:
-            yield f"- **Absent: {result['title']}.** Missing: {reason or 'no reason was recorded'}."
-        elif reason or not result.get("complete"):
-            failures = result.get("failures") or {}
-            reason = reason or "; ".join(f"{network_name(n)}: {why}" for n, why in failures.items())
-            yield f"- **Incomplete: {result['title']}.** {reason or 'The run did not finish'}."
+            yield f"- **Absent: {result['title']}.** {_reason(result)}."
+        elif result.get("missing") or not result.get("complete"):
+            yield f"- **Incomplete: {result['title']}.** {_reason(result)}."
+
+
+def _reason(result: Result) -> str:
+    """Why there is not everything."""
+    failures = result.get("failures") or {}
+    reasons = [str(result.get("missing") or "").rstrip(".")]
+    reasons += [f"{network_name(name)}: {why}".rstrip(".") for name, why in failures.items()]
+    return "; ".join(filter(None, reasons)) or "The run did not finish"
 
 
 def _section(result: Result, linked: Path, drawn: set[str]) -> Iterator[str]:
     yield f"## {result['title']}"
     yield "\n".join(_task(result))
     if not result["networks"]:
-        reason = str(result.get("missing") or "").rstrip(".")
-        yield f"Nothing was measured: {reason or 'no reason was recorded'}."
+        yield f"Nothing was measured: {_reason(result)}."
         return
     for figure in FIGURES:
         if figure not in drawn:

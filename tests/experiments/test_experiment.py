@@ -111,7 +111,7 @@ def test_inside_moves_the_prediction_more_than_outside(network):
 
 
 def test_missing_data_are_said(folder, config, network, tmp_path, capsys):
-    write(tmp_path, "clinical", task="pneumoniamnist")
+    write(tmp_path, "clinical", task="pneumoniamnist", training_sizes=[])
     shutil.copy(config, tmp_path)
     arguments = ["experiment", str(tmp_path), "--output", str(tmp_path / "results")]
     assert main([*arguments, "--cache", str(folder / "cache")]) == 0
@@ -135,9 +135,10 @@ def test_one_failing_experiment_costs_no_other(folder, config, network, tmp_path
     shutil.copy(config, tmp_path)
     arguments = ["experiment", str(tmp_path), "--output", str(tmp_path / "results")]
     assert main([*arguments, "--cache", str(folder / "cache")]) == 1
-    assert "a_wrong: ValueError: expected no width for densenet121" in capsys.readouterr().out
-    assert (tmp_path / "results" / "small" / "results.json").is_file()
-    assert not (tmp_path / "results" / "a_wrong").exists()
+    assert "a_wrong densenet121: expected no width for densenet121" in capsys.readouterr().out
+    assert (tmp_path / "results" / "small" / "perturbation.png").is_file()
+    page = (tmp_path / "results" / "results.md").read_text()
+    assert "**Absent: Small.** DenseNet-121: expected no width" in page
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_the_page_has_every_section(written):
     ]
     assert not_numbers(page) == []
     assert f"> {RESEARCH_ONLY}" in page
-    assert "**Absent: Made task mednist.** Missing: the folder of the MedNIST images." in page
+    assert "**Absent: Made task mednist.** the folder of the MedNIST images." in page
     assert "Not measured here: perturbation; law; detection; controls; maps." in page
     assert "No answer is known for Made task bare." in page
     assert "| 3.10 % [2.79 %, 3.41 %] | 1.20 % [0.600 %, 1.80 %] |" in page
@@ -493,6 +493,6 @@ def test_refusals_say_the_mend(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "results.json").write_text("{")
     page = write_results_page(tmp_path, tmp_path / "page.md").read_text()
-    assert "**Absent: one.** Missing: results.json is damaged" in page
+    assert "**Absent: one.** results.json is damaged" in page
     (tmp_path / "one" / "results.json").write_text('{"experiment": "one"}')
     assert "it has no title, networks" in summary_text(tmp_path)
