@@ -160,6 +160,7 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
             "median": float(raw["error"].median()),
             "worst": float(raw["error"].max()),
             "eigenpairs": len(raw["error"]),
+            "above_one_percent": int((raw["error"] > 0.01).sum()),
         },
         "radius": {
             "percentiles": np.percentile(radius, _PERCENTILES).tolist(),

@@ -167,17 +167,17 @@ def _softmax_divergence(before: Tensor, after: Tensor) -> Tensor:
     every term is positive, so a sure prediction's 1e-40 is as exact as 1. The difference of
     log-probabilities has an absolute error near 1e-16.
     """
-    log_p, log_q = before.log_softmax(dim=-1), after.log_softmax(dim=-1)
-    p, change = log_p.exp(), after - before
+    log_p, change = before.log_softmax(dim=-1), after - before
+    p = log_p.exp()
     # Measured from the most probable class, whose own change would else swallow the others'.
     change = change - change.gather(-1, before.argmax(dim=-1, keepdim=True))
     change = change - (p * change).sum(dim=-1, keepdim=True)
-    small = change.abs() < 0.05
     series = change.square() / 2 * (1 + change / 3 * (1 + change / 4 * (1 + change / 5)))
-    series = torch.where(small, series, torch.expm1(change) - change)
-    exact = torch.log1p((p * series).sum(dim=-1))
-    plain = (p * (log_p - log_q)).sum(dim=-1)
-    return torch.where(change.amax(dim=-1) < 50, exact, plain)
+    terms = torch.where(change.abs() < 0.05, p * series, p * (torch.expm1(change) - change))
+    large = change > 30  # where only eᵘ counts, and p eᵘ is a number that eᵘ alone may not be
+    terms = torch.where(large, torch.exp(log_p + change), terms)
+    exact = torch.log1p(terms.sum(dim=-1))
+    return torch.where(torch.isfinite(exact), exact, torch.logsumexp(log_p + change, dim=-1))
 
 
 def outcome_probability(logits: Tensor, reference: Tensor, likelihood: str | Likelihood) -> Tensor:

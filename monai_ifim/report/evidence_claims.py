@@ -197,6 +197,17 @@ def _law(result: Result) -> Iterator[str]:
     worst = [w for law in laws.values() if known(w := block(law, "float64_error", "worst"))]
     if worst:
         yield f"In float64 the worst relative error of the law at small norms is {spread(worst)}."
+    pairs = {n: block(law, "float64_error") or {} for n, law in laws.items()}
+    off = [
+        f"{network_name(n)} {part['above_one_percent']} of {part['eigenpairs']}"
+        for n, part in pairs.items()
+        if part.get("above_one_percent")
+    ]
+    if off:
+        yield (
+            f"More than 1 % off are, of the eigenpairs, {listed(off)}: there the image lies on a "
+            "kink of the network (ReLU, max-pooling), where F is not defined by one gradient."
+        )
     shares = [block(law, "radius", "relative_to_image_norm") for law in laws.values()]
     middle = [share[2] for share in shares if share and known(share[2])]
     if middle:

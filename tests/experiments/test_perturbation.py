@@ -1,5 +1,7 @@
 """The quadratic law on MONAI's architectures, and the order of the directions."""
 
+import math
+
 import pytest
 import torch
 from monai.networks.nets import DenseNet121, EfficientNetBN, ViT, resnet18
@@ -224,3 +226,14 @@ def test_divergence_of_a_huge_change_is_finite():
     p = before.softmax(dim=1)
     expected = (p * (before.log_softmax(dim=1) - after.log_softmax(dim=1))).sum()
     torch.testing.assert_close(kullback_leibler(before, after, "categorical")[0], expected)
+
+
+def test_divergence_is_never_negative():
+    """A sure prediction whose improbable class gains by a factor of e⁶⁰, and loses by as much."""
+    before = torch.tensor([[200.0, 0.0, -5.0]], dtype=torch.float64)
+    for move in (60.0, -60.0):
+        after = before + torch.tensor([[0.0, move, 0.0]], dtype=torch.float64)
+        found = kullback_leibler(before, after, "categorical")[0]
+        q = math.exp(-200.0)
+        expected = q * (math.exp(move) - 1 - move)
+        assert float(found) == pytest.approx(expected, rel=1e-9)
