@@ -267,3 +267,20 @@ def test_maps(trained, images):
         )
     # For three classes the gradient of one logit is not all of the eigenspace, but near it.
     assert found["methods"]["gradient"]["inside"]["value"] > 0.5
+
+
+def test_constant_regions_lie_on_the_kinks_of_max_pooling():
+    """In a mask all entries of a window are equal: autograd picks one, a change picks another."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 16, 2)
+    )
+    masks = torch.zeros(6, 1, 8, 8)
+    masks[:, :, 2:5, 1:6] = 1
+    noise = 1e-3 * torch.randn(masks.shape, generator=torch.Generator().manual_seed(0))
+    on_kinks, beside = (
+        measure_law(classifier(network), images, None, 5.0) for images in (masks, masks + noise)
+    )
+    assert float(on_kinks["error"].median()) > 0.01
+    assert float(beside["error"].max()) < 1e-4
+    assert law_summary(on_kinks)["float64_error"]["above_one_percent"] == 6
