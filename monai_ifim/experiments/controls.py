@@ -71,10 +71,12 @@ def layer_control(
     count = len(weighted_layers(classifier.network))
     if not count:  # TorchScript: its layers cannot draw weights
         return []
+    # One image alone has no statistics where a network ends in a single voxel.
+    several = [batch for batch in batches(images) if len(batch) > 1] or list(batches(images))
     rows = []
     for depth in sorted({max(1, round(share * count)) for share in _SHARES}):
         network, share = randomised(classifier.network, depth, seed)
-        estimate_statistics(network, batches(images))
+        estimate_statistics(network, several)
         other = TrainedClassifier(classifier.name, network, classifier.likelihood, "")
         angles = largest_angles(spaces, other.eigenspaces(images))
         rows.append({"layers": depth, "share": share, "angle": median_interval(angles).as_dict()})
