@@ -205,8 +205,9 @@ def _law(result: Result) -> Iterator[str]:
     ]
     if off:
         yield (
-            f"More than 1 % off are, of the eigenpairs, {listed(off)}: there the image lies on a "
-            "kink of the network (ReLU, max-pooling), where F is not defined by one gradient."
+            f"More than 1 % off are, of the eigenpairs, {listed(off)}: images on a kink of the "
+            "network, where one gradient does not describe it (entries that tie in max-pooling, as "
+            "in constant regions, or a ReLU at 0), or curvature that counts even at this step."
         )
     shares = [block(law, "radius", "relative_to_image_norm") for law in laws.values()]
     middle = [share[2] for share in shares if share and known(share[2])]
