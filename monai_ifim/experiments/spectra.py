@@ -22,6 +22,7 @@ from monai_ifim.core import (
 )
 from monai_ifim.experiments.bootstrap import Floats, Interval
 from monai_ifim.experiments.roc import auc_interval, paired_auc_interval
+from monai_ifim.metrics import effective_rank
 
 SCORES = ("trace", "largest_eigenvalue", "entropy", "uncertainty")
 
@@ -189,7 +190,7 @@ def _scores(
         "largest_eigenvalue": space.eigenvalues[:, 0],
         "entropy": entropy,
         "uncertainty": uncertainty,
-        "effective_rank": _effective_rank(space.eigenvalues),
+        "effective_rank": effective_rank(space.eigenvalues),
         "probabilities": family.probabilities(logits),
         "predicted": predicted,
     }
@@ -215,13 +216,3 @@ def _bernoulli(logits: Tensor) -> tuple[Tensor, Tensor]:
     surprise = -logsigmoid(lead)  # of the more probable answer
     entropy = surprise + lead * torch.sigmoid(-lead)
     return entropy.sum(dim=1), -torch.expm1(-surprise.sum(dim=1))
-
-
-def _effective_rank(eigenvalues: Tensor) -> Tensor:
-    """Exp of the entropy of the normalised eigenvalues, 0 for none (Roy and Vetterli 2007).
-
-    The definition of ``monai_ifim.metrics``, which stands on the same floor as this room.
-    """
-    total = eigenvalues.sum(dim=1, keepdim=True)
-    share = eigenvalues / torch.where(total == 0, 1, total)
-    return torch.where(total[:, 0] == 0, 0, torch.special.entr(share).sum(dim=1).exp())
