@@ -1,16 +1,14 @@
 """The Fisher information itself; needs torch alone."""
 
+from monai_ifim.core.at_rest import at_rest, frozen_parameters, unwrap
 from monai_ifim.core.components import VOLUMES, check_volumes, components
 from monai_ifim.core.eigenspace import Eigenspace, decompose, eigenspace
 from monai_ifim.core.gradients import (
     Forward,
     OutputTransform,
     as_leaf,
-    at_rest,
-    frozen_parameters,
     read_logits,
     run_forward,
-    unwrap,
 )
 from monai_ifim.core.likelihoods import Bernoulli, Categorical, Likelihood, as_likelihood
 from monai_ifim.core.summaries import RESEARCH_ONLY, summaries, with_class_names

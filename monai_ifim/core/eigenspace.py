@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from monai_ifim.core.at_rest import at_rest, unwrap
 from monai_ifim.core.checks import (
     check_finite_gradients,
     check_finite_images,
@@ -26,9 +27,7 @@ from monai_ifim.core.checks import (
 from monai_ifim.core.gradients import (
     Forward,
     OutputTransform,
-    at_rest,
     run_forward,
-    unwrap,
     vector_jacobian_products,
 )
 from monai_ifim.core.likelihoods import Likelihood, as_likelihood
