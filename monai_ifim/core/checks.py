@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 
-def check_network(network: nn.Module) -> None:
+def check_network(network: nn.Module) -> list[nn.Module]:
     """Refuse what cannot be differentiated with respect to its input.
 
     Args:
         network: the classifier.
+
+    Returns:
+        All its modules, each one once.
 
     Raises:
         TypeError: ``network`` is not a ``torch.nn.Module``.
@@ -27,20 +30,24 @@ def check_network(network: nn.Module) -> None:
             f"expected the network as a torch.nn.Module, got {type(network).__name__}; "
             "wrap a function in a Module whose forward calls it"
         )
-    tensors = [*network.named_parameters(), *network.named_buffers()]
-    inference = [name for name, tensor in tensors if tensor.is_inference()]
-    if inference:
+    modules = list(network.modules())
+    owned = [t for m in modules for ts in (m._parameters, m._buffers) for t in ts.values()]
+    tensors = [tensor for tensor in owned if tensor is not None]
+    if any(tensor.is_inference() for tensor in tensors):
+        named = [*network.named_parameters(), *network.named_buffers()]
+        inference = [name for name, tensor in named if tensor.is_inference()]
         raise ValueError(
             "expected parameters and buffers that autograd can use, got inference tensors "
             f"({', '.join(inference[:3])}{', ...' if len(inference) > 3 else ''}): the network "
             "was built or loaded under torch.inference_mode(); build it outside of that context"
         )
-    if any(tensor.dtype in (torch.float16, torch.bfloat16) for _, tensor in tensors):
+    if {torch.float16, torch.bfloat16} & {tensor.dtype for tensor in tensors}:
         warnings.warn(
             "the network holds half-precision parameters: its input gradients are off by 8 % "
             "(float16) to 23 % (bfloat16); use network.float() for the Fisher information",
             stacklevel=3,
         )
+    return modules
 
 
 def check_images(images: Tensor) -> None:
@@ -92,16 +99,14 @@ def check_finite_images(images: Tensor) -> None:
 
 
 def check_logits(logits: Tensor, batch: int) -> Tensor:
-    """Logits as (B, K), differentiable with respect to the images.
-
-    Trailing axes of length one, as a convolutional head leaves them, are dropped.
+    """Logits as (B, K), or (B, K, *S) of a dense prediction, differentiable in the images.
 
     Args:
         logits: output of the network (after ``output_transform``).
         batch: number of images B.
 
     Returns:
-        The logits, (B, K).
+        The logits.
 
     Raises:
         TypeError: not one tensor.
@@ -112,12 +117,10 @@ def check_logits(logits: Tensor, batch: int) -> Tensor:
             f"expected the network to return one tensor of logits, got {type(logits).__name__}; "
             "choose it with output_transform, for example output_transform=lambda y: y[0]"
         )
-    if logits.ndim > 2 and logits.shape[2:].numel() == 1:
-        logits = logits.flatten(1)
-    if logits.ndim != 2:
+    if logits.ndim < 2:
         raise ValueError(
             f"expected logits of shape (batch, classes), got {tuple(logits.shape)}; "
-            "pool or choose them with output_transform"
+            "choose them with output_transform"
         )
     if logits.shape[0] != batch:
         raise ValueError(
@@ -192,6 +195,56 @@ def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
             f"expected a share of the trace 0 < energy <= 1, got energy={energy}; "
             "for 95 % say energy=0.95"
         )
+
+
+METHODS = ("auto", "exact", "truncated", "krylov")
+
+
+def check_method(method: str, tolerance: float | None) -> None:
+    """Refuse unknown methods and tolerances that nothing would use.
+
+    Args:
+        method: one of ``METHODS``.
+        tolerance: in (0, 1), or None.
+
+    Raises:
+        ValueError: an unknown method, a tolerance out of range, or one for the exact method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"expected method from {METHODS}, got {method!r}; leave it out for 'auto'")
+    if tolerance is None:
+        return
+    if method == "exact":
+        raise ValueError(
+            f"expected no tolerance with method='exact', got {tolerance}; choose 'truncated' or "
+            "'krylov', or leave tolerance out"
+        )
+    if not 0 < tolerance < 1:
+        raise ValueError(
+            f"expected a relative tolerance 0 < tolerance < 1, got {tolerance}; for example 1e-3"
+        )
+
+
+def check_iterated_rank(rank: int | None, energy: float | None) -> int:
+    """How many eigenpairs the Krylov method has to find.
+
+    Args:
+        rank: at most so many.
+        energy: which it cannot serve.
+
+    Returns:
+        The rank.
+
+    Raises:
+        ValueError: no rank.
+    """
+    if rank is None:
+        got = "none" if energy is None else f"energy={energy}"
+        raise ValueError(
+            f"expected rank, how many eigenpairs to iterate for, with method='krylov', got {got}; "
+            "pass rank, or method='exact'"
+        )
+    return rank
 
 
 def as_number(name: str, value: object) -> float | None:

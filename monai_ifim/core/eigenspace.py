@@ -1,4 +1,4 @@
-"""The eigenspace of the input-dependent Fisher information matrix.
+"""The eigenspace of the input-dependent Fisher information matrix, as a value.
 
 F(x) = E_{y ~ p(.|x)}[grad log p(y|x) grad log p(y|x)ᵀ] = S B Bᵀ Sᵀ with the N x M matrix S of
 contrast gradients (``gradients``) and the M x M factor B (``likelihoods``). Its nonzero
@@ -14,26 +14,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from monai_ifim.core.at_rest import at_rest, unwrap
-from monai_ifim.core.checks import (
-    check_finite_gradients,
-    check_finite_images,
-    check_finite_logits,
-    check_images,
-    check_rank,
-)
-from monai_ifim.core.gradients import (
-    Forward,
-    OutputTransform,
-    run_forward,
-    vector_jacobian_products,
-)
-from monai_ifim.core.likelihoods import Likelihood, as_likelihood
+from monai_ifim.core.checks import check_rank
+from monai_ifim.core.likelihoods import Family
+from monai_ifim.core.spectrum import combine, inner_products
 
-# Values of S per block that is taken to float64 at a time: 32 MB.
-_BLOCK = 1 << 22
+
+@dataclass(frozen=True, eq=False)
+class Approximation:
+    """How far an eigenspace is from the exact one, when directions were left out.
+
+    With F_Q, what F is on the directions that were looked at: F = F_Q + E with E positive
+    semidefinite, so every eigenvalue of F lies between that of F_Q and that plus tr(E).
+
+    Attributes:
+        residual: ‖F v - λ v‖ / λ₁ of each eigenpair, (B, R) in float64 (an upper bound of it);
+            NaN where it was not computed.
+        lost_trace: tr(E), (B,) in float64, estimated without bias from random probes.
+        lost_trace_bound: exceeds tr(E) with a probability of 99 %, (B,).
+        trace_error: standard error of the trace, (B,).
+        vector_jacobian_products: how many passes backwards were made.
+        jacobian_vector_products: how many passes forwards (or twice backwards).
+    """
+
+    residual: Tensor
+    lost_trace: Tensor
+    lost_trace_bound: Tensor
+    trace_error: Tensor
+    vector_jacobian_products: int
+    jacobian_vector_products: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,26 +51,30 @@ class Eigenspace:
     """Leading eigenpairs of F(x) for each image of a batch.
 
     Attributes:
-        logits: (B, K), of the images' dtype.
+        logits: (B, K), or (B, K, *S) of a dense prediction, of the images' dtype.
         eigenvalues: (B, R) in float64, descending, 0 where not kept. Units: (input unit)⁻².
-        trace: (B,) in float64, of the whole of F (not only of what is kept).
+        trace: (B,) in float64, of the whole of F (not only of what is kept); with an
+            ``approximation`` it is an estimate.
         rank: (B,) integers, how many eigenpairs are kept. Dropped are those beyond ``rank`` or
             ``energy``, and those that are rounding: below 1e-14 of the largest eigenvalue, or
             (in float32) from gradients that are parallel to within 3e-4.
         likelihood: the predictive family.
-        gradients: S as (B, M, C, *S), the gradients of the contrasts.
+        gradients: S as (B, M, C, *S), the gradients of the contrasts; on the CPU if offloaded.
         factor: B as (B, M, M) in float64.
         mixing: T as (B, M, R) in float64; the eigenvectors are the columns of S T.
+        approximation: what was left out, and how much that can matter; None when F is complete.
+            ``sensitivity`` and ``quadratic_form`` are then those of the part that is there.
     """
 
     logits: Tensor
     eigenvalues: Tensor
     trace: Tensor
     rank: Tensor
-    likelihood: Likelihood
+    likelihood: Family
     gradients: Tensor
     factor: Tensor
     mixing: Tensor
+    approximation: Approximation | None = None
 
     @property
     def eigenvectors(self) -> Tensor:
@@ -122,7 +136,7 @@ class Eigenspace:
         """
         scale = self.factor.abs().amax(dim=(1, 2), keepdim=True)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        total = self.gradients.new_zeros(self._image_shape(), dtype=torch.float64)
+        total = self.factor.new_zeros(self._image_shape())
         for column in (self.factor / scale).unbind(dim=2):
             total += self._combine(column[:, :, None])[:, 0].double().square()
         return total * scale.square().view(-1, *[1] * (total.ndim - 1))
@@ -151,204 +165,16 @@ class Eigenspace:
                 f"expected images of shape {self._image_shape()}, got {tuple(images.shape)}; pass "
                 "the batch that the eigenspace was computed from, or changes of it"
             )
-        values = images.detach().as_subclass(Tensor).to(self.gradients.device)
-        return _inner_products(self.gradients, values[:, None])[:, :, 0]
+        values = images.detach().as_subclass(Tensor)
+        return inner_products(self.gradients, values[:, None], self.factor.device)[:, :, 0]
 
     def _combine(self, weights: Tensor) -> Tensor:
         """S W for weights (B, M, R), as (B, R, C, *S)."""
-        dtype, gradients = self.gradients.dtype, self.gradients.flatten(2)
-        if (weights.abs() > torch.finfo(dtype).max / 2).any():  # NaN, too, compares false
+        gradients = self.gradients
+        if (weights.abs() > torch.finfo(gradients.dtype).max / 2).any():  # NaN compares false
             # Weights go with 1 / |S|: of the tiniest gradients they exceed the dtype's range.
-            size = gradients.abs().amax(dim=(1, 2), keepdim=True)
+            size = gradients.flatten(1).abs().amax(dim=1)
             size = torch.where(size > 0, size, torch.ones_like(size))
-            gradients, weights = gradients / size, weights * size.double()
-        with torch.autocast(gradients.device.type, enabled=False):
-            flat = weights.to(dtype).transpose(1, 2) @ gradients
-        return flat.view(*flat.shape[:2], *self.gradients.shape[2:])
-
-
-def eigenspace(
-    network: nn.Module,
-    images: Tensor,
-    *,
-    likelihood: str | Likelihood = "categorical",
-    rank: int | None = None,
-    energy: float | None = None,
-    output_transform: OutputTransform | None = None,
-    vjp_chunk: int | None = None,
-    autocast: bool = False,
-) -> Eigenspace:
-    """Leading eigenspace of the input-dependent Fisher information matrix F(x).
-
-    Exact, with K - 1 backward passes to the input for K classes. The network is run in eval
-    mode without autocast and is left as it was, also after an exception.
-
-    Args:
-        network: trained classifier, (B, C, *S) to logits (B, K).
-        images: (B, C, *S), preprocessed as the network expects them.
-        likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
-        rank: keep at most this many eigenpairs; all of them by default.
-        energy: keep, for each image, the fewest that reach this share of the trace of F.
-        output_transform: chooses the logits when the network returns a tuple or a dict.
-        vjp_chunk: how many backward passes to batch; None is a loop, the least memory.
-        autocast: leave the caller's autocast on (it is switched off by default, because
-            reduced precision puts the gradients several percent off).
-
-    Returns:
-        The eigenspace, on the device and in the dtype of the images.
-
-    Raises:
-        TypeError: network, images or output of the wrong type.
-        ValueError: shapes, values or choices that make the answer meaningless; the message says
-            what was expected, what came, and how to mend it.
-
-    >>> import torch
-    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    >>> images = torch.randn(2, 1, 3, 4)
-    >>> space = eigenspace(network, images)
-    >>> space.eigenvalues.shape
-    torch.Size([2, 2])
-    >>> high, orth = space.split(images)
-    >>> torch.allclose(high + orth, images)
-    True
-    >>> eigenspace(network, images, rank=3)
-    Traceback (most recent call last):
-        ...
-    ValueError: expected 1 <= rank <= 2 (the largest rank of F here), got rank=3; leave rank out \
-to keep every eigenpair
-    """
-    network = unwrap(network)
-    family = as_likelihood(likelihood)
-    check_images(images)
-    check_finite_images(images)
-    with at_rest(network, images.device, autocast=autocast):
-        forward = run_forward(network, images, output_transform=output_transform)
-        check_finite_logits(forward.logits)
-        space = decompose(forward, family, rank=rank, energy=energy, vjp_chunk=vjp_chunk)
-    check_finite_gradients(space.trace)
-    return space
-
-
-def decompose(
-    forward: Forward,
-    likelihood: Likelihood,
-    *,
-    rank: int | None = None,
-    energy: float | None = None,
-    vjp_chunk: int | None = None,
-) -> Eigenspace:
-    """Eigenspace from a forward pass whose graph was kept, to be called inside ``at_rest``.
-
-    Args:
-        forward: the pass.
-        likelihood: the predictive family.
-        rank: see ``eigenspace``.
-        energy: see ``eigenspace``.
-        vjp_chunk: see ``eigenspace``.
-
-    Returns:
-        The eigenspace. An image whose logits or gradients are not finite gets NaN throughout,
-        and rank 0; the other images of its batch are untouched.
-
-    Raises:
-        ValueError: the logits do not fit the family, or an impossible rank or energy.
-    """
-    logits = forward.logits.detach().as_subclass(Tensor)
-    likelihood.check(logits)
-    contrasts = likelihood.contrasts(logits)
-    check_rank(rank, energy, min(len(contrasts), forward.images[0].numel()))
-    gradients = vector_jacobian_products(forward, contrasts, chunk=vjp_chunk)
-    factor = likelihood.factor(logits)
-    gram = _inner_products(gradients, gradients)
-    values, trace, kept, mixing = _solve(gram, factor, gradients.dtype, rank, energy)
-    return Eigenspace(
-        logits=logits.to(forward.images.dtype),
-        eigenvalues=values,
-        trace=trace,
-        rank=kept,
-        likelihood=likelihood,
-        gradients=gradients,
-        factor=factor,
-        mixing=mixing,
-    )
-
-
-def _inner_products(left: Tensor, right: Tensor) -> Tensor:
-    """(B, M, ...) and (B, L, ...) to (B, M, L), accumulated in float64 block by block.
-
-    A Gram matrix in float32 loses the small eigenvalues: for singular values 1e-3 apart they
-    were 20 % off, against 1e-8 in float64.
-    """
-    same = left is right
-    left, right = left.flatten(2), right.flatten(2)
-    block = max(1, _BLOCK // (left.shape[0] * max(left.shape[1], right.shape[1])))
-    total = left.new_zeros(left.shape[0], left.shape[1], right.shape[1], dtype=torch.float64)
-    for start in range(0, left.shape[2], block):
-        stop = start + block
-        a = left[:, :, start:stop].double()
-        b = a if same else right[:, :, start:stop].double()
-        total += a @ b.transpose(1, 2)
-    return total
-
-
-def _solve(
-    gram: Tensor, factor: Tensor, dtype: torch.dtype, rank: int | None, energy: float | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Eigenvalues (B, R), trace (B,), kept (B,) and T (B, M, R) from SᵀS and B, in float64."""
-    bad = ~torch.isfinite(gram).flatten(1).all(dim=1) | ~torch.isfinite(factor).flatten(1).all(1)
-    gram = torch.where(bad[:, None, None], 0, gram)
-    factor = torch.where(bad[:, None, None], 0, factor)
-
-    # Scaled, because the smallest probabilities square to subnormal numbers.
-    size = factor.abs().amax(dim=(1, 2), keepdim=True)
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    factor, unit = factor / size, size[:, 0].square()
-    small = factor.transpose(1, 2) @ gram @ factor
-    values, vectors = torch.linalg.eigh((small + small.transpose(1, 2)) / 2)
-    # Rounding leaves eigenvalues that are zero at -1e-16 of the largest; they are cut off below.
-    values, vectors = values.flip(1), vectors.flip(2)
-    trace = small.diagonal(dim1=1, dim2=2).sum(dim=1)
-
-    keep = values > _noise(gram, factor @ vectors, values, dtype)
-    if energy is not None:
-        before = values.cumsum(dim=1) - values
-        keep &= before < energy * trace[:, None]
-    if rank is not None:
-        keep, values, vectors = keep[:, :rank], values[:, :rank], vectors[:, :, :rank]
-    values = torch.where(keep, values, 0)
-    scale = torch.where(keep, values.clamp_min(torch.finfo(torch.float64).tiny).rsqrt(), 0)
-    mixing = (factor @ vectors) * scale[:, None, :]
-    mixing = mixing * _signs(gram, factor, mixing)[:, None, :]
-
-    values, trace = values * unit, trace * unit[:, 0]
-    keep = keep & (values > 0)
-    mixing = torch.where(keep[:, None, :], mixing, 0)
-    nan = torch.nan
-    return (
-        torch.where(bad[:, None], nan, values),
-        torch.where(bad, nan, trace),
-        torch.where(bad, 0, keep.sum(dim=1)),
-        torch.where(bad[:, None, None], nan, mixing),
-    )
-
-
-def _noise(gram: Tensor, directions: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """What an eigenvalue must exceed (B, R) to be signal: both limits are relative to S and B.
-
-    An eigenvector S t is lost when its length comes from cancellation among the columns of S,
-    whose rounding is eps: below sqrt(eps) of the lengths that are summed, its direction is
-    rounding. A small probability alone does not cancel anything, so it is no reason to drop it.
-    And eigenvalues below 1e-14 of the largest are beyond a float64 eigensolver.
-    """
-    lengths = gram.diagonal(dim1=1, dim2=2)
-    summed = torch.einsum("bm,bmr->br", lengths, directions.square())
-    solver = 1e-14 * values[:, :1].clamp_min(0)
-    return torch.maximum(torch.finfo(dtype).eps * summed, solver)
-
-
-def _signs(gram: Tensor, factor: Tensor, mixing: Tensor) -> Tensor:
-    """+1 or -1 (B, R) that makes the strongest contrast rise along each eigenvector."""
-    slopes = gram @ mixing  # derivative of each contrast along each eigenvector
-    weighted = slopes * factor.norm(dim=2, keepdim=True)
-    strongest = weighted.abs().argmax(dim=1, keepdim=True)
-    return torch.where(slopes.gather(1, strongest)[:, 0] < 0, -1.0, 1.0).to(mixing.dtype)
+            gradients = gradients / size.view(-1, *[1] * (gradients.ndim - 1))
+            weights = weights * size.to(weights)[:, None, None]
+        return combine(gradients, weights)

@@ -1,17 +1,25 @@
-"""One forward pass with its graph kept, and its input-only vector-Jacobian products."""
+"""One forward pass with its graph kept, and its products with the Jacobian J of the logits."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from monai_ifim.core.checks import check_images, check_logits
 
 OutputTransform = Callable[[Any], Tensor]
+
+# Forward-mode products that are batched: beyond this a product costs as much as in a batch.
+_JVP_CHUNK = 8
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,11 +28,15 @@ class Forward:
 
     Attributes:
         images: leaf of the graph, (B, C, *S).
-        logits: (B, K), differentiable with respect to ``images``.
+        logits: (B, K), or (B, K, *S') for a dense prediction; differentiable with respect to
+            ``images``.
+        function: images to logits once more, for Jacobian-vector products in forward mode; None
+            when the pass cannot be repeated, and the graph is then differentiated twice.
     """
 
     images: Tensor
     logits: Tensor
+    function: Callable[[Tensor], Tensor] | None = None
 
 
 def as_leaf(images: Tensor) -> Tensor:
@@ -58,51 +70,89 @@ def run_forward(
     """
     check_images(images)
     leaf = as_leaf(images)
+
     # The network gets a copy, because some edit their input in place.
-    output = network(leaf.clone(), *args, **kwargs)
-    return Forward(leaf, read_logits(output, len(leaf), output_transform))
+    def function(x: Tensor) -> Tensor:
+        return _choose(network(x.clone(), *args, **kwargs), output_transform)
+
+    return Forward(leaf, check_logits(function(leaf), len(leaf)), function)
 
 
 def read_logits(output: Any, batch: int, output_transform: OutputTransform | None) -> Tensor:
-    """Logits (B, K) from whatever the network returned; see ``check_logits`` for the errors."""
+    """Logits from whatever the network returned; see ``check_logits`` for the errors."""
+    return check_logits(_choose(output, output_transform), batch)
+
+
+def _choose(output: Any, output_transform: OutputTransform | None) -> Tensor:
+    """Trailing axes of length one, as a convolutional head leaves them, are dropped."""
     if output_transform is not None:
         output = output_transform(output)
-    return check_logits(output, batch)
+    if isinstance(output, Tensor) and output.ndim > 2 and output.shape[2:].numel() == 1:
+        return output.flatten(1)
+    return output
 
 
 def vector_jacobian_products(
-    forward: Forward, cotangents: Tensor, *, chunk: int | None = None
+    forward: Forward,
+    cotangents: Tensor,
+    *,
+    chunk: int | str | None = None,
+    offload: bool = False,
 ) -> Tensor:
-    """Gradients of M linear combinations of the logits with respect to the images.
+    """Gradients of M linear combinations of the logits with respect to the images, Jᵀ u.
 
     One graph, M input-only backward passes: a loop, or ``chunk`` at a time through
-    ``torch.func.vmap``. The loop is the faster one on CPU and needs the least memory.
+    ``torch.func.vmap``. The loop is the faster one on CPU and needs the least memory. When a
+    batch of passes runs out of GPU memory, it is halved, down to the loop.
 
     Args:
         forward: the pass, with its graph.
-        cotangents: (M, B, K).
-        chunk: how many backward passes to batch; None or 1 for the loop.
+        cotangents: (M, *L) for logits of shape L.
+        chunk: how many backward passes to batch; None or 1 for the loop; ``"auto"`` for what
+            is known to be fastest.
+        offload: keep the result in the CPU's memory, also when the images are on a GPU.
 
     Returns:
         (B, M, C, *S), in the images' dtype.
 
     Raises:
-        ValueError: ``chunk`` < 1.
+        ValueError: ``chunk`` is neither a number above 0, nor None, nor ``"auto"``.
     """
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"expected vjp_chunk >= 1 or None, got {chunk}; None is the plain loop")
-    size = (cotangents.shape[1], cotangents.shape[0], *forward.images.shape[1:])
-    products = forward.images.new_empty(size)
+    size = _chunk_size(chunk)
+    images = forward.images
+    shape = (len(images), len(cotangents), *images.shape[1:])
+    products = images.new_empty(shape, device="cpu" if offload else images.device)
     cotangents = cotangents.to(forward.logits)
-    if chunk is None or chunk == 1:
-        for m, cotangent in enumerate(cotangents):
-            products[:, m] = _backward(forward, cotangent)
-        return products
-    batched = torch.func.vmap(lambda u: _gradient(forward, u))
-    for start in range(0, len(cotangents), chunk):
-        part = batched(cotangents[start : start + chunk])
-        products[:, start : start + chunk] = part.transpose(0, 1)
+    start = 0
+    while start < len(cotangents):
+        part = cotangents[start : start + size]
+        try:
+            if len(part) == 1:
+                products[:, start] = _backward(forward, part[0])
+            else:
+                batched = torch.func.vmap(lambda u: _gradient(forward, u))(part)
+                products[:, start : start + size] = batched.transpose(0, 1)
+        except torch.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+            size = len(part) // 2
+            torch.cuda.empty_cache()
+            logger.warning("out of memory: vjp_chunk is now %d", size)
+            continue
+        start += len(part)
     return products
+
+
+def _chunk_size(chunk: int | str | None) -> int:
+    # "auto": on CPU batches lost to the loop at every size (benchmarks/ideas.py); no GPU has been
+    # measured, and the loop needs the least memory.
+    if chunk is None or chunk == "auto":
+        return 1
+    if not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(
+            f"expected vjp_chunk >= 1, None or 'auto', got {chunk!r}; None is the plain loop"
+        )
+    return chunk
 
 
 def _gradient(forward: Forward, cotangent: Tensor) -> Tensor:
@@ -122,3 +172,91 @@ def _backward(forward: Forward, cotangent: Tensor) -> Tensor:
     gradient, forward.images.grad = forward.images.grad, None
     assert gradient is not None  # a graph that reaches the leaf always fills it
     return gradient.as_subclass(Tensor)
+
+
+class JacobianVectorProducts:
+    """Changes of the logits along changes of the images, J d, for one forward pass.
+
+    Forward mode where the pass can be repeated and its operations know it (on CPU about 1.5
+    times a backward pass each); otherwise the backward pass is differentiated once more, on the
+    graph that is there already (about 2.2 times).
+
+    Args:
+        forward: the pass, with its graph.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.forward_mode = forward.function is not None
+        self._checked = False
+        self._twice: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, changes: Tensor) -> Tensor:
+        """Products with M changes of each image.
+
+        Args:
+            changes: (B, M, C, *S).
+
+        Returns:
+            (M, *L) for logits of shape L, in their dtype.
+
+        Raises:
+            RuntimeError: the network can be differentiated neither forwards nor twice.
+        """
+        changes = changes.transpose(0, 1).to(self.forward.images)
+        if self.forward_mode:
+            try:
+                return torch.cat([self._forwards(part) for part in changes.split(_JVP_CHUNK)])
+            except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+                # Autograd functions, checkpoints and compiled networks: many ways to refuse.
+                logger.debug("no forward mode: %s", error)
+                self.forward_mode = False
+        return torch.stack([self._backwards_twice(change) for change in changes])
+
+    def _forwards(self, changes: Tensor) -> Tensor:
+        function, images = self.forward.function, self.forward.images.detach()
+        assert function is not None
+
+        def product(change: Tensor) -> Tensor:
+            return torch.func.jvp(function, (images,), (change,))[1]
+
+        # Fused attention has no forward mode; the composite one has.
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            products = torch.func.vmap(product, randomness="same")(changes)
+        if not self._checked and not self._agrees(changes[0], products[0]):
+            raise RuntimeError("forward and reverse mode disagree")
+        self._checked = True
+        return products.detach()
+
+    def _agrees(self, change: Tensor, product: Tensor) -> bool:
+        """Whether ⟨u, J d⟩ = ⟨Jᵀ u, d⟩ for one pair.
+
+        A no_grad() inside the network makes forward mode return zeros in silence. Loose, because
+        the repeated pass may see a unit at its kink from the other side.
+        """
+        cotangent = product / product.norm() if product.any() else torch.ones_like(product)
+        gradient = _backward(self.forward, cotangent)
+        forwards = (cotangent.double() * product.double()).sum()
+        backwards = (gradient.double() * change.double()).sum()
+        return bool((forwards - backwards).abs() <= 0.05 * backwards.abs())
+
+    def _backwards_twice(self, change: Tensor) -> Tensor:
+        """Jᵀ u is linear in u, so its own vector-Jacobian product is J."""
+        if self._twice is None:
+            cotangent = torch.zeros_like(self.forward.logits, requires_grad=True)
+            try:
+                gradient = torch.autograd.grad(
+                    self.forward.logits, self.forward.images, cotangent, create_graph=True
+                )[0]
+                torch.autograd.grad(gradient, cotangent, change, retain_graph=True)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    "expected a network that can be differentiated in forward mode or twice, got "
+                    f"{type(error).__name__}: {error}; run it without fused attention "
+                    "(torch.nn.attention.sdpa_kernel(SDPBackend.MATH)) and without reentrant "
+                    "checkpoints, or use method='exact'"
+                ) from error
+            self._twice = gradient, cotangent
+        gradient, cotangent = self._twice
+        return torch.autograd.grad(gradient, cotangent, change, retain_graph=True)[0].detach()

@@ -20,23 +20,27 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-class Likelihood(Protocol):
-    """What the Fisher information needs to know of a predictive family."""
+class Family(Protocol):
+    """What logits mean."""
 
     def check(self, logits: Tensor) -> None:
-        """Raise ValueError unless logits (B, K) can belong to this family."""
-
-    def contrasts(self, logits: Tensor) -> Tensor:
-        """Cotangents (M, B, K), one vector-Jacobian product each."""
-
-    def factor(self, logits: Tensor) -> Tensor:
-        """Factor B as (B, M, M) in float64."""
+        """Raise ValueError unless the logits can belong to this family."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probability of each class or label, (B, K) in float64."""
 
     def most_probable(self, logits: Tensor) -> tuple[list[str], Tensor]:
         """The most probable outcome of each image as text, and its probability (B,)."""
+
+
+class Likelihood(Family, Protocol):
+    """A family of one outcome per image, with what the Fisher information needs to know of it."""
+
+    def contrasts(self, logits: Tensor) -> Tensor:
+        """Cotangents (M, B, K), one vector-Jacobian product each."""
+
+    def factor(self, logits: Tensor) -> Tensor:
+        """Factor B as (B, M, M) in float64."""
 
 
 @dataclass(frozen=True)

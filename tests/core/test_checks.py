@@ -130,18 +130,49 @@ def test_network_under_no_grad_is_refused_and_not_zero_in_silence():
         mi.eigenspace(Frozen(), smooth_images(2))
 
 
+@pytest.mark.parametrize("change", [lambda z: z[:, 0], lambda z: z.sum()])
+def test_output_of_the_wrong_rank(change):
+    with refused(ValueError, r"expected logits of shape \(batch, classes\)", "got", "choose"):
+        mi.eigenspace(Returns(change), smooth_images(2))
+
+
+def test_dense_output_with_one_class():
+    with refused(ValueError, "at least 2 classes", r"got \(5, 1, 3\)", "output_transform"):
+        mi.eigenspace(Returns(lambda z: z[:, None, :]), smooth_images(2))
+
+
 @pytest.mark.parametrize(
-    "change",
+    "choice",
     [
-        lambda z: z[:, 0],
-        lambda z: z.sum(),
-        lambda z: z[:, :, None, None].expand(-1, -1, 4, 6),
-        lambda z: z[:, None, :],
+        {"likelihood": "bernoulli"},
+        {"method": "exact"},
+        {"method": "truncated"},
+        {"energy": 0.9},
     ],
 )
-def test_output_of_the_wrong_rank(change):
-    with refused(ValueError, r"expected logits of shape \(batch, classes\)", "got", "pool or"):
-        mi.eigenspace(Returns(change), smooth_images(2))
+def test_what_a_dense_output_cannot_have(choice):
+    dense = Returns(lambda z: z[:, :, None, None].expand(-1, -1, 4, 6))
+    with refused(ValueError, "expected", "got", "output_transform"):
+        mi.eigenspace(dense, smooth_images(2), **choice)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"method": "fast"}, "expected method from"),
+        ({"method": "exact", "tolerance": 1e-3}, "expected no tolerance"),
+        ({"tolerance": 0.0}, "expected a relative tolerance"),
+        ({"tolerance": 1.5}, "expected a relative tolerance"),
+        ({"method": "krylov"}, "expected rank"),
+        ({"method": "krylov", "energy": 0.5}, "expected rank"),
+        ({"head": nn.Linear(4, 9), "method": "truncated"}, "expected head"),
+        ({"vjp_chunk": "fast"}, "expected vjp_chunk"),
+        ({"vjp_chunk": 0}, "expected vjp_chunk"),
+    ],
+)
+def test_impossible_methods(choice, message):
+    with refused(ValueError, message, "got"):
+        mi.eigenspace(smooth_network(2, 3), smooth_images(2), **choice)
 
 
 @pytest.mark.parametrize("change", [lambda z: z[:4], lambda z: z[:1], lambda z: z.repeat(2, 1)])

@@ -331,3 +331,53 @@ def test_vit_with_fused_attention(vit, scans):
     first = [mi.eigenspace(v, scans, output_transform=lambda y: y[0]) for v in (vit, fused)]
     expected, space = (s.eigenvalues for s in first)
     torch.testing.assert_close(space, expected, rtol=1e-9, atol=0)
+
+
+class Greedy(torch.autograd.Function):
+    """Runs out of memory when more than two backward passes are batched."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if Greedy.batch(gradient) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return gradient * 2
+
+    @staticmethod
+    def batch(gradient):
+        functorch = torch._C._functorch
+        if not functorch.is_batchedtensor(gradient):
+            return 1
+        return functorch.get_unwrapped(gradient).shape[functorch.maybe_get_bdim(gradient)]
+
+
+class GreedyLayer(torch.nn.Module):
+    def forward(self, x):
+        return Greedy.apply(x)
+
+
+def test_a_batch_of_passes_that_does_not_fit_is_halved(caplog):
+    network = torch.nn.Sequential(smooth_network(2, 7), GreedyLayer())
+    images = smooth_images(2)
+    space = mi.eigenspace(network, images, vjp_chunk=6)
+    plain = mi.eigenspace(network, images)
+    torch.testing.assert_close(space.eigenvalues, plain.eigenvalues, rtol=1e-10, atol=0)
+    sizes = [record.getMessage() for record in caplog.records]
+    assert sizes == ["out of memory: vjp_chunk is now 3", "out of memory: vjp_chunk is now 1"]
+
+
+def test_running_out_of_memory_in_a_single_pass_is_the_callers_to_know(monkeypatch):
+    monkeypatch.setattr(Greedy, "batch", lambda gradient: 9)
+    network = torch.nn.Sequential(smooth_network(2, 7), GreedyLayer())
+    with pytest.raises(torch.OutOfMemoryError):
+        mi.eigenspace(network, smooth_images(2), vjp_chunk=4)
+
+
+def test_auto_chunk_and_offload_change_nothing_on_a_cpu():
+    network, images = smooth_network(2, 4), smooth_images(2)
+    plain = mi.eigenspace(network, images)
+    other = mi.eigenspace(network, images, vjp_chunk="auto", offload=True)
+    assert torch.equal(plain.gradients, other.gradients)

@@ -1,0 +1,269 @@
+"""From a network and its images to the eigenspace of the Fisher information matrix.
+
+Source: S. Sengupta and M. A. Anastasio, "Input-Dependent Fisher Information for Local
+Sensitivity Analysis of Medical Image Classifiers", arXiv 2606.16362; SPIE Medical Imaging 2026,
+doi 10.1117/12.3088115.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from monai_ifim.core.approximations import Columns, iterated, on_coordinates
+from monai_ifim.core.at_rest import at_rest, unwrap
+from monai_ifim.core.checks import (
+    check_finite_gradients,
+    check_finite_images,
+    check_finite_logits,
+    check_images,
+    check_iterated_rank,
+    check_method,
+    check_rank,
+)
+from monai_ifim.core.eigenspace import Eigenspace
+from monai_ifim.core.gradients import (
+    Forward,
+    OutputTransform,
+    run_forward,
+    vector_jacobian_products,
+)
+from monai_ifim.core.krylov import orthonormal
+from monai_ifim.core.likelihoods import Categorical, Likelihood, as_likelihood
+from monai_ifim.core.roots import ContrastRoot
+from monai_ifim.core.spectrum import inner_products, solve
+from monai_ifim.core.voxelwise import VoxelwiseCategorical
+from monai_ifim.core.waist import head_weight, leading_coordinates
+
+# From so many directions on, iterating for a few eigenpairs beats computing all.
+_MANY = 64
+# At this residual the ten leading eigenvalues of a thousand classes were right to 1e-4, and
+# their span to 1e-2 (benchmarks/large_k.py).
+_RESIDUAL = 3e-3
+# Pairs of a dense prediction when nobody says how many.
+_DENSE_RANK = 10
+
+
+def eigenspace(
+    network: nn.Module,
+    images: Tensor,
+    *,
+    likelihood: str | Likelihood = "categorical",
+    rank: int | None = None,
+    energy: float | None = None,
+    method: str = "auto",
+    tolerance: float | None = None,
+    head: nn.Linear | None = None,
+    output_transform: OutputTransform | None = None,
+    vjp_chunk: int | str | None = None,
+    offload: bool = False,
+    autocast: bool = False,
+) -> Eigenspace:
+    """Leading eigenspace of the input-dependent Fisher information matrix F(x).
+
+    Exact, with K - 1 backward passes to the input for K classes, unless K is large or the output
+    is an image. The network is run in eval mode without autocast and is left as it was, also
+    after an exception.
+
+    Args:
+        network: trained classifier, (B, C, *S) to logits (B, K); or a segmentation network, to
+            logits (B, K, *S'), whose prediction is a softmax at each voxel.
+        images: (B, C, *S), preprocessed as the network expects them.
+        likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
+        rank: keep at most this many eigenpairs; all of them by default.
+        energy: keep, for each image, the fewest that reach this share of the trace of F.
+        method: ``"exact"``: every direction that can matter. ``"truncated"``: without the
+            directions to which the last linear layer and the probabilities give less than
+            ``tolerance`` of the largest weight. ``"krylov"``: the leading ``rank`` pairs,
+            iterated until their residual is below ``tolerance``. ``"auto"``: exact for a
+            classifier; truncated where a tolerance is given; Krylov where the rank asked for is
+            at most an eighth of 64 or more directions, or the prediction is dense (10 pairs by
+            default). The result's ``approximation`` says what was left out.
+        tolerance: relative to the largest; 1e-6 by default where truncated, 3e-3 for Krylov.
+        head: the last linear layer, where the graph of the pass does not show it.
+        output_transform: chooses the logits when the network returns a tuple or a dict.
+        vjp_chunk: how many backward passes to batch; None is a loop, the least memory;
+            ``"auto"`` is what is known to be fastest. Halved when a GPU's memory does not suffice.
+        offload: keep the gradients in the CPU's memory, also when the images are on a GPU.
+        autocast: leave the caller's autocast on (it is switched off by default, because
+            reduced precision puts the gradients several percent off).
+
+    Returns:
+        The eigenspace, on the device and in the dtype of the images.
+
+    Raises:
+        TypeError: network, images or output of the wrong type.
+        ValueError: shapes, values or choices that make the answer meaningless; the message says
+            what was expected, what came, and how to mend it.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    >>> images = torch.randn(2, 1, 3, 4)
+    >>> space = eigenspace(network, images)
+    >>> space.eigenvalues.shape
+    torch.Size([2, 2])
+    >>> high, orth = space.split(images)
+    >>> torch.allclose(high + orth, images)
+    True
+    >>> eigenspace(network, images, rank=3)
+    Traceback (most recent call last):
+        ...
+    ValueError: expected 1 <= rank <= 2 (the largest rank of F here), got rank=3; leave rank out \
+to keep every eigenpair
+    """
+    network = unwrap(network)
+    family = as_likelihood(likelihood)
+    check_images(images)
+    check_finite_images(images)
+    with at_rest(network, images.device, autocast=autocast):
+        forward = run_forward(network, images, output_transform=output_transform)
+        check_finite_logits(forward.logits)
+        space = decompose(
+            forward,
+            family,
+            rank=rank,
+            energy=energy,
+            method=method,
+            tolerance=tolerance,
+            head=head,
+            vjp_chunk=vjp_chunk,
+            offload=offload,
+        )
+    check_finite_gradients(space.trace)
+    return space
+
+
+def decompose(
+    forward: Forward,
+    likelihood: Likelihood,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    method: str = "auto",
+    tolerance: float | None = None,
+    head: nn.Linear | None = None,
+    vjp_chunk: int | str | None = None,
+    offload: bool = False,
+) -> Eigenspace:
+    """Eigenspace from a forward pass whose graph was kept, to be called inside ``at_rest``.
+
+    Args:
+        forward: the pass.
+        likelihood: the predictive family.
+        rank: see ``eigenspace``.
+        energy: see ``eigenspace``.
+        method: see ``eigenspace``.
+        tolerance: see ``eigenspace``.
+        head: see ``eigenspace``.
+        vjp_chunk: see ``eigenspace``.
+        offload: see ``eigenspace``.
+
+    Returns:
+        The eigenspace. An image whose logits or gradients are not finite gets NaN throughout,
+        and rank 0; the other images of its batch are untouched.
+
+    Raises:
+        ValueError: the logits do not fit the family, or an impossible choice.
+    """
+    check_method(method, tolerance)
+    logits = forward.logits.detach().as_subclass(Tensor)
+    if logits.ndim > 2:
+        _check_dense(method, energy, likelihood)
+        return _dense(forward, logits, rank, tolerance, vjp_chunk, offload)
+    likelihood.check(logits)
+    contrasts, factor = likelihood.contrasts(logits), likelihood.factor(logits)
+    check_rank(rank, energy, min(len(contrasts), forward.images[0].numel()))
+    weight = head_weight(forward.logits, head)
+    width = len(contrasts) if weight is None else min(len(contrasts), weight.shape[1])
+    if method == "auto":
+        method = _choice(rank, tolerance, width)
+    if method == "exact" and width == len(contrasts):
+        gradients = vector_jacobian_products(forward, contrasts, chunk=vjp_chunk, offload=offload)
+        gram = inner_products(gradients, gradients, logits.device)
+        values, trace, kept, mixing = solve(gram, factor, gradients.dtype, rank, energy)
+        logits = logits.to(forward.images.dtype)
+        return Eigenspace(logits, values, trace, kept, likelihood, gradients, factor, mixing)
+    root = ContrastRoot.of(contrasts, factor)
+    columns = Columns(forward, root, vjp_chunk, offload)
+    coordinates, weights = leading_coordinates(root, weight)
+    possible = _count(weights > 0)
+    if method == "krylov":
+        rank = check_iterated_rank(rank, energy)
+        first = rank + rank // 2  # a few to spare: the head's order is not quite that of F
+        if possible > first:
+            tolerance = _RESIDUAL if tolerance is None else tolerance
+            start = coordinates[:, :first]
+            return iterated(columns, likelihood, start, rank=rank, tolerance=tolerance, probes=4)
+        count = possible
+    elif method == "truncated":
+        tolerance = 1e-6 if tolerance is None else tolerance
+        count = max(_count(weights > tolerance * weights[:, :1]), rank or 1)
+    else:
+        count = possible
+    # Two probes: with the few directions of a small K, more would eat up what was saved.
+    return on_coordinates(
+        columns,
+        likelihood,
+        coordinates[:, :count],
+        rank=rank,
+        energy=energy,
+        probes=2 if count < possible else 0,
+    )
+
+
+def _choice(rank: int | None, tolerance: float | None, width: int) -> str:
+    """The method for so many directions."""
+    if rank is not None and width >= _MANY and rank <= width // 8:
+        return "krylov"
+    return "exact" if tolerance is None else "truncated"
+
+
+def _count(chosen: Tensor) -> int:
+    """How many leading columns hold all chosen ones of every image; at least one."""
+    return max(1, int(chosen.sum(dim=1).max()))
+
+
+def _dense(
+    forward: Forward,
+    logits: Tensor,
+    rank: int | None,
+    tolerance: float | None,
+    vjp_chunk: int | str | None,
+    offload: bool,
+) -> Eigenspace:
+    family = VoxelwiseCategorical()
+    family.check(logits)
+    columns = Columns(forward, family.root(logits), vjp_chunk, offload)
+    largest = min(columns.root.size, forward.images[0].numel())
+    rank = min(_DENSE_RANK, largest) if rank is None else rank
+    check_rank(rank, None, largest)
+    generator = torch.Generator(logits.device).manual_seed(0)
+    shape = (len(logits), rank, columns.root.size)
+    start = torch.randn(shape, generator=generator, device=logits.device, dtype=torch.float64)
+    start = orthonormal(start.to(columns.root.dtype), None, generator)
+    tolerance = _RESIDUAL if tolerance is None else tolerance
+    return iterated(columns, family, start, rank=rank, tolerance=tolerance, probes=8)
+
+
+def _check_dense(method: str, energy: float | None, likelihood: object) -> None:
+    """Refuse what a dense prediction cannot have.
+
+    Args:
+        method: one of ``METHODS``.
+        energy: share of the trace.
+        likelihood: the family that was asked for.
+
+    Raises:
+        ValueError: exact or truncated method, an energy, or another family than the categorical.
+    """
+    mend = "for one prediction per image pool the logits with output_transform"
+    if not isinstance(likelihood, (Categorical, VoxelwiseCategorical)):
+        raise ValueError(
+            "expected likelihood='categorical' for logits of shape (batch, classes, *spatial), "
+            f"got {likelihood!r}; two channels [0, z] say the same as one sigmoid, or {mend}"
+        )
+    if method not in ("auto", "krylov") or energy is not None:
+        raise ValueError(
+            "expected method 'auto' or 'krylov' and a rank for logits of shape (batch, classes, "
+            f"*spatial), got method={method!r}, energy={energy}; {mend}"
+        )
