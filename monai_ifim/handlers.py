@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import MetaTensor, decollate_batch
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from monai_ifim.core import (
     Eigenspace,
-    Forward,
     Likelihood,
     OutputTransform,
     as_likelihood,
@@ -30,15 +29,17 @@ from monai_ifim.core import (
     check_volumes,
     components,
     decompose,
-    read_logits,
+    kept_forward,
     run_forward,
     summaries,
     unwrap,
 )
-from monai_ifim.core.checks import check_rank, not_finite, reason
+from monai_ifim.core.checks import check_method, check_rank, not_finite, reason
+from monai_ifim.ranks import Ranks
+from monai_ifim.tables import Row, check_table, write_table
 
-Row = dict[str, Any]
 FAILED = "failed:"
+_NUMBERS = itertools.count()
 
 
 class IFIMHandler:
@@ -54,13 +55,19 @@ class IFIMHandler:
     An image without a result (NaN logits, a file that ``FaultTolerantDataLoader`` could not load)
     gets a row with the reason and costs no other image its result.
 
+    In a distributed run every rank needs the handler; rank 0 writes the table of all. When a rank
+    fails, the others end too, at their next batch, and the table holds what all have done.
+
     Args:
         network: the classifier; the engine's own ``network`` by default.
         likelihood: see ``eigenspace``.
         rank: see ``eigenspace``.
         energy: see ``eigenspace``.
+        method: see ``eigenspace``.
+        tolerance: see ``eigenspace``.
         output_transform: see ``eigenspace``.
         vjp_chunk: see ``eigenspace``.
+        offload: see ``eigenspace``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
         batch_transform: images (B, C, *S) of ``engine.state.batch``, for engines other than
             MONAI's; by default ``batch["image"]`` or ``batch[0]``.
@@ -68,7 +75,7 @@ class IFIMHandler:
             ``Compose([Invertd(...), SaveImaged(...)])``: for hosts whose own postprocessing
             cannot be extended.
         output_dir: where ``filename`` is written; no table when None.
-        filename: name of the table.
+        filename: name of the table; one that ends in ``.parquet`` needs pyarrow.
         metrics: attached together with the handler, by name, for example
             ``{"ifim_trace": SpectrumMetric("trace")}``: for hosts whose own list of metrics
             cannot be extended.
@@ -83,8 +90,11 @@ class IFIMHandler:
         likelihood: str | Likelihood = "categorical",
         rank: int | None = None,
         energy: float | None = None,
+        method: str = "auto",
+        tolerance: float | None = None,
         output_transform: OutputTransform | None = None,
-        vjp_chunk: int | None = None,
+        vjp_chunk: int | str | None = None,
+        offload: bool = False,
         volumes: Sequence[str] = ("high", "orth"),
         batch_transform: Callable[[Any], Tensor] | None = None,
         postprocessing: Callable[[dict[str, Any]], Any] | None = None,
@@ -96,12 +106,22 @@ class IFIMHandler:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
         check_rank(rank, energy, sys.maxsize)  # the largest rank is known with the first batch
-        self.options: dict[str, Any] = {"rank": rank, "energy": energy, "vjp_chunk": vjp_chunk}
+        check_method(method, tolerance)
+        self.options: dict[str, Any] = {
+            "rank": rank,
+            "energy": energy,
+            "method": method,
+            "tolerance": tolerance,
+            "vjp_chunk": vjp_chunk,
+            "offload": offload,
+        }
         self.output_transform = output_transform
         self.volumes = check_volumes(volumes)
         self.batch_transform = _images_of_batch if batch_transform is None else batch_transform
         self.postprocessing = postprocessing
         self.path = None if output_dir is None else Path(output_dir) / filename
+        if self.path is not None:
+            check_table(self.path)
         self.metrics = {} if metrics is None else dict(metrics)
         self.fail_at_end = fail_at_end
         self.logger = logging.getLogger(__name__)
@@ -109,6 +129,9 @@ class IFIMHandler:
         self._complaint: str | None = None
         self._served = False
         self._finished = False
+        # The same on every rank, because all of them make the same handlers in the same order.
+        self._number, self._epochs = next(_NUMBERS), 0
+        self._ranks: Ranks | None = None  # of the epoch that is under way
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine.
@@ -117,11 +140,16 @@ class IFIMHandler:
             engine: a MONAI evaluator or trainer, or any Ignite engine.
         """
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._with_ranks, Ranks.look)
         # MONAI's engines attach their handlers before they have their network.
         if callable(getattr(engine, "prepare_batch", None)):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._serve_monai)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._serve_others)
         engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._stop_early)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._with_ranks, Ranks.meet, "last batch")
+        # First: metrics, attached before, gather the ranks, and wait there for one that failed.
+        ends = engine._event_handlers[Events.EPOCH_COMPLETED]
+        ends.insert(0, ends.pop())
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
         engine.add_event_handler(Events.COMPLETED, self._complain)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_rows)
@@ -131,6 +159,7 @@ class IFIMHandler:
     def _start(self, engine: Engine) -> None:
         self._rows, self._complaint, self._served = [], None, False
         self._finished = False
+        self._ranks = self._next_ranks()
         if self.path is not None:  # now, not when all the work is done
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +168,14 @@ class IFIMHandler:
                     f"expected an output folder that can be written, got {self.path.parent} "
                     f"({error}); choose another output_dir"
                 ) from error
+
+    def _next_ranks(self) -> Ranks:
+        self._epochs += 1
+        return Ranks(f"{self._number}.{self._epochs}")
+
+    def _with_ranks(self, engine: Engine, act: Callable[..., None], *arguments: str) -> None:
+        if self._ranks is not None:
+            act(self._ranks, *arguments)
 
     def _serve_monai(self, engine: Any) -> None:
         """FORWARD_COMPLETED: batch and output are collated, the graph is at hand."""
@@ -153,24 +190,17 @@ class IFIMHandler:
             kept = None
         with at_rest(network, images.device):
             if kept is None:
-                forward = self._own_forward(engine, network, images)
+                repeat = _inference(engine, network)
+                forward = run_forward(repeat, images, output_transform=self.output_transform)
             else:
-                leaf, prediction = kept
-                forward = Forward(leaf, read_logits(prediction, len(leaf), self.output_transform))
+                forward = kept_forward(
+                    *kept,
+                    output_transform=self.output_transform,
+                    network=_inference(engine, network),
+                )
             space = decompose(forward, self.likelihood, **self.options)
         output.update(self._report(space, images))
         self._served = True
-
-    def _own_forward(self, engine: Any, network: nn.Module, images: Tensor) -> Forward:
-        batch = engine.prepare_batch(
-            engine.state.batch, engine.state.device, engine.non_blocking, **engine.to_kwargs
-        )
-        args, kwargs = batch[2:] if len(batch) == 4 else ((), {})
-        return run_forward(
-            lambda x: engine.inferer(x, network, *args, **kwargs),
-            images,
-            output_transform=self.output_transform,
-        )
 
     def _serve_others(self, engine: Any) -> None:
         """ITERATION_COMPLETED of an engine that did not fire FORWARD_COMPLETED."""
@@ -252,7 +282,8 @@ class IFIMHandler:
             names = images.meta.get("filename_or_obj")
             if isinstance(names, list | tuple) and len(names) == len(images):
                 return [str(name) for name in names]
-        rank = f"rank {dist.get_rank()} " if _ranks() > 1 else ""
+        ranks = self._ranks
+        rank = f"rank {ranks.rank} " if ranks is not None and ranks.size > 1 else ""
         return [f"{rank}image {len(self._rows) + i}" for i in range(len(images))]
 
     def _stop_early(self, engine: Engine) -> None:
@@ -264,35 +295,52 @@ class IFIMHandler:
         """Gather the rows of all ranks and write the table on rank 0."""
         failures = getattr(engine.state.dataloader, "failures", ())
         rows = self._rows + [{"file": f.file, "status": f"{FAILED} {f.reason}"} for f in failures]
-        if _ranks() > 1:
-            gathered: list[list[Row]] = [[] for _ in range(_ranks())]
-            dist.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
-        self._finished = True
-        rows.sort(key=lambda row: row["file"])
-        failed = [row for row in rows if row["status"].startswith(FAILED)]
-        if self.path is not None and (_ranks() == 1 or dist.get_rank() == 0):
-            write_table(rows, self.path)
-        if failed:
-            self._complaint = (
-                f"{len(failed)} of {len(rows)} images have no result; first {failed[0]['file']}: "
-                f"{failed[0]['status']}; all are listed in {self.path or 'the log'}"
-            )
+        ranks = self._ranks or self._next_ranks()
+        ranks.meet("table")  # other handlers come between the last batch and this
+        rows = ranks.gather(rows)
+        self._finished, self._ranks = True, None
+        self._complaint = ranks.on_first(lambda: self._conclude(rows))
+        if self._complaint is not None:
             self.logger.error(self._complaint)
+
+    def _conclude(self, rows: list[Row]) -> str | None:
+        """Write the table of all rows; what there is to complain about."""
+        rows.sort(key=lambda row: row["file"])
+        if self.path is not None:
+            write_table(rows, self.path)
+        failed = [row for row in rows if row["status"].startswith(FAILED)]
+        if not failed:
+            return None
+        return (
+            f"{len(failed)} of {len(rows)} images have no result; first {failed[0]['file']}: "
+            f"{failed[0]['status']}; all are listed in {self.path or 'the log'}"
+        )
 
     def _save_rows(self, engine: Engine, error: BaseException) -> None:
         """An error ends the run: what is done so far is not lost, and the batch is named."""
-        if not self._finished and self.path is not None:
+        if not self._finished:
+            ranks = self._ranks or self._next_ranks()
             try:
                 files = self._files(self.batch_transform(engine.state.batch))
             except (TypeError, AttributeError, KeyError):
                 files = []  # the error came before there was a batch
+            self._finished, self._ranks = True, None
             done = {row["file"] for row in self._rows}
             text = f"{FAILED} the run ended here, {reason(error)}"
-            rows = [{"file": file, "status": text} for file in files if file not in done]
-            if _ranks() == 1 or dist.get_rank() == 0:
-                write_table(sorted(self._rows + rows, key=lambda row: row["file"]), self.path)
-            self._finished = True
+            ended = [{"file": file, "status": text} for file in files if file not in done]
+            parts = ranks.leave(self._rows + ended, reason(error))
+            if parts is not None:  # one rank writes for all
+                rows = [row for part in parts.values() for row in part]
+                if ranks.size > 1 and not ended:
+                    rows.append({"file": f"rank {ranks.rank}", "status": text})
+                text = f"{FAILED} the run ended here, before this rank could hand in its rows"
+                absent = set(range(ranks.size)) - set(parts)
+                rows += [{"file": f"rank {rank}", "status": text} for rank in absent]
+                try:
+                    if self.path is not None:
+                        write_table(sorted(rows, key=lambda row: row["file"]), self.path)
+                finally:
+                    ranks.saved()
         # Ignite takes an error that somebody handles for settled.
         raise error
 
@@ -301,33 +349,17 @@ class IFIMHandler:
             raise RuntimeError(self._complaint)
 
 
-def _ranks() -> int:
-    # ignite.distributed would open process groups at its first use, which dead-locks when the
-    # ranks do not get there in step.
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def _inference(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
+    """The engine's inference of its present batch, on other images."""
 
+    @cache
+    def further() -> tuple[Sequence[Any], Mapping[str, Any]]:
+        batch = engine.prepare_batch(
+            engine.state.batch, engine.state.device, engine.non_blocking, **engine.to_kwargs
+        )
+        return batch[2:] if len(batch) == 4 else ((), {})
 
-def write_table(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as CSV; the file appears only when complete.
-
-    Args:
-        rows: one dictionary an image; a missing value is left empty.
-        path: of the file; its folder is made.
-    """
-    eigenvalues = {name for row in rows for name in row if name.startswith("eigenvalue_")}
-    ordered = sorted(eigenvalues, key=lambda name: int(name.rsplit("_", 1)[1]))
-    fields = ["file", "predicted_class", "probability", "trace", *ordered]
-    fields += ["rank", "trace_share", "high_energy_share", "status"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return lambda x: engine.inferer(x, network, *further()[0], **further()[1])
 
 
 def _statuses(space: Eigenspace, images: Tensor) -> list[str]:

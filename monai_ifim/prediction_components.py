@@ -14,14 +14,13 @@ from torch import Tensor
 from monai_ifim.core import (
     RESEARCH_ONLY,
     VOLUMES,
-    Forward,
     Likelihood,
     OutputTransform,
     as_likelihood,
     check_volumes,
     components,
     decompose,
-    read_logits,
+    kept_forward,
     summaries,
     with_class_names,
 )
@@ -69,7 +68,7 @@ class ComponentOfPredictiond(MapTransform):
         rank: int | None = None,
         energy: float | None = None,
         output_transform: OutputTransform | None = None,
-        vjp_chunk: int | None = None,
+        vjp_chunk: int | str | None = None,
         class_names: Sequence[str] = (),
         component: str = "high",
         image_key: str = "image",
@@ -113,9 +112,8 @@ class ComponentOfPredictiond(MapTransform):
                 )
             leaf, output = kept
             with torch.inference_mode(False), torch.enable_grad():
-                logits = read_logits(output, len(leaf), self.output_transform)
                 space = decompose(
-                    Forward(leaf, logits),
+                    kept_forward(leaf, output, output_transform=self.output_transform),
                     self.likelihood,
                     rank=rank,
                     energy=energy,

@@ -31,8 +31,11 @@ class IFIMComponents(Transform):
         likelihood: see ``eigenspace``.
         rank: see ``eigenspace``.
         energy: see ``eigenspace``.
+        method: see ``eigenspace``.
+        tolerance: see ``eigenspace``.
         output_transform: see ``eigenspace``.
         vjp_chunk: see ``eigenspace``.
+        offload: see ``eigenspace``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
@@ -51,8 +54,11 @@ class IFIMComponents(Transform):
         likelihood: str | Likelihood = "categorical",
         rank: int | None = None,
         energy: float | None = None,
+        method: str = "auto",
+        tolerance: float | None = None,
         output_transform: OutputTransform | None = None,
-        vjp_chunk: int | None = None,
+        vjp_chunk: int | str | None = None,
+        offload: bool = False,
         volumes: Sequence[str] = ("high", "orth"),
     ) -> None:
         self.network = network
@@ -61,8 +67,11 @@ class IFIMComponents(Transform):
             "likelihood": likelihood,
             "rank": rank,
             "energy": energy,
+            "method": method,
+            "tolerance": tolerance,
             "output_transform": output_transform,
             "vjp_chunk": vjp_chunk,
+            "offload": offload,
         }
 
     def __call__(self, image: Tensor, prefix: str = "ifim") -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from monai_ifim.core.gradients import (
     Forward,
     OutputTransform,
     as_leaf,
-    read_logits,
+    kept_forward,
     run_forward,
 )
 from monai_ifim.core.likelihoods import Bernoulli, Categorical, Likelihood, as_likelihood
@@ -34,7 +34,7 @@ __all__ = [
     "decompose",
     "eigenspace",
     "frozen_parameters",
-    "read_logits",
+    "kept_forward",
     "run_forward",
     "summaries",
     "unwrap",

@@ -78,9 +78,29 @@ def run_forward(
     return Forward(leaf, check_logits(function(leaf), len(leaf)), function)
 
 
-def read_logits(output: Any, batch: int, output_transform: OutputTransform | None) -> Tensor:
-    """Logits from whatever the network returned; see ``check_logits`` for the errors."""
-    return check_logits(_choose(output, output_transform), batch)
+def kept_forward(
+    leaf: Tensor,
+    output: Any,
+    *,
+    output_transform: OutputTransform | None = None,
+    network: Callable[[Tensor], Any] | None = None,
+) -> Forward:
+    """Forward pass that somebody else made and whose graph was kept.
+
+    Args:
+        leaf: the images in that graph, (B, C, *S).
+        output: what the network returned.
+        output_transform: chooses the logits from it.
+        network: repeats the pass, where that is possible.
+
+    Returns:
+        The pass. Errors are those of ``check_logits``.
+    """
+    logits = check_logits(_choose(output, output_transform), len(leaf))
+    if network is None:
+        return Forward(leaf, logits)
+    repeat = network
+    return Forward(leaf, logits, lambda x: _choose(repeat(x.clone()), output_transform))
 
 
 def _choose(output: Any, output_transform: OutputTransform | None) -> Tensor:
@@ -221,7 +241,7 @@ class JacobianVectorProducts:
             return torch.func.jvp(function, (images,), (change,))[1]
 
         # Fused attention has no forward mode; the composite one has.
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.filterwarnings("ignore", "There is a performance drop")
             products = torch.func.vmap(product, randomness="same")(changes)
         if not self._checked and not self._agrees(changes[0], products[0]):

@@ -31,6 +31,8 @@ def summaries(
         ``probabilities`` of all classes or labels, ``trace`` and ``eigenvalues`` in
         (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
         ``high_energy_share`` (of the high-sensitivity component in the image's squared norm).
+        Where directions were left out (``Approximation``) also ``residual`` (the largest of the
+        image's pairs) and ``trace_error``, the standard error of the trace.
     """
     if coefficients is None:
         coefficients = space.coefficients(images)
@@ -48,6 +50,9 @@ def summaries(
         "trace_share": (kept / torch.where(space.trace == 0, 1, space.trace)).tolist(),
         "high_energy_share": (high / torch.where(energy == 0, 1, energy)).tolist(),
     }
+    if space.approximation is not None:
+        columns["residual"] = space.approximation.residual.amax(dim=1).tolist()
+        columns["trace_error"] = space.approximation.trace_error.tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -83,6 +83,65 @@ class CachesABuffer(nn.Module):
         return x + self.table
 
 
+class CachesAFleetingBuffer(nn.Module):
+    def forward(self, x):
+        self.register_buffer("table", torch.arange(6, dtype=torch.float64), persistent=False)
+        return x + self.table
+
+
+class CountsInNewData(CountsInPlace):
+    """The same tensor in another storage, of another shape and type."""
+
+    def forward(self, x):
+        self.calls.data = self.calls.new_ones(3, dtype=torch.float32)
+        return x + self.calls.mean()
+
+
+class DeletesABuffer(CountsInPlace):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("fleeting", torch.ones(1), persistent=False)
+        self.register_buffer("last", torch.ones(1))
+
+    def forward(self, x):
+        del self.calls, self.fleeting
+        self.calls = x.detach()  # an attribute now, no buffer
+        return x
+
+
+class SharesABuffer(CountsInPlace):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Identity()
+        self.inner.register_buffer("same", self.calls)
+
+
+class WritesWhatOnlyBitsShow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(2))
+        self.register_buffer("yes", torch.zeros(2, dtype=torch.bool))
+        self.register_buffer("complex", torch.zeros(2, dtype=torch.complex128))
+
+    def forward(self, x):
+        self.zero.data.neg_()
+        self.yes.data[1] = True
+        self.complex.data[1] = -1j
+        return x
+
+
+class ChangesTheEndOfMuch(nn.Module):
+    """More than is compared at a time, in a layout that is not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("large", torch.zeros(7, 9000).T)
+
+    def forward(self, x):
+        self.large.data[-1, -1] = 1
+        return x
+
+
 class Noisy(nn.Module):
     """Draws from the global generator in eval mode, too."""
 
@@ -91,7 +150,9 @@ class Noisy(nn.Module):
 
 
 QUIET = [nn.Identity, nn.BatchNorm2d, CountsInPlace, CountsByAssignment, CountsThroughData]
-QUIET += [CountsToNone, CachesInAnEmptyBuffer, CachesABuffer, Noisy]
+QUIET += [CountsToNone, CachesInAnEmptyBuffer, CachesABuffer, CachesAFleetingBuffer, Noisy]
+QUIET += [CountsInNewData, DeletesABuffer, SharesABuffer, WritesWhatOnlyBitsShow]
+QUIET += [ChangesTheEndOfMuch]
 
 
 def make(middle):
@@ -109,6 +170,30 @@ def test_nothing_is_left_behind(middle, chunk):
     assert_untouched(before, network, images)
     space.eigenvectors, space.split(images), space.sensitivity(), space.quadratic_form(images)
     assert_untouched(before, network, images)
+
+
+def test_deleted_buffers_come_back_in_their_order():
+    network = make(DeletesABuffer)
+    buffers, saved = dict(network.named_buffers()), list(network.state_dict())
+    with at_rest(network, torch.device("cpu")):
+        network(smooth_images(2))
+        assert "middle.calls" not in network.state_dict()
+    assert [(k, id(b)) for k, b in network.named_buffers()] == [
+        (k, id(b)) for k, b in buffers.items()
+    ]
+    assert list(network.state_dict()) == saved
+    assert network.middle.calls is buffers["middle.calls"]
+
+
+def test_only_what_changed_is_written():
+    """A write counts as an edit in place, which spoils a graph that holds the buffer."""
+    network = make(CountsInPlace)
+    network.norm.running_mean[0] = torch.nan
+    versions = {name: buffer._version for name, buffer in network.named_buffers()}
+    with at_rest(network, torch.device("cpu")):
+        network(smooth_images(2))
+    found = {name: buffer._version for name, buffer in network.named_buffers()}
+    assert {name for name in found if found[name] != versions[name]} == {"middle.calls"}
 
 
 def everything_then_fails():
@@ -216,6 +301,21 @@ def test_a_train_method_of_the_networks_own_cannot_spoil_the_flags():
     network.drop.eval()
     network.middle = AlwaysAtRest()  # its flag is True until somebody calls train()
     assert network.middle.training
+    before = snapshot(network, images)
+    mi.eigenspace(network, images)
+    assert_untouched(before, network, images)
+
+
+def test_a_network_that_is_at_rest_is_not_put_there_again():
+    """Exported programs refuse ``eval()``, and on hundreds of modules it takes its time."""
+
+    class Refuses(Rich):
+        def train(self, mode=True):
+            raise NotImplementedError
+
+    network = Rich().eval()
+    network.__class__ = Refuses  # whose own __init__ would call train()
+    images = smooth_images(2)
     before = snapshot(network, images)
     mi.eigenspace(network, images)
     assert_untouched(before, network, images)

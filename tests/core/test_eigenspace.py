@@ -88,7 +88,7 @@ def test_images_larger_than_one_block(monkeypatch):
     network, images = smooth_network(2, 4), smooth_images(2)
     whole = mi.eigenspace(network, images)
     expected = whole.coefficients(images)
-    core = importlib.import_module("monai_ifim.core.eigenspace")
+    core = importlib.import_module("monai_ifim.core.spectrum")
     for block in (1, 5 * 3 * 7):  # one pixel at a time; 7 of the 72
         monkeypatch.setattr(core, "_BLOCK", block)
         space = mi.eigenspace(network, images)
