@@ -7,7 +7,7 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
-.PHONY: demo experiments results-page test test-all lint label label-install label-test clean
+.PHONY: demo experiments bench bench-gpu bench-peers performance-page results-page test test-all lint label label-install label-test clean
 
 # Everything is installed into .venv; constraints.txt holds the versions we develop with.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -27,6 +27,26 @@ experiments: $(INSTALLED)
 # The committed results; draws the plots anew, too.
 results-page: $(INSTALLED)
 	$(BIN)/python -m monai_ifim evidence-page docs/results docs/results.md
+
+# Other tools, to compare with. The last two ask for torchvision, whose wheel wants a CUDA build of
+# torch; what is used of them does not import it.
+PEERS := $(VENV)/.peers
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install -q --upgrade-strategy only-if-needed -c constraints.txt -e '.[benchmarks]'
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt curvlinops-for-pytorch nngeometry
+	touch $@
+
+bench-peers: $(PEERS)
+
+# docs/performance/*.json and docs/performance.md; at most 20 minutes on two quiet cores.
+bench: $(PEERS)
+	$(BIN)/python -m benchmarks
+
+bench-gpu: $(PEERS)
+	$(BIN)/python -m benchmarks --device cuda
+
+performance-page: $(INSTALLED)
+	$(BIN)/python -m benchmarks.page
 
 # Two workers with one thread each: most of the time goes into starting bundle runs.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

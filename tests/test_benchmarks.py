@@ -1,15 +1,196 @@
-"""The benchmarks still run, at a tiny size."""
+"""The benchmarks still run, at a tiny size, and the page shows the committed numbers."""
 
-import subprocess
-import sys
+import json
 from pathlib import Path
 
+import pytest
+import torch
+
+from benchmarks import (
+    epoch,
+    floor,
+    harness,
+    ideas,
+    inference_run,
+    large_k,
+    memory,
+    page,
+    peer_methods,
+    peers,
+    segmentation,
+    throughput,
+    volume,
+)
+from benchmarks.cases import densenet, reference, relative_error, resnet_2d
+from benchmarks.cases import floor as least
+
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "performance"
+
+# What the peers warn about when they are imported.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
-def test_eigenspace_against_its_floor(tmp_path: Path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "eigenspace.py"), "--quick"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len([line for line in lines if "floor" in line]) == 2
+def measured(module, tmp_path: Path) -> dict:
+    """The file of a smoke test, every row as wide as its heading."""
+    file = tmp_path / "numbers.json"
+    module.main(["--quick", "--output", str(file)])
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert record["quick"]
+    for part in (record, *record.get("tables", ())):
+        assert part["rows"]
+        assert {len(row) for row in part["rows"]} == {len(part["columns"])}
+        assert "failed" not in json.dumps(part["rows"])
+    return record
+
+
+def test_floor(tmp_path):
+    rows = measured(floor, tmp_path)["rows"]
+    assert all(row[4] < 1e-4 for row in rows)  # the error
+    assert all(row[5] > 0 and row[6] > 0 for row in rows)  # both peaks
+
+
+def test_peers(tmp_path):
+    record = measured(peers, tmp_path)
+    assert (tmp_path / record["figure"]).stat().st_size > 10_000
+    errors = {row[0]: row[1] for row in record["tables"][1]["rows"]}
+    for name, _, _, costly in peer_methods.METHODS:
+        # Those that iterate, or regularise a sure prediction, are some percent off.
+        assert errors[name] is None or errors[name] < (0.5 if costly else 1e-3), name
+
+
+def test_absent_peers_are_no_error(monkeypatch):
+    monkeypatch.setattr(peers, "METHODS", [("other", print, "no-such-distribution", False)])
+    monkeypatch.setattr(peers, "peak_memory", lambda *_: memory.Peak(1.0))
+    options = harness.read_options(None, ["--quick"])
+    assert peers.measure(resnet_2d(32, 2, 1), True, options).ratio == {"other": "not installed"}
+
+
+def test_epoch(tmp_path):
+    plain, shared, alone = measured(epoch, tmp_path)["rows"]
+    assert plain[3] is None
+    assert alone[3] == pytest.approx(shared[3] + 1)
+
+
+def test_ideas(tmp_path):
+    rows = measured(ideas, tmp_path)["rows"]
+    assert all(row[3] < (0.3 if "bfloat16" in row[1] else 1e-4) for row in rows)
+
+
+def test_throughput(tmp_path):
+    record = measured(throughput, tmp_path)
+    assert sum(row[3] for row in record["tables"][0]["rows"]) <= 100.1
+
+
+def test_large_k(tmp_path):
+    for part in measured(large_k, tmp_path)["tables"]:
+        for name, *_, error, angle, _ in part["rows"][1:]:
+            assert error < 2e-3, name
+            assert angle < 2e-2, name
+
+
+def test_segmentation(tmp_path):
+    assert all(row[9] < 1e-3 for row in measured(segmentation, tmp_path)["rows"])
+
+
+def test_volume(tmp_path):
+    plain, ours, saving = measured(volume, tmp_path)["rows"]
+    assert saving[3] < ours[3] / 2  # what the graph keeps
+    assert plain[2] > 0
+
+
+@pytest.mark.slow
+def test_inference_run(tmp_path):
+    assert len(measured(inference_run, tmp_path)["rows"]) == 2
+
+
+def test_reference_agrees_with_the_definition():
+    network, images = densenet(32, 3, 2, confidence=0.9).build(torch.device("cpu"))
+    double, x = network.double(), images[:1].double().requires_grad_()
+    logs = double(x)[0].log_softmax(dim=0)
+    scores = torch.stack([torch.autograd.grad(z, x, retain_graph=True)[0].flatten() for z in logs])
+    p = logs.detach().exp()
+    assert float(p.max()) == pytest.approx(0.9)
+    fisher = scores.T @ (p[:, None] * scores)
+    exact = reference(network, images)
+    torch.testing.assert_close(torch.linalg.eigvalsh(fisher).flip(0)[:2], exact[0])
+    assert relative_error(exact.tolist(), exact, -1) == 0
+
+
+def ones(device: torch.device) -> tuple[torch.Tensor]:
+    return (torch.ones(1000, device=device),)
+
+
+def doubled(values: torch.Tensor) -> torch.Tensor:
+    return torch.ones(50_000_000) * 2 + values[0]
+
+
+def failing(values: torch.Tensor) -> None:
+    raise ValueError(f"no use for {len(values)}")
+
+
+def test_peak_memory():
+    peak = memory.peak_memory(ones, doubled, torch.device("cpu"))
+    assert 350 < peak.megabytes < 700
+    failed = memory.peak_memory(ones, failing, torch.device("cpu"))
+    assert failed.cell == "failed: ValueError: no use for 1000"
+
+
+def test_interleaved_rounds():
+    calls = []
+    options = harness.read_options(None, ["--repeats", "3"])
+
+    def broken():
+        raise RuntimeError("not today")
+
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b"), "c": broken}
+    times = harness.interleave(functions, options)
+    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
+    assert times.ratio("a", "a") == [1, 1, 1]
+    assert times.ratio("c", "a") == times.spread("c") == "failed: RuntimeError: not today"
+
+
+def test_rounds_stop_in_time():
+    options = harness.read_options(None, ["--repeats", "9", "--seconds", "0"])
+    assert len(harness.interleave({"a": list}, options).rounds["a"]) == 2
+
+
+def test_the_floor_leaves_the_network():
+    network, images = resnet_2d(32, 2, 1).build(torch.device("cpu"))
+    least(network, images)
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+
+
+def test_the_page_shows_the_committed_numbers(monkeypatch):
+    monkeypatch.chdir(ROOT)  # the page names the paths that it was given
+    text = page.generate(Path("docs/performance"), Path("docs/performance.md"))
+    assert text == (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+
+
+def test_pictures_are_there():
+    for file in RESULTS.glob("*.json"):
+        figure = json.loads(file.read_text(encoding="utf-8")).get("figure")
+        assert figure is None or (RESULTS / figure).is_file()
+
+
+def test_page(tmp_path):
+    record = {
+        "title": "Speed",
+        "claim": "It is fast.",
+        "command": "python -m benchmarks.speed",
+        "environment": {"processor": "one", "device": "cpu"},
+        "columns": ["what", "s"],
+        "rows": [["a", [0.5, 0.25, 1.0]], ["b", None]],
+    }
+    (tmp_path / "speed.json").write_text(json.dumps(record))
+    text = page.generate(tmp_path, tmp_path / "page.md")
+    assert (
+        "## Speed\n\nIt is fast.\n\n| what | s |\n| --- | --- |\n| a | 0.500 (0.250–1.00) |" in text
+    )
+    assert "`python -m benchmarks.speed`; processor one, device cpu." in text
+    (tmp_path / "speed.json").write_text(json.dumps(record | {"quick": True}))
+    with pytest.raises(ValueError, match="smoke test"):
+        page.generate(tmp_path, tmp_path / "page.md")
+    (tmp_path / "speed.json").write_text(json.dumps({"title": "x"}))
+    with pytest.raises(ValueError, match=r"lacks .*claim"):
+        page.generate(tmp_path, tmp_path / "page.md")

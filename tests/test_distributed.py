@@ -1,13 +1,15 @@
-"""Two processes give the table of one, with an uneven number of files too."""
+"""Two processes give the table of one, with an uneven number of files too, and end together."""
 
 import csv
 import json
 import os
+import time
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
+from ignite.engine import Events
 from monai.data import DataLoader, DistributedSampler
 from monai.engines import SupervisedEvaluator
 from test_doors import dataset, smooth_network, unreadable, write_scans
@@ -29,7 +31,63 @@ CASES = {
     "one rank without images": ((1, 3), 1, True),
     "no image at all": ((0, 1, 2, 3, 4), 2, False),
 }
+# What goes wrong on one rank, and how the other one says it. The processes go on: nobody notices by
+# a closed connection, as nobody does under NCCL.
+FAILURES = {
+    "network": ("ArithmeticError: rank 1 on purpose", "got an error on rank 1 (ArithmeticError: "),
+    "last handler": ("OSError: rank 1 on purpose", "got an error on rank 1 (OSError: "),
+    "table": ("IsADirectoryError: ", "got an error on rank 0 (IsADirectoryError: "),
+}
 METRICS = ("trace", "largest_eigenvalue", "effective_rank")
+
+
+class Unlucky(nn.Module):
+    """A network that raises at the second image of rank 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.calls = smooth_network(3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 2 and dist.get_rank() == 1:
+            raise ArithmeticError("rank 1 on purpose")
+        return self.body(x)
+
+
+class UnluckyHandler:
+    """Raises on rank 1 after the last batch, before the rows are gathered."""
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._raise)
+
+    def _raise(self, engine):
+        if dist.get_rank() == 1:
+            raise OSError("rank 1 on purpose")
+
+
+def fail(name, files, folder):
+    """One run in which something fails on one rank; returns its error and the seconds until it."""
+    data, network = dataset(files), Unlucky() if name == "network" else smooth_network(3)
+    sampler = DistributedSampler(data, even_divisible=False, shuffle=False)
+    if name == "table" and dist.get_rank() == 0:  # a folder in the place of the table
+        os.makedirs(f"{folder}/ifim.csv/full")
+    handlers = [UnluckyHandler()] if name == "last handler" else []
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(data, batch_size=1, sampler=sampler),
+        network=network,
+        inferer=mi.IFIMInferer(),
+        key_val_metric={METRICS[0]: mi.SpectrumMetric(METRICS[0])},
+        val_handlers=[*handlers, mi.IFIMHandler(output_dir=folder)],
+    )
+    start = time.monotonic()
+    try:
+        evaluator.run()
+    except Exception as caught:
+        error = f"{type(caught).__name__}: {caught}"
+        return {"error": error, "seconds": time.monotonic() - start}
+    return {"error": "", "seconds": time.monotonic() - start}
 
 
 def evaluate(files, folder, batch_size, with_inferer, distributed):
@@ -72,6 +130,11 @@ def work(rank, root, cases):
         folder = f"{root}/{name}"
         result = evaluate(files_of(folder), f"{folder}/two", batch_size, with_inferer, True)
         with open(f"{folder}/rank{rank}.json", "w") as file:
+            json.dump(result, file)
+        dist.barrier()
+    for name in FAILURES:
+        result = fail(name, files_of(f"{root}/all readable"), f"{root}/{name}")
+        with open(f"{root}/{name}{rank}.json", "w") as file:
             json.dump(result, file)
         dist.barrier()
     dist.destroy_process_group()
@@ -141,3 +204,33 @@ def test_the_numbers_are_those_of_the_core(root):
     space = mi.eigenspace(smooth_network(3), images.as_tensor())
     rows = read_table(folder / "two")
     assert [float(row["trace"]) for row in rows] == pytest.approx(space.trace.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_one_rank_that_fails_ends_both(root, name):
+    paths = [root[0] / f"{name}{rank}.json" for rank in range(WORLD)]
+    if not all(path.exists() for path in paths):
+        raise root[1]
+    results = [json.loads(path.read_text()) for path in paths]
+    own, theirs = FAILURES[name]
+    failing = 0 if name == "table" else 1
+    assert results[failing]["error"].startswith(own)
+    assert theirs in results[1 - failing]["error"]
+    # Nobody waited for the other: the process group's patience is 15 s, a failing rank's is 20 s.
+    assert max(result["seconds"] for result in results) < 12
+
+
+def test_rows_of_both_ranks_outlive_a_failure(root):
+    files = files_of(root[0] / "all readable")
+    status = {row["file"]: row["status"] for row in read_table(root[0] / "network")}
+    # Rank 1 has the scans 1 and 3.
+    assert status[files[1]] == "ok"
+    assert status[files[3]] == "failed: the run ended here, ArithmeticError: rank 1 on purpose"
+    # How far rank 0 came before it noticed is left to the clock (tests/test_torchrun.py holds it).
+    mine = [status[file] for file in files[::2] if file in status]
+    assert mine
+    assert all(text == "ok" or "got an error on rank 1" in text for text in mine)
+    # All images were done here, but the run was not: the table says so.
+    status = {row["file"]: row["status"] for row in read_table(root[0] / "last handler")}
+    assert [status.pop(file) for file in files] == ["ok"] * 5
+    assert status == {"rank 1": "failed: the run ended here, OSError: rank 1 on purpose"}

@@ -11,9 +11,12 @@ import monai_ifim
 
 PACKAGE = Path(monai_ifim.__file__).parent
 NAME = PACKAGE.name
-# Every other room is on floor 1. A bundle's reader stands on them, and the experiments on that.
+# Every other room is on floor 1. Ranks and tables need nothing of ours. A bundle's reader stands on
+# all of them, and the experiments on that.
 FLOORS = {
     "core": 0,
+    "ranks": 0,
+    "tables": 0,
     "classification_bundle": 2,
     "experiments": 3,
     "report": 4,

@@ -29,8 +29,8 @@ _REGISTER = 8
 _FEW = 4
 _POSITIONS = 1 << 12
 
-# Fewest elements of a batch norm for which a node in Python costs less than it saves.
-_SMALLEST_NORM = 1 << 17
+# Fewest elements of a batch norm that takes our node: it saves memory, and time only when large.
+_SMALLEST_NORM = 1 << 21
 
 # Fewest products for each kernel offset for which a single volume is worth cutting in halves.
 _SMALLEST_PRODUCT = 1 << 18

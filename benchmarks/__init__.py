@@ -1,0 +1,1 @@
+"""What things cost, one file a claim; ``python -m benchmarks`` runs them all."""

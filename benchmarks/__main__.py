@@ -1,0 +1,63 @@
+"""All benchmarks, each in a process of its own, and then the page.
+
+python -m benchmarks                       # docs/performance/*.json and docs/performance.md
+python -m benchmarks --device cuda         # docs/performance/*_cuda.json, on a GPU
+python -m benchmarks --only floor peers --quick --folder /tmp/numbers
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import page
+
+# By device: what is measured. A name without a file beside this one is skipped.
+BOTH = ("floor", "peers", "epoch", "large_k", "segmentation", "volume", "ideas")
+CPU = (*BOTH, "inference_run", "scaling")
+CUDA = ("throughput", *BOTH)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what was asked for.
+
+    Returns:
+        0, or 1 when a benchmark failed; the others have their results nevertheless.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="smoke test; writes no page")
+    parser.add_argument("--folder", type=Path, default=Path("docs/performance"))
+    options = parser.parse_args(argv)
+    suffix, names = ("_cuda", CUDA) if options.device == "cuda" else ("", CPU)
+    failed = []
+    for name in options.only or names:
+        if find_spec(f"benchmarks.{name}") is None:
+            print(f"no benchmarks/{name}.py, skipped")
+            continue
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        command += ["--output", str(options.folder / f"{name}{suffix}.json")]
+        command += ["--device", "cuda"] if suffix else []
+        command += ["--quick"] if options.quick else []
+        start = time.perf_counter()
+        status = subprocess.run(command, check=False).returncode
+        print(f"{name}: {time.perf_counter() - start:.0f} s, status {status}\n", flush=True)
+        if status:
+            failed.append(name)
+    if not options.quick:
+        page.main([str(options.folder), f"{options.folder}.md"])
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
