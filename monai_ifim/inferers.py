@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from monai_ifim.core import as_leaf, frozen_parameters, unwrap
+from monai_ifim.core.input_gradients import input_gradients
 
 
 class IFIMInferer(Inferer):
@@ -87,7 +88,8 @@ class IFIMInferer(Inferer):
             images = leaf.clone()
             if isinstance(inputs, MetaTensor):
                 images = MetaTensor(images).copy_meta_from(inputs)
-            output = self.inferer(images, plain, *args, **kwargs)
+            with input_gradients(images):
+                output = self.inferer(images, plain, *args, **kwargs)
         self._kept = (inputs, leaf, output)
         return tree_map_only(Tensor, Tensor.detach, output)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from monai_ifim.core.checks import check_images, check_logits
+from monai_ifim.core.input_gradients import input_gradients
 
 OutputTransform = Callable[[Any], Tensor]
 
@@ -75,7 +76,9 @@ def run_forward(
     def function(x: Tensor) -> Tensor:
         return _choose(network(x.clone(), *args, **kwargs), output_transform)
 
-    return Forward(leaf, check_logits(function(leaf), len(leaf)), function)
+    with input_gradients(images):
+        logits = function(leaf)
+    return Forward(leaf, check_logits(logits, len(leaf)), function)
 
 
 def kept_forward(

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_ifim.core import input_gradients as module
-from monai_ifim.core.input_gradients import convolution_gradient, input_gradients
+from monai_ifim.core.convolution_gradients import convolution_gradient
+from monai_ifim.core.input_gradients import input_gradients
 
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
 OURS = ("_ConvolutionBackward", "_BatchNormBackward")
@@ -342,9 +343,12 @@ def test_autocast_runs_as_it_would(network, images):
 
 def test_meta_tensors_keep_their_meta(network, images):
     x = MetaTensor(images, meta={"spacing": 2.0}).requires_grad_()
-    unchanged(network, x)
+    plain = network(x)
     with input_gradients():
         assert network.convolution(x).meta["spacing"] == 2.0
+        ours = network(x)
+    assert type(ours) is type(plain)
+    assert torch.equal(ours.as_tensor(), plain.as_tensor())
 
 
 def test_checkpoints_recompute_outside(network, images):
@@ -366,3 +370,28 @@ def test_scripted_networks_run_as_they_would():
     )
     weight = torch.randn(5, 1, 7, 7)
     unchanged(lambda t: graph.f(t, weight), torch.randn(2, 1, 80, 81, requires_grad=True))
+
+
+def test_a_stem_under_metadata_takes_our_route():
+    """MONAI's inferers hand the network a MetaTensor."""
+    x, weight, bias, stride, padding, function = stem("volume")
+    tracked = MetaTensor(x, meta={"name": "scan"})
+    with input_gradients():
+        output = function(tracked, weight, bias, stride, padding)
+    assert isinstance(output, MetaTensor)
+    assert output.meta["name"] == "scan"
+    assert taken(output) == ["_ConvolutionBackward"]
+    plain = function(x, weight, bias, stride, padding)
+    assert torch.equal(output.as_tensor(), plain)
+    gradients = [torch.autograd.grad(y.sum(), x)[0] for y in (output.as_tensor(), plain)]
+    assert relative_error(*gradients) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("shape", "entered"), [((2, 1, 8, 8), True), ((2, 5, 8, 8), False), ((2, 5, 8, 8, 8), True)]
+)
+def test_nothing_is_entered_where_nothing_can_pay(shape, entered):
+    before = torch.overrides._len_torch_function_stack()
+    with input_gradients(torch.zeros(shape)):
+        assert (torch.overrides._len_torch_function_stack() > before) == entered
+    assert torch.overrides._len_torch_function_stack() == before
