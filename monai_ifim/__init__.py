@@ -2,7 +2,14 @@
 
 from monai_ifim.bundle_root import bundle_root
 from monai_ifim.class_names import class_names
-from monai_ifim.core import Bernoulli, Categorical, Eigenspace, eigenspace
+from monai_ifim.core import (
+    Approximation,
+    Bernoulli,
+    Categorical,
+    Eigenspace,
+    VoxelwiseCategorical,
+    eigenspace,
+)
 from monai_ifim.experiments import perturbation_curve, principal_angles
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
@@ -20,6 +27,7 @@ from monai_ifim.transforms import (
 from monai_ifim.writers import AtomicNibabelWriter
 
 __all__ = [
+    "Approximation",
     "AtomicNibabelWriter",
     "Bernoulli",
     "Categorical",
@@ -34,6 +42,7 @@ __all__ = [
     "IFIMInferer",
     "SpectrumMetric",
     "SqueezeSingleSliced",
+    "VoxelwiseCategorical",
     "bundle_root",
     "class_names",
     "eigenspace",

@@ -92,6 +92,7 @@ def iterated(
     rank: int,
     tolerance: float,
     probes: int,
+    scouts: bool = True,
 ) -> Eigenspace:
     """Leading eigenpairs by block Krylov iteration.
 
@@ -102,12 +103,14 @@ def iterated(
         rank: how many pairs.
         tolerance: their residual.
         probes: how many to measure the trace of the rest with.
+        scouts: see ``iterate``.
 
     Returns:
         The eigenspace; ``gradients`` holds only the leading columns.
     """
     products = JacobianVectorProducts(columns.forward)
-    ritz = iterate(columns, products, columns.root, start, rank=rank, tolerance=tolerance)
+    root = columns.root
+    ritz = iterate(columns, products, root, start, rank=rank, tolerance=tolerance, scouts=scouts)
     gradients = combine(ritz.gradients, ritz.leading)
     if columns.offload:
         gradients = gradients.cpu()

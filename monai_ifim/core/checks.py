@@ -225,6 +225,23 @@ def check_method(method: str, tolerance: float | None) -> None:
         )
 
 
+def check_share(method: str, energy: float | None) -> None:
+    """Refuse a share of a trace that the method does not know.
+
+    Args:
+        method: that is going to run.
+        energy: share of the trace, or None.
+
+    Raises:
+        ValueError: an energy for the truncated method.
+    """
+    if method == "truncated" and energy is not None:
+        raise ValueError(
+            f"expected rank, or neither, where directions are left out, got energy={energy}: the "
+            "share would be of what is kept; leave tolerance out"
+        )
+
+
 def check_iterated_rank(rank: int | None, energy: float | None) -> int:
     """How many eigenpairs the Krylov method has to find.
 

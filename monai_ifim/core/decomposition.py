@@ -20,6 +20,7 @@ from monai_ifim.core.checks import (
     check_iterated_rank,
     check_method,
     check_rank,
+    check_share,
 )
 from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.core.gradients import (
@@ -28,7 +29,7 @@ from monai_ifim.core.gradients import (
     run_forward,
     vector_jacobian_products,
 )
-from monai_ifim.core.krylov import orthonormal
+from monai_ifim.core.krylov import LARGEST_BASIS, orthonormal
 from monai_ifim.core.likelihoods import Categorical, Likelihood, as_likelihood
 from monai_ifim.core.roots import ContrastRoot
 from monai_ifim.core.spectrum import inner_products, solve
@@ -80,7 +81,8 @@ def eigenspace(
             at most an eighth of 64 or more directions, or the prediction is dense (10 pairs by
             default). The result's ``approximation`` says what was left out.
         tolerance: relative to the largest; 1e-6 by default where truncated, 1e-3 for Krylov.
-        head: the last linear layer, where the graph of the pass does not show it.
+        head: a linear layer whose weights order the directions, where the graph of the pass does
+            not show the last one; no direction is left out on its word.
         output_transform: chooses the logits when the network returns a tuple or a dict.
         vjp_chunk: how many backward passes to batch; None is a loop, the least memory;
             ``"auto"`` is what is known to be fastest. Halved when a GPU's memory does not suffice.
@@ -174,9 +176,13 @@ def decompose(
     contrasts, factor = likelihood.contrasts(logits), likelihood.factor(logits)
     check_rank(rank, energy, min(len(contrasts), forward.images[0].numel()))
     weight = head_weight(forward.logits, head)
-    width = len(contrasts) if weight is None else min(len(contrasts), weight.shape[1])
+    # Only a layer that the graph shows proves that nothing lies beyond it.
+    width = len(contrasts)
+    if weight is not None and head is None:
+        width = min(width, weight.shape[1])
     if method == "auto":
-        method = _choice(rank, tolerance, width)
+        method = _choice(rank, tolerance, width, forward.function is not None)
+    check_share(method, energy)
     if method == "exact" and width == len(contrasts):
         gradients = vector_jacobian_products(forward, contrasts, chunk=vjp_chunk, offload=offload)
         gram = inner_products(gradients, gradients, logits.device)
@@ -186,13 +192,13 @@ def decompose(
     root = ContrastRoot.of(contrasts, factor)
     columns = Columns(forward, root, vjp_chunk, offload)
     coordinates, weights = leading_coordinates(root, weight)
-    possible = _count(weights > 0)
+    possible = _count(weights > 0) if head is None else len(contrasts)
     if method == "krylov":
         rank = check_iterated_rank(rank, energy)
-        first = rank + rank // 2  # a few to spare: the head's order is not quite that of F
+        first = rank + 2  # some to spare: the head's order is not quite that of F
         if possible > first:
             tolerance = _RESIDUAL if tolerance is None else tolerance
-            start = coordinates[:, :first]
+            start = _start(coordinates[:, :first], first)
             return iterated(columns, likelihood, start, rank=rank, tolerance=tolerance, probes=4)
         count = possible
     elif method == "truncated":
@@ -201,7 +207,7 @@ def decompose(
     else:
         count = possible
     # Two probes: with the few directions of a small K, more would eat up what was saved.
-    return on_coordinates(
+    space = on_coordinates(
         columns,
         likelihood,
         coordinates[:, :count],
@@ -209,13 +215,27 @@ def decompose(
         energy=energy,
         probes=2 if count < possible else 0,
     )
+    return space.padded(width if rank is None else min(rank, width))
 
 
-def _choice(rank: int | None, tolerance: float | None, width: int) -> str:
-    """The method for so many directions."""
-    if rank is not None and width >= _MANY and rank <= width // 8:
+def _choice(rank: int | None, tolerance: float | None, width: int, repeatable: bool) -> str:
+    """The method for so many directions; a pass that cannot be repeated may know no J d."""
+    few = rank is not None and rank <= width // 8 and 3 * rank <= LARGEST_BASIS
+    if few and width >= _MANY and repeatable:
         return "krylov"
     return "exact" if tolerance is None else "truncated"
+
+
+def _start(coordinates: Tensor, count: int) -> Tensor:
+    """As many coordinates, random ones where the head gives fewer."""
+    missing = count - coordinates.shape[1]
+    if missing <= 0:
+        return coordinates
+    generator = torch.Generator(coordinates.device).manual_seed(0)
+    shape = (len(coordinates), missing, coordinates.shape[2])
+    chance = torch.randn(shape, generator=generator, device=coordinates.device)
+    further = orthonormal(chance.to(coordinates), coordinates, generator)
+    return torch.cat([coordinates, further], dim=1)
 
 
 def _count(chosen: Tensor) -> int:
@@ -242,7 +262,7 @@ def _dense(
     start = torch.randn(shape, generator=generator, device=logits.device, dtype=torch.float64)
     start = orthonormal(start.to(columns.root.dtype), None, generator)
     tolerance = _RESIDUAL if tolerance is None else tolerance
-    return iterated(columns, family, start, rank=rank, tolerance=tolerance, probes=8)
+    return iterated(columns, family, start, rank=rank, tolerance=tolerance, probes=8, scouts=False)
 
 
 def _check_dense(method: str, energy: float | None, likelihood: object) -> None:

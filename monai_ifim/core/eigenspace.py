@@ -11,10 +11,11 @@ doi 10.1117/12.3088115.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from monai_ifim.core.checks import check_rank
 from monai_ifim.core.likelihoods import Family
@@ -154,6 +155,27 @@ class Eigenspace:
             ValueError: d of another shape than the images.
         """
         return torch.einsum("bmk,bm->bk", self.factor, self._products(d)).square().sum(dim=1)
+
+    def padded(self, columns: int) -> Eigenspace:
+        """With so many columns for eigenpairs, those that are not there as zeros.
+
+        Args:
+            columns: at least as many as there are.
+
+        Returns:
+            The same eigenspace; the number of columns no longer depends on the images.
+        """
+        missing = (0, columns - self.eigenvalues.shape[1])
+        approximation = self.approximation
+        if approximation is not None:
+            residual = pad(approximation.residual, missing)
+            approximation = replace(approximation, residual=residual)
+        return replace(
+            self,
+            eigenvalues=pad(self.eigenvalues, missing),
+            mixing=pad(self.mixing, missing),
+            approximation=approximation,
+        )
 
     def _image_shape(self) -> tuple[int, ...]:
         return (self.gradients.shape[0], *self.gradients.shape[2:])

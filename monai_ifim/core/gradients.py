@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ OutputTransform = Callable[[Any], Tensor]
 _JVP_CHUNK = 8
 
 logger = logging.getLogger(__name__)
+
+# Kernels of attention and filters of warnings are the process's: two threads that choose and
+# restore them in turn would leave a stranger's choice behind.
+_PROCESS = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -230,9 +235,10 @@ class JacobianVectorProducts:
         if self.forward_mode:
             try:
                 return torch.cat([self._forwards(part) for part in changes.split(_JVP_CHUNK)])
-            except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-                # Autograd functions, checkpoints and compiled networks: many ways to refuse.
-                logger.debug("no forward mode: %s", error)
+            except Exception as error:
+                # Autograd functions, checkpoints, compiled networks, code that looks at its
+                # tensors: many ways to refuse.
+                logger.info("no forward mode, differentiating twice: %s", error)
                 self.forward_mode = False
         return torch.stack([self._backwards_twice(change) for change in changes])
 
@@ -244,7 +250,7 @@ class JacobianVectorProducts:
             return torch.func.jvp(function, (images,), (change,))[1]
 
         # Fused attention has no forward mode; the composite one has.
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        with _PROCESS, warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.filterwarnings("ignore", "There is a performance drop")
             products = torch.func.vmap(product, randomness="same")(changes)
         if not self._checked and not self._agrees(changes[0], products[0]):
@@ -258,10 +264,14 @@ class JacobianVectorProducts:
         A no_grad() inside the network makes forward mode return zeros in silence. Loose, because
         the repeated pass may see a unit at its kink from the other side.
         """
+        product, change = product.double().flatten(1), change.double().flatten(1)
+        good = torch.isfinite(product).all(dim=1)  # an image with NaN says nothing
+        product = torch.where(good[:, None], product, 0)
         cotangent = product / product.norm() if product.any() else torch.ones_like(product)
-        gradient = _backward(self.forward, cotangent)
-        forwards = (cotangent.double() * product.double()).sum()
-        backwards = (gradient.double() * change.double()).sum()
+        cotangent = cotangent.to(self.forward.logits).view_as(self.forward.logits)
+        gradient = _backward(self.forward, cotangent).double().flatten(1)
+        forwards = (cotangent.double().flatten(1) * product)[good].sum()
+        backwards = (gradient * change)[good].sum()
         return bool((forwards - backwards).abs() <= 0.05 * backwards.abs())
 
     def _backwards_twice(self, change: Tensor) -> Tensor:

@@ -25,8 +25,14 @@ from monai_ifim.core.gradients import JacobianVectorProducts
 from monai_ifim.core.roots import Root
 from monai_ifim.core.spectrum import combine, inner_products
 
-# Beyond so many directions the basis costs more memory than it is worth: stop, and say so.
+# Beyond so many directions, or so many for each pair, the basis costs more memory than it is worth:
+# stop, and say so.
 LARGEST_BASIS = 200
+_LARGEST_PER_PAIR = 6
+
+# Random directions that look for what the start cannot see, how many rounds long, and the 1 %
+# quantile of the mean of so many squared normal numbers.
+_SCOUTS, _SCOUTING, _QUANTILE = 4, 3, 0.297109 / 4
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,14 @@ def iterate(
     *,
     rank: int,
     tolerance: float,
+    scouts: bool = True,
 ) -> Ritz:
     """Add directions until the leading pairs no longer change.
+
+    A small residual proves an eigenpair, not that it is a leading one: a start that spans an
+    invariant subspace never leaves it. When all pairs have converged, random directions are
+    therefore looked at, too, until nothing as large as the last pair can be left with a
+    probability of 99 %, or for three rounds.
 
     Args:
         adjoint: coordinates (B, M, D) to Y, (B, M, C, *S).
@@ -68,52 +80,87 @@ def iterate(
         start: coordinates to begin with, (B, M, D), orthonormal rows, M >= rank.
         rank: how many pairs must converge.
         tolerance: residual at which a pair counts as converged.
+        scouts: whether to look at random directions; a random start needs none.
 
     Returns:
         The Ritz pairs. A warning says so when they have not converged within
         ``LARGEST_BASIS`` directions.
     """
     generator = torch.Generator(start.device).manual_seed(0)
+    largest = max(LARGEST_BASIS, _LARGEST_PER_PAIR * rank)
+    scouting = 0 if scouts else _SCOUTING
     basis, gradients = start, adjoint(start)
     device = start.device
     gram = inner_products(gradients, gradients, device)
     made = 0
     while True:
         values, vectors = torch.linalg.eigh(_finite(gram))
-        values, vectors = values.flip(1)[:, :rank], vectors.flip(2)[:, :, :rank]
+        values, vectors = values.flip(1), vectors.flip(2)
+        leading = vectors[:, :, :rank]
         if basis.shape[1] >= root.size:  # nothing is left to look at
-            return Ritz(basis, gradients, vectors, _trace(gram), torch.zeros_like(values), made)
-        scaled = combine(gradients, vectors)
-        back = root.coordinates(products(scaled)).to(basis.dtype)
-        made += rank
-        error = back - values.to(basis.dtype)[:, :, None] * combine(basis, vectors)
-        residual = _relative(error, values)
-        if not (residual > tolerance).any():
-            return Ritz(basis, gradients, vectors, _trace(gram), residual, made)
-        room = min(rank, root.size - basis.shape[1], LARGEST_BASIS - basis.shape[1])
+            found = torch.zeros_like(values[:, :rank])
+            return Ritz(basis, gradients, leading, _trace(gram), found, made)
+
+        def errors(chosen: slice) -> Tensor:
+            """Residuals of some pairs on the Gram side, (B, M, D)."""
+            weights, theta = vectors[:, :, chosen], values[:, chosen]  # noqa: B023
+            back = root.coordinates(products(combine(gradients, weights)))  # noqa: B023
+            inside = theta.to(basis.dtype)[:, :, None] * combine(basis, weights)  # noqa: B023
+            return back.to(inside.dtype) - inside
+
+        error = errors(slice(rank))
+        made += error.shape[1]
+        residual = _relative(error, values[:, :rank])
+        done = not (residual > tolerance).any()
+        if done and scouting >= _SCOUTING:
+            return Ritz(basis, gradients, leading, _trace(gram), residual, made)
+        wanted = _SCOUTS if done else rank
+        room = min(wanted, root.size - basis.shape[1], largest - basis.shape[1])
         if room <= 0:
-            warnings.warn(
-                f"the leading {rank} eigenpairs have a residual of {float(residual.max()):.1e} of "
-                f"the largest eigenvalue after {LARGEST_BASIS} directions, not {tolerance:.1e}; "
-                "ask for fewer, or raise tolerance",
-                stacklevel=4,
-            )
-            return Ritz(basis, gradients, vectors, _trace(gram), residual, made)
-        # The least converged first, where there is no room for all.
-        worst = residual.argsort(dim=1, descending=True)[:, :room, None]
-        error = error.gather(1, worst.expand(-1, -1, error.shape[2]))
-        block = orthonormal(error, basis, generator)
+            if not done:
+                _complain(rank, residual, tolerance, basis.shape[1])
+            return Ritz(basis, gradients, leading, _trace(gram), residual, made)
+        if not done:  # the least converged first, where there is no room for all
+            worst = residual.argsort(dim=1, descending=True)[:, :room, None]
+            error = error.gather(1, worst.expand(-1, -1, error.shape[2]))
+        elif scouting == 0:
+            shape = (len(basis), room, root.size)
+            error = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+        else:
+            error = errors(slice(rank, rank + room))
+            made += error.shape[1]
+        block = orthonormal(error.to(basis.dtype), basis, generator)
         added = adjoint(block)
         cross = inner_products(gradients, added, device)
         corner = inner_products(added, added, device)
+        if done:
+            scouting += 1
+            if scouting == 1:
+                lengths = corner.diagonal(dim1=1, dim2=2).mean(dim=1) / _QUANTILE
+                left = (root.size - basis.shape[1]) * lengths  # bounds the trace of the rest
+                if not (left > values[:, min(rank, values.shape[1]) - 1]).any():
+                    scouting = _SCOUTING
+                    return Ritz(basis, gradients, leading, _trace(gram), residual, made)
         basis, gradients = torch.cat([basis, block], 1), torch.cat([gradients, added], 1)
         gram = torch.cat(
             [torch.cat([gram, cross], 2), torch.cat([cross.transpose(1, 2), corner], 2)], 1
         )
 
 
+def _complain(rank: int, residual: Tensor, tolerance: float, directions: int) -> None:
+    warnings.warn(
+        f"the leading {rank} eigenpairs have a residual of {float(residual.max()):.1e} of the "
+        f"largest eigenvalue after {directions} directions, not {tolerance:.1e}; ask for fewer, "
+        "or raise tolerance",
+        stacklevel=5,
+    )
+
+
 def orthonormal(block: Tensor, basis: Tensor | None, generator: torch.Generator) -> Tensor:
     """Orthonormal rows, orthogonal to the basis as well.
+
+    Row by row, because a row that lies in the basis up to rounding (the residual of a pair that
+    has converged) must be replaced before it is scaled to length 1.
 
     Args:
         block: (B, M, D).
@@ -123,16 +170,28 @@ def orthonormal(block: Tensor, basis: Tensor | None, generator: torch.Generator)
     Returns:
         (B, M, D), which spans what the block adds to the basis.
     """
-    for _ in range(3):  # twice is enough (Kahan), once more for a row that had to be replaced
-        length = block.norm(dim=2, keepdim=True)
-        chance = torch.randn(block.shape, generator=generator, device=block.device).to(block)
-        lost = ~(length > torch.finfo(block.dtype).tiny)
-        block = torch.where(lost, chance, block / torch.where(lost, 1, length))
-        if basis is not None:
-            inside = inner_products(block, basis).to(block.dtype)
-            block = block - inside @ basis
-        block = torch.linalg.qr(block.transpose(1, 2)).Q.transpose(1, 2)
-    return block
+    rows = block[:, :0] if basis is None else basis
+    start = rows.shape[1]
+    for row in block.split(1, dim=1):
+        rest = _outside(_unit(row), rows)
+        lost = ~(rest.norm(dim=2, keepdim=True) > torch.finfo(block.dtype).eps ** 0.5)
+        if lost.any():  # NaN, too
+            chance = torch.randn(row.shape, generator=generator, device=row.device)
+            rest = torch.where(lost, _outside(_unit(chance.to(row)), rows), rest)
+        rows = torch.cat([rows, _unit(_outside(_unit(rest), rows))], 1)
+    return rows[:, start:]
+
+
+def _unit(rows: Tensor) -> Tensor:
+    length = rows.norm(dim=2, keepdim=True)
+    return rows / torch.where(length > 0, length, 1)
+
+
+def _outside(row: Tensor, rows: Tensor) -> Tensor:
+    """What is orthogonal to orthonormal rows; twice is enough (Kahan)."""
+    for _ in range(2):
+        row = row - inner_products(row, rows).to(row.dtype) @ rows
+    return row
 
 
 def _relative(error: Tensor, values: Tensor) -> Tensor:

@@ -24,9 +24,18 @@ class _Followed:
     version: int
     rectified: bool
     norm: tuple[Tensor, Tensor, Tensor | None, float]
+    norm_version: int
 
     def is_still(self, tensor: Any) -> bool:
-        return tensor is self.output and tensor._version == self.version
+        """Unchanged since, and still a part of the graph that nobody watches."""
+        return (
+            tensor is self.output
+            and tensor._version == self.version
+            and self.norm[0]._version == self.norm_version
+            and torch.is_grad_enabled()
+            and tensor.requires_grad
+            and not tensor._backward_hooks
+        )
 
 
 class PooledStem:
@@ -42,7 +51,7 @@ class PooledStem:
     def normed(self, output: Tensor, x: Tensor, variance: Tensor, weight: Any, eps: float) -> None:
         """A batch norm in eval mode has given ``output`` for ``x``."""
         norm = (x, variance, weight, eps)
-        self._followed = _Followed(output, output._version, False, norm)
+        self._followed = _Followed(output, output._version, False, norm, x._version)
 
     def rectified(self, func: Any, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Run a ReLU, and follow it."""
@@ -50,7 +59,9 @@ class PooledStem:
         ours = followed is not None and not followed.rectified and followed.is_still(x)
         output: Tensor = func(*args, **kwargs)
         if followed is not None and ours:
-            self._followed = _Followed(output, output._version, True, followed.norm)
+            version = output._version
+            norm = followed.norm, followed.norm_version
+            self._followed = _Followed(output, version, True, *norm)
         return output
 
     def pooled(

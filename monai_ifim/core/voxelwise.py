@@ -49,7 +49,9 @@ class VoxelwiseCategorical:
         reference = logits.argmax(dim=1, keepdim=True)
         others = root.scatter(1, reference, 0)
         scale = unit_scale(others.flatten(1))
-        return VoxelwiseRoot(root.to(logits.dtype), reference, scale)
+        # Scaled before they are rounded: a sure segmentation's roots lie below float32's range.
+        others = others / scale.view(-1, *[1] * (others.ndim - 1))
+        return VoxelwiseRoot(root.to(logits.dtype), others.to(logits.dtype), reference, scale)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Mean probability of each class over the voxels.
@@ -86,11 +88,13 @@ class VoxelwiseRoot:
 
     Attributes:
         root: w, (B, K, *S), in the logits' dtype.
+        others: w / scale, 0 for the reference, (B, K, *S).
         reference: r, (B, 1, *S).
         scale: (B,) in float64.
     """
 
     root: Tensor
+    others: Tensor
     reference: Tensor
     scale: Tensor
 
@@ -115,12 +119,10 @@ class VoxelwiseRoot:
         """
         u = coordinates.transpose(0, 1).reshape(-1, *self.root.shape)
         along = (self.root * u).sum(dim=2, keepdim=True)
-        values = self.root * (u - self.root * along)
-        reference = self.reference.expand(len(u), *self.reference.shape)
-        values = values.scatter(2, reference, 0)
+        values = self.others * (u - self.root * along)
         # Components add up to 0: the reference's own would be a difference of nearly equal ones.
-        values = values.scatter(2, reference, -values.sum(dim=2, keepdim=True))
-        return values / self._scale(values)
+        reference = self.reference.expand(len(u), *self.reference.shape)
+        return values.scatter(2, reference, -values.sum(dim=2, keepdim=True))
 
     def coordinates(self, outputs: Tensor) -> Tensor:
         """Aᵀ z / scale.
@@ -134,8 +136,7 @@ class VoxelwiseRoot:
         reference = self.reference.expand(len(outputs), *self.reference.shape)
         z = outputs - outputs.gather(2, reference)
         along = (self.root.square() * z).sum(dim=2, keepdim=True)
-        values = self.root * (z - along) / self._scale(z)
-        return values.flatten(2).transpose(0, 1)
-
-    def _scale(self, values: Tensor) -> Tensor:
-        return self.scale.to(values.dtype).view(-1, *[1] * (values.ndim - 2))
+        values = self.others * (z - along)
+        root_of_reference = self.root.gather(1, self.reference)
+        own = -root_of_reference * (self.root * self.others * z).sum(dim=2, keepdim=True)
+        return values.scatter(2, reference, own).flatten(2).transpose(0, 1)

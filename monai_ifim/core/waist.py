@@ -49,6 +49,10 @@ def head_weight(logits: Tensor, head: nn.Linear | None = None) -> Tensor | None:
         if not node.name().startswith(_VIEWS):
             return None
         node = node.next_functions[0][0]
+    # Weights or a bias that depend on the image (a hypernetwork, a second branch) are no waist.
+    inputs = [] if node is None else [parent for parent, _ in node.next_functions]
+    if len([parent for parent in inputs if parent is not None]) != 1 or inputs[-2] is None:
+        return None
     weight = getattr(node, "_saved_mat2", None)
     if not isinstance(weight, Tensor) or weight.shape[1] != logits.shape[1]:
         return None

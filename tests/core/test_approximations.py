@@ -1,6 +1,8 @@
 """Many classes: the narrow waist, truncation and iteration against a dense F in float64."""
 
+import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import oracle
 import pytest
@@ -264,11 +266,127 @@ def test_the_waist_is_found_and_nothing_else_is_taken_for_one():
     assert torch.equal(head_weight(viewed), net[-1].weight)
 
 
-def test_a_named_head_serves_where_the_graph_hides_it():
-    net, images = network(), smooth_images(2)
-    hidden = {"output_transform": lambda z: z * 1.0}
-    assert mi.eigenspace(net, images, **hidden).gradients.shape[1] == CLASSES - 1
-    named = mi.eigenspace(net, images, head=net[-1], **hidden)
-    assert named.gradients.shape[1] == 16
-    found = mi.eigenspace(net, images)
-    torch.testing.assert_close(named.eigenvalues, found.eigenvalues, rtol=1e-8, atol=1e-12)
+def labels(scale=1.0):
+    """A hundred labels that look at separate places: the start spans an invariant subspace."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = nn.Sequential(
+            nn.Conv2d(1, 6, 3, stride=3), nn.Tanh(), nn.Conv2d(6, 1, 1), nn.Flatten()
+        ).double()
+        images = torch.randn(2, 1, 30, 30, dtype=torch.float64)
+    images[0] *= scale
+    return net.eval(), images
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02, 5.0])
+def test_a_start_that_is_invariant_and_images_that_converge_at_different_times(scale):
+    net, images = labels(scale)
+    family = {"likelihood": "bernoulli"}
+    truth = mi.eigenspace(net, images, method="exact", **family)
+    space = mi.eigenspace(net, images, rank=5, **family)
+    assert space.approximation is not None
+    torch.testing.assert_close(space.eigenvalues, truth.eigenvalues[:, :5], rtol=2e-3, atol=0)
+    torch.testing.assert_close(space.trace, truth.trace, rtol=0.2, atol=0)
+
+
+def test_rows_that_lie_in_the_basis_are_replaced():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.eye(30, dtype=torch.float64)[None, :12]
+    block = torch.cat([1e-17 * basis[:, :3], basis[:, 3:5], torch.zeros(1, 1, 30)], 1)
+    block[0, 4] = torch.nan
+    rows = mi.core.krylov.orthonormal(block, basis, generator)
+    both = torch.cat([basis, rows], 1)[0]
+    torch.testing.assert_close(both @ both.T, torch.eye(18, dtype=torch.float64))
+
+
+class Branch(nn.Module):
+    """The last operation looks like a linear layer, but part of it depends on the image."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.features = nn.Linear(72, 3).double()
+            self.further = nn.Linear(72, 9).double()
+            self.weights = nn.Linear(72, 27).double()
+
+    def forward(self, x):
+        x = x.flatten(1)
+        h = self.features(x).tanh()
+        if self.kind == "bias":
+            return torch.addmm(self.further(x).tanh(), h, torch.ones(3, 9, dtype=x.dtype))
+        return h @ self.weights(x[0]).view(3, 9)
+
+
+@pytest.mark.parametrize("kind", ["bias", "weights"])
+def test_weights_and_bias_that_depend_on_the_image_are_no_waist(kind):
+    net, images = Branch(kind).eval(), smooth_images(2)[:1]
+    space = mi.eigenspace(net, images)
+    values = exact(net, images)[0]
+    torch.testing.assert_close(space.eigenvalues, values[:, :8], rtol=1e-8, atol=1e-12)
+
+
+def test_a_named_head_orders_the_directions_and_leaves_none_out():
+    net, images = network(last=30), smooth_images(2)
+    bent = {"output_transform": torch.relu}
+    plain = mi.eigenspace(net, images, **bent)
+    named = mi.eigenspace(net, images, head=net[-1], **bent)
+    torch.testing.assert_close(named.eigenvalues, plain.eigenvalues)
+    few = mi.eigenspace(net, images, head=net[-1], method="krylov", rank=2, **bent)
+    torch.testing.assert_close(few.eigenvalues, plain.eigenvalues[:, :2], rtol=1e-4, atol=0)
+
+
+def test_columns_do_not_depend_on_the_images():
+    net, images = network(last=40), smooth_images(2)
+    zero = copy.deepcopy(net)
+    with torch.no_grad():
+        zero[-1].weight.zero_()
+    for choice in ({}, {"rank": 4}, {"tolerance": 0.5}):
+        shapes = {mi.eigenspace(n, images, **choice).eigenvectors.shape[1] for n in (net, zero)}
+        assert shapes == {choice.get("rank", 16)}
+
+
+def test_a_share_of_the_trace_needs_the_whole_trace():
+    with pytest.raises(ValueError, match=r"energy=0\.9"):
+        mi.eigenspace(network(), smooth_images(2), energy=0.9, tolerance=1e-2)
+
+
+def test_a_pass_that_cannot_be_repeated_is_not_iterated_by_itself():
+    """Fused attention has no second derivative; a kept graph has no forward mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Flatten(2), Attention(), nn.Flatten(), nn.Linear(72, 100))
+    net, images = net.double().eval(), smooth_images(2)
+    leaf = mi.core.as_leaf(images)
+    with mi.core.at_rest(net, images.device):
+        kept = mi.core.kept_forward(leaf, net(leaf))
+        space = mi.core.decompose(kept, mi.Categorical(), rank=3)
+    assert space.approximation is None
+
+
+def test_an_image_with_nan_in_a_network_without_second_derivative():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Flatten(2), Attention(), nn.Flatten(), nn.Linear(72, 100))
+    net, images = net.double().eval(), smooth_images(2)
+    good = mi.eigenspace(net, images, rank=3)
+    images[2, 0, 0, 0] = torch.nan
+    with mi.core.at_rest(net, images.device):
+        bad = mi.core.decompose(mi.core.run_forward(net, images), mi.Categorical(), rank=3)
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(bad.eigenvalues[others], good.eigenvalues[others])
+    assert bad.rank[2] == 0
+
+
+def test_threads_leave_the_kernels_of_attention_as_they_were():
+    net, images = wide(), smooth_images(2)
+    before = torch.backends.cuda.flash_sdp_enabled(), len(warnings.filters)
+
+    def work(_):
+        return mi.eigenspace(net, images, method="krylov", rank=2).eigenvalues
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(8)))
+    assert (torch.backends.cuda.flash_sdp_enabled(), len(warnings.filters)) == before
+    assert all(torch.equal(result, results[0]) for result in results)

@@ -466,6 +466,7 @@ def test_norm_relu_and_pooling_are_one_node(axes, inplace, skip):
         lambda y: nn.functional.relu(y) * 1.5,
         lambda y: nn.functional.relu(y.add_(0.5)),
         lambda y: nn.functional.gelu(y),
+        lambda y: watched(nn.functional.relu(y)),
         lambda y: y,
     ],
 )
@@ -483,6 +484,23 @@ def test_a_pooling_of_something_else_runs_as_it_would(between):
     assert torch.equal(ours, plain)
     expected, gradient = (torch.autograd.grad(y.sum(), x)[0] for y in (plain, ours))
     assert torch.equal(gradient, expected)
+
+
+def watched(y):
+    """A hook on a tensor sees, and may change, what flows through it."""
+    y.register_hook(lambda gradient: 2 * gradient)
+    return y
+
+
+def test_a_path_that_was_cut_stays_cut():
+    norm = nn.BatchNorm2d(2).eval().requires_grad_(False)
+    x = torch.randn(2, 2, 8, 6, requires_grad=True)
+    with input_gradients():
+        y = norm(x)
+        with torch.no_grad():
+            cut = nn.functional.relu(y)
+        output = nn.functional.max_pool2d(cut, 2) + nn.functional.max_pool2d(y, 2)
+    assert "_PooledStemBackward" not in names(output)
 
 
 def names(tensor):

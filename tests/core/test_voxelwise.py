@@ -113,11 +113,12 @@ def test_one_voxel_repeated_is_the_classifier_so_many_times():
     assert (dense.rank == 3).all()
 
 
-def test_saturated_voxels_keep_their_digits():
-    """Probabilities of 1e-26 everywhere: float32 agrees with float64."""
+@pytest.mark.parametrize("gap", [60.0, 180.0, 300.0])
+def test_saturated_voxels_keep_their_digits(gap):
+    """Probabilities down to 1e-130 everywhere: float32 agrees with float64."""
     net, images = small_network(2, classes=2), images_of(2)
     with torch.no_grad():
-        net[-1].bias.copy_(torch.tensor([60.0, 0.0]))
+        net[-1].bias.copy_(torch.tensor([gap, 0.0]))
     exact = mi.eigenspace(net, images, rank=2, tolerance=1e-6)
     single = mi.eigenspace(net.float(), images.float(), rank=2, tolerance=1e-4)
     assert (exact.eigenvalues[:, 0] < 1e-15).all()

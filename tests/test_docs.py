@@ -1,0 +1,24 @@
+"""The Python blocks of the pages run, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ("large.md", "scaling.md", "performance.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text())
+    assert not [t for t in targets if "://" not in t and not (DOCS / t).exists()]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_blocks(number):
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / "large.md").read_text(), re.M | re.S)
+    assert len(blocks) == 2
+    names = {}
+    exec(blocks[number], names)
+    assert names["space"].approximation is not None
