@@ -199,7 +199,7 @@ def decompose(
         if possible > first:
             tolerance = _RESIDUAL if tolerance is None else tolerance
             start = _start(coordinates[:, :first], first)
-            return iterated(columns, likelihood, start, rank=rank, tolerance=tolerance, probes=4)
+            return iterated(columns, likelihood, start, rank=rank, tolerance=tolerance, probes=2)
         count = possible
     elif method == "truncated":
         tolerance = 1e-6 if tolerance is None else tolerance

@@ -19,7 +19,7 @@ from monai_ifim.core.input_gradients import input_gradients
 OutputTransform = Callable[[Any], Tensor]
 
 # Forward-mode products that are batched: beyond this a product costs as much as in a batch.
-_JVP_CHUNK = 8
+_JVP_CHUNK = 16
 
 logger = logging.getLogger(__name__)
 
