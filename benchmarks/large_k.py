@@ -99,22 +99,30 @@ def errors(values: Tensor, vectors: Tensor, exact: Eigenspace) -> tuple[float, f
     return float(((values[:rank].cpu() - truth) / truth).abs().max()), float(angle)
 
 
-def table(network: nn.Module, images: Tensor, rank: int) -> list[list[Cell]]:
-    """Rows of one prediction."""
+def table(network: nn.Module, images: Tensor, rank: int, base: float | None) -> list[list[Cell]]:
+    """Rows of one prediction; all contrasts are run where nobody knows yet how long they take."""
     eigenspace(network, images, rank=rank)  # warms up
-    exact, base = seconds(lambda: eigenspace(network, images, output_transform=hidden))
-    rows: list[list[Cell]] = [
-        ["all contrasts", base, 1.0, exact.gradients.shape[1], 0, None, None, None]
-    ]
+    exact, taken = seconds(lambda: eigenspace(network, images, method="exact"))
+    rows: list[list[Cell]] = []
+    passes = exact.gradients.shape[1]
+    through = ["`method='exact'`: through the last layer", taken, 1.0, passes, 0, None, None, None]
+    if base is None:
+        through[5:7] = exact.eigenvalues[0, :rank], exact.eigenvectors[0, :rank].flatten(1)
+        exact, base = seconds(lambda: eigenspace(network, images, output_transform=hidden))
+        through[5:7] = errors(through[5], through[6], exact)
+        count = exact.gradients.shape[1]
+        rows.append(["all contrasts", base, 1.0, count, 0, None, None, None])
+    through[2] = taken / base
+    rows.append(through)
     methods = {
-        "`method='exact'`: through the last layer": {"method": "exact"},
         f"`rank={rank}`": {"rank": rank},
         f"`rank={rank}`, last layer hidden": {"rank": rank, "output_transform": hidden},
         "`tolerance=1e-3`: truncated": {"method": "truncated", "tolerance": 1e-3, "rank": rank},
     }
     for name, choice in methods.items():
-        runs = [seconds(lambda c=choice: eigenspace(network, images, **c)) for _ in range(2)]
-        space, best = runs[0][0], min(run[1] for run in runs)
+        space, best = seconds(lambda c=choice: eigenspace(network, images, **c))
+        if best < 5:
+            best = min(best, seconds(lambda c=choice: eigenspace(network, images, **c))[1])
         vectors = space.eigenvectors[0].flatten(1)
         error, angle = errors(space.eigenvalues[0, :rank], vectors[:rank], exact)
         made = space.approximation
@@ -138,16 +146,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     options = read_options(__doc__, argv)
     size, classes, rank = (32, 100, 3) if options.quick else (224, 1000, 10)
-    tables = []
+    tables, base = [], None
     for name, scale in SCALES.items():
         network, images = resnet_2d(size, classes, 1).build(options.device)
         network = Scaled(network, scale).eval()
         with torch.no_grad():
             top = network(images).softmax(dim=1).sort(descending=True).values[0, :3]
         heading = f"{name}: probabilities {', '.join(f'{p:.2g}' for p in top.tolist())}, …"
-        rows = table(network, images, rank)
+        rows = table(network, images, rank, base)
+        base = rows[0][1] if base is None else base
         tables.append({"heading": heading, "columns": COLUMNS, "rows": rows})
-    ours = [part["rows"][2] for part in tables]
+    ours = [next(r for r in t["rows"] if r[0] == f"`rank={rank}`") for t in tables]
     report(
         options,
         "large_k",
@@ -157,16 +166,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         + f" of the time of all {classes - 1} contrasts, with eigenvalues within "
         f"{max(row[5] for row in ours):.0e} and angles below {max(row[6] for row in ours):.0e}.",
         columns=["prediction", "time of all contrasts, s", f"`rank={rank}`, s", "ratio"],
-        rows=[
-            [n, part["rows"][0][1], part["rows"][2][1], part["rows"][2][2]]
-            for n, part in zip(SCALES, tables, strict=True)
-        ],
+        rows=[[n, base, row[1], row[2]] for n, row in zip(SCALES, ours, strict=True)],
         tables=tables,
         notes=[
             f"ResNet-18, {size}², one image, random weights, logits scaled by "
             + ", ".join(f"{value:g} ({name})" for name, value in SCALES.items())
-            + ". Errors are against all contrasts; angles in radians. The better of two runs; all "
-            "contrasts and ARPACK once.",
+            + ". All contrasts were run for the first prediction alone: their time does not depend "
+            "on it. Errors are against them there, and against the exact method for the others; "
+            "angles in radians. Runs below five seconds: the better of two.",
             "A confident prediction has fewer directions above the rounding than were asked for: "
             "they are returned, and nothing else.",
         ],

@@ -84,7 +84,9 @@ def test_throughput(tmp_path):
 
 def test_large_k(tmp_path):
     for part in measured(large_k, tmp_path)["tables"]:
-        for name, *_, error, angle, _ in part["rows"][1:]:
+        for name, *_, error, angle, _ in part["rows"]:
+            if error is None:  # the reference itself
+                continue
             assert error < 2e-3, name
             assert angle < 2e-2, name
 

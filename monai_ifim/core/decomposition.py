@@ -78,7 +78,7 @@ def eigenspace(
             ``tolerance`` of the largest weight. ``"krylov"``: the leading ``rank`` pairs,
             iterated until their residual is below ``tolerance``. ``"auto"``: exact for a
             classifier; truncated where a tolerance is given; Krylov where the rank asked for is
-            at most an eighth of 64 or more directions, or the prediction is dense (10 pairs by
+            at most 66 and an eighth of 64 or more directions, or the prediction is dense (10 pairs by
             default). The result's ``approximation`` says what was left out.
         tolerance: relative to the largest; 1e-6 by default where truncated, 1e-3 for Krylov.
         head: a linear layer whose weights order the directions, where the graph of the pass does
@@ -195,7 +195,7 @@ def decompose(
     possible = _count(weights > 0) if head is None else len(contrasts)
     if method == "krylov":
         rank = check_iterated_rank(rank, energy)
-        first = rank + 2  # some to spare: the head's order is not quite that of F
+        first = 2 * rank  # cheaper than one more round: the head's order is not quite that of F
         if possible > first:
             tolerance = _RESIDUAL if tolerance is None else tolerance
             start = _start(coordinates[:, :first], first)
