@@ -78,8 +78,8 @@ def eigenspace(
             ``tolerance`` of the largest weight. ``"krylov"``: the leading ``rank`` pairs,
             iterated until their residual is below ``tolerance``. ``"auto"``: exact for a
             classifier; truncated where a tolerance is given; Krylov where the rank asked for is
-            at most 66 and an eighth of 64 or more directions, or the prediction is dense (10 pairs by
-            default). The result's ``approximation`` says what was left out.
+            at most 66 and an eighth of 64 or more directions, or the prediction is dense (10
+            pairs by default). The result's ``approximation`` says what was left out.
         tolerance: relative to the largest; 1e-6 by default where truncated, 1e-3 for Krylov.
         head: a linear layer whose weights order the directions, where the graph of the pass does
             not show the last one; no direction is left out on its word.
