@@ -7,7 +7,8 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
-.PHONY: demo experiments bench bench-gpu bench-peers performance-page results-page test test-all lint label label-install label-test clean
+.PHONY: demo experiments results-page bench bench-gpu bench-peers performance-page
+.PHONY: test test-all lint label label-install label-test clean
 
 # Everything is installed into .venv; constraints.txt holds the versions we develop with.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -38,7 +39,7 @@ $(PEERS): $(INSTALLED)
 
 bench-peers: $(PEERS)
 
-# docs/performance/*.json and docs/performance.md; at most 20 minutes on two quiet cores.
+# docs/performance/*.json and docs/performance.md; about half an hour on two quiet cores.
 bench: $(PEERS)
 	$(BIN)/python -m benchmarks
 

@@ -57,6 +57,8 @@ from typing import Any
 
 import torch
 
+from monai_ifim.experiments.environment import processor
+
 Cell = str | float | None | list[float]
 Function = Callable[[], object]
 
@@ -220,7 +222,7 @@ def environment(device: torch.device, packages: Sequence[str] = ()) -> dict[str,
         Texts and numbers ready for JSON.
     """
     about: dict[str, str | int] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -249,15 +251,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_rounded(part) for part in value]
     return value
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")
-    if described.is_file():
-        for line in described.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def report(

@@ -14,15 +14,10 @@ from torch import Tensor
 
 from monai_ifim.core.eigenspace import Approximation, Eigenspace
 from monai_ifim.core.gradients import Forward, JacobianVectorProducts, vector_jacobian_products
-from monai_ifim.core.krylov import iterate
+from monai_ifim.core.krylov import QUANTILES, iterate, outside, random_rows
 from monai_ifim.core.likelihoods import Family
 from monai_ifim.core.roots import Root
 from monai_ifim.core.spectrum import combine, inner_products, solve
-
-# How many probes, and the 1 % quantile of chi² with so many degrees of freedom. Whatever the
-# spectrum, n squared lengths sum to less than quantile times the trace in 1 % of all cases at
-# most (the worst spectrum is a single eigenvalue).
-_QUANTILES = {2: 0.020101, 4: 0.297109, 8: 1.646497}
 
 
 @dataclass
@@ -150,16 +145,12 @@ def _with_rest(
     bound = rest
     if basis.shape[1] < basis.shape[2]:
         generator = torch.Generator(basis.device).manual_seed(1)
-        shape = (basis.shape[0], probes, basis.shape[2])
-        probe = torch.randn(shape, generator=generator, device=basis.device, dtype=basis.dtype)
-        for _ in range(2):
-            probe = probe - inner_products(probe, basis).to(basis.dtype) @ basis
-        images = columns(probe).flatten(2)
+        images = columns(outside(random_rows(basis, probes, generator), basis)).flatten(2)
         lengths = torch.linalg.vector_norm(images, dim=2, dtype=torch.float64).square()
         lengths = lengths.to(seen.device) * columns.root.scale.square()[:, None]
         rest = lengths.mean(dim=1)
         error = lengths.std(dim=1) / probes**0.5
-        bound = rest * probes / _QUANTILES[probes]
+        bound = rest * probes / QUANTILES[probes]
     approximation = Approximation(
         residual=residual,
         lost_trace=rest,

@@ -172,7 +172,7 @@ def vector_jacobian_products(
 
 
 def _chunk_size(chunk: int | str | None) -> int:
-    # "auto": on CPU batches lost to the loop at every size (benchmarks/ideas.py); no GPU has been
+    # "auto": on CPU batches of passes mostly lose to the loop and never gain much; no GPU has been
     # measured, and the loop needs the least memory.
     if chunk is None or chunk == "auto":
         return 1

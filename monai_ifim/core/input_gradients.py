@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from monai_ifim.core.convolution_gradients import FEW, convolution_gradient, convolved_axes
-from monai_ifim.core.pooled_stems import PooledStem, is_pooling
+from monai_ifim.core.pooled_stems import PooledStem, is_pooling, scaled
 
 # Fewest elements of a batch norm that takes our node: it saves memory, and time only when large.
 _SMALLEST_NORM = 1 << 21
@@ -93,8 +93,11 @@ class _Recording(TorchFunctionMode):
         # A tensor with metadata is a plain one here, and its class adds the metadata again.
         metadata = kind is not Tensor and _is_plain_inside(input)
         x = input.as_subclass(Tensor) if metadata else input
+        norm = _recordable_norm(x, *others, **named) if func is F.batch_norm else None
         if func is F.batch_norm:
-            ours = _batch_norm(x, *others, **named)
+            ours = None
+            if norm is not None and x.numel() >= _SMALLEST_NORM:
+                ours = _BatchNorm.apply(*norm)
         elif is_pooling(func):
             ours = self._stem.pooled(func, input, *others, **named)
         else:
@@ -105,24 +108,10 @@ class _Recording(TorchFunctionMode):
             result = kind.__torch_function__(lambda *_, **__: ours, tuple(types), args, kwargs)
         else:
             result = ours
-        if func is F.batch_norm:
-            self._follow(result, x, *others, **named)
+        if norm is not None:
+            _, _, variance, weight, _, eps = norm
+            self._stem.normed(result, x, variance, weight, eps)
         return result
-
-    def _follow(
-        self,
-        output: Tensor,
-        input: Any,
-        running_mean: Any,
-        running_var: Any,
-        weight: Any = None,
-        bias: Any = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> None:
-        if not training and _recordable(input, running_mean, running_var, weight, bias):
-            self._stem.normed(output, input, running_var, weight, eps)
 
 
 def _is_plain_inside(x: Any) -> bool:
@@ -217,7 +206,7 @@ class _Convolution(torch.autograd.Function):
         return (F.conv2d, F.conv3d)[weight.ndim - 4](tangents[0], weight, None, stride, padding)
 
 
-def _batch_norm(
+def _recordable_norm(
     input: Any,
     running_mean: Any,
     running_var: Any,
@@ -226,19 +215,13 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Tensor | None:
-    """The batch norm with our backward pass, or None where the original is to run."""
-    if (
-        training
-        or type(input) is not Tensor
-        or input.numel() < _SMALLEST_NORM
-        or running_mean is None
-        or running_var is None
-        or not _recordable(input, running_mean, running_var, weight, bias)
-    ):
+) -> tuple[Any, ...] | None:
+    """Input, mean, variance, weight, bias and eps of a batch norm; None where it is not a scale."""
+    if training or running_mean is None or running_var is None:
         return None
-    output: Tensor = _BatchNorm.apply(input, running_mean, running_var, weight, bias, eps)
-    return output
+    if not _recordable(input, running_mean, running_var, weight, bias):
+        return None
+    return input, running_mean, running_var, weight, bias, eps
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -265,13 +248,10 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _scaled(ctx, gradients[0]), None, None, None, None, None
+        variance, weight = ctx.saved_tensors
+        return scaled(gradients[0], variance, weight, ctx.eps), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _scaled(ctx, tangents[0])
-
-
-def _scaled(ctx: Any, x: Tensor) -> Tensor:
-    variance, weight = ctx.saved_tensors
-    return F.batch_norm(x, torch.zeros_like(variance), variance, weight, eps=ctx.eps)
+        variance, weight = ctx.saved_tensors
+        return scaled(tangents[0], variance, weight, ctx.eps)

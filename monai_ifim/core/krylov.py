@@ -30,9 +30,13 @@ from monai_ifim.core.spectrum import combine, inner_products
 LARGEST_BASIS = 200
 _LARGEST_PER_PAIR = 6
 
-# Random directions that look for what the start cannot see, how many rounds long, and the 1 %
-# quantile of the mean of so many squared normal numbers.
-_SCOUTS, _SCOUTING, _QUANTILE = 5, 4, 0.554298 / 5
+# 1 % quantile of chi² with so many degrees of freedom. Whatever the spectrum, n squared lengths of
+# random images sum to less than the quantile times the trace in 1 % of all cases at most (the worst
+# spectrum is a single eigenvalue).
+QUANTILES = {2: 0.020101, 5: 0.554298, 8: 1.646497}
+
+# Random directions that look for what the start cannot see, and for how many rounds.
+_SCOUTS, _SCOUTING = 5, 4
 
 
 @dataclass(frozen=True)
@@ -129,20 +133,20 @@ def iterate(
             worst = residual.argsort(dim=1, descending=True)[:, :room, None]
             error = error.gather(1, worst.expand(-1, -1, error.shape[2]))
         elif scouting == 0:
-            shape = (len(basis), room, root.size)
-            error = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+            error = random_rows(basis, room, generator)
         else:
             error = errors(slice(rank, rank + room))
             made += error.shape[1]
-        block = orthonormal(error.to(basis.dtype), basis, generator)
+        block = orthonormal(error, basis, generator)
         added = adjoint(block)
         cross = inner_products(gradients, added, device)
         corner = inner_products(added, added, device)
         if done:
             scouting += 1
             if scouting == 1:
-                lengths = corner.diagonal(dim1=1, dim2=2).mean(dim=1) / _QUANTILE
-                left = (root.size - basis.shape[1]) * lengths  # bounds the trace of the rest
+                share = len(corner[0]) / QUANTILES[_SCOUTS]
+                lengths = corner.diagonal(dim1=1, dim2=2).mean(dim=1)
+                left = (root.size - basis.shape[1]) * lengths * share  # bounds the rest's trace
                 if not (left > values[:, min(rank, values.shape[1]) - 1]).any():
                     return Ritz(basis, gradients, leading, _trace(gram), residual, made)
         basis, gradients = torch.cat([basis, block], 1), torch.cat([gradients, added], 1)
@@ -160,42 +164,54 @@ def _complain(rank: int, residual: Tensor, tolerance: float, directions: int) ->
     )
 
 
-def orthonormal(block: Tensor, basis: Tensor | None, generator: torch.Generator) -> Tensor:
+def orthonormal(block: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:
     """Orthonormal rows, orthogonal to the basis as well.
 
-    Row by row, because a row that lies in the basis up to rounding (the residual of a pair that
-    has converged) must be replaced before it is scaled to length 1.
+    A row that lies in the basis up to rounding (the residual of a pair that has converged) is
+    replaced before it is scaled to length 1: scaled, it would be counted twice.
 
     Args:
         block: (B, M, D).
-        basis: orthonormal rows (B, N, D), M + N <= D; or None.
+        basis: orthonormal rows (B, N, D), M + N <= D.
         generator: of the directions that replace those which vanish.
 
     Returns:
         (B, M, D), which spans what the block adds to the basis.
     """
-    rows = block[:, :0] if basis is None else basis
-    start = rows.shape[1]
+    block = _outside_or_random(block, generator, basis)
+    rows = block[:, :0]
     for row in block.split(1, dim=1):
-        rest = _outside(_unit(row), rows)
-        lost = ~(rest.norm(dim=2, keepdim=True) > torch.finfo(block.dtype).eps ** 0.5)
-        if lost.any():  # NaN, too
-            chance = torch.randn(row.shape, generator=generator, device=row.device)
-            rest = torch.where(lost, _outside(_unit(chance.to(row)), rows), rest)
-        rows = torch.cat([rows, _unit(_outside(_unit(rest), rows))], 1)
-    return rows[:, start:]
+        rows = torch.cat([rows, _outside_or_random(row, generator, rows, basis)], 1)
+    return _unit(outside(rows, basis))
+
+
+def random_rows(like: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Normal numbers (B, count, D) for rows (B, M, D)."""
+    shape = (like.shape[0], count, like.shape[2])
+    double = torch.float64  # so that float32 rows are those of float64, rounded
+    return torch.randn(shape, generator=generator, device=like.device, dtype=double).to(like.dtype)
+
+
+def outside(rows: Tensor, *bases: Tensor) -> Tensor:
+    """What of the rows (B, M, D) is orthogonal to orthonormal ones; twice is enough (Kahan)."""
+    for basis in bases * 2:
+        rows = rows - inner_products(rows, basis).to(rows.dtype) @ basis
+    return rows
+
+
+def _outside_or_random(block: Tensor, generator: torch.Generator, *bases: Tensor) -> Tensor:
+    """Rows of length 1 outside of the bases; random ones for those of which nothing is left."""
+    rest = outside(_unit(block), *bases)
+    lost = ~(rest.norm(dim=2, keepdim=True) > torch.finfo(block.dtype).eps ** 0.5)
+    if lost.any():  # NaN, too
+        chance = random_rows(block, block.shape[1], generator)
+        rest = torch.where(lost, outside(_unit(chance), *bases), rest)
+    return _unit(rest)
 
 
 def _unit(rows: Tensor) -> Tensor:
     length = rows.norm(dim=2, keepdim=True)
     return rows / torch.where(length > 0, length, 1)
-
-
-def _outside(row: Tensor, rows: Tensor) -> Tensor:
-    """What is orthogonal to orthonormal rows; twice is enough (Kahan)."""
-    for _ in range(2):
-        row = row - inner_products(row, rows).to(row.dtype) @ rows
-    return row
 
 
 def _relative(error: Tensor, values: Tensor) -> Tensor:

@@ -156,8 +156,22 @@ class _PooledStem(torch.autograd.Function):
 
 def _masked_and_scaled(ctx: Any, pooled: Tensor) -> Tensor:
     output, _, variance, weight = ctx.saved_tensors
-    masked = torch.where(output > 0, pooled, 0)
-    return F.batch_norm(masked, torch.zeros_like(variance), variance, weight, eps=ctx.eps)
+    return scaled(torch.where(output > 0, pooled, 0), variance, weight, ctx.eps)
+
+
+def scaled(x: Tensor, variance: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """What a batch norm in eval mode does to a change of its input: weight / sqrt(variance + eps).
+
+    Args:
+        x: (B, C, *S).
+        variance: (C,).
+        weight: (C,), or None.
+        eps: of the norm.
+
+    Returns:
+        (B, C, *S).
+    """
+    return F.batch_norm(x, torch.zeros_like(variance), variance, weight, eps=eps)
 
 
 def is_pooling(func: Any) -> bool:

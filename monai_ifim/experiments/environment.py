@@ -30,13 +30,14 @@ def environment() -> dict[str, str | int]:
         "python": platform.python_version(),
         **versions(),
         "device": "cpu",
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "date": datetime.date.today().isoformat(),
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor by name, as far as the system tells."""
     described = Path("/proc/cpuinfo")
     if described.is_file():
         for line in described.read_text().splitlines():
