@@ -18,7 +18,17 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmarks.cases import Case, densenet, floor, frozen, reference, relative_error, resnet_2d
+from benchmarks.cases import (
+    Case,
+    densenet,
+    floor,
+    frozen,
+    reference,
+    relative_error,
+    resnet_2d,
+    resnet_3d,
+    vit,
+)
 from benchmarks.harness import Cell, interleave, read_options, report
 from benchmarks.memory import peak_memory
 from monai_ifim import Eigenspace, eigenspace
@@ -76,7 +86,7 @@ def compiled(network: nn.Module, images: Tensor) -> Prepared:
     return torch.compile(network), images
 
 
-def chunked(network: nn.Module, images: Tensor, chunk: int | None = None) -> Tensor:
+def chunked(network: nn.Module, images: Tensor, chunk: int | str | None = None) -> Tensor:
     """``eigenspace`` with this many backward passes at a time."""
     return eigenspace(network, images, vjp_chunk=chunk).eigenvalues
 
@@ -146,19 +156,41 @@ def ideas(case: Case, quick: bool) -> dict[str, Idea]:
     """By name, those that apply to the case."""
     every = case.classes - 1
     found: dict[str, Idea] = {
-        "a loop (`vjp_chunk=1`)": (as_it_is, partial(chunked, chunk=1)),
+        "a loop (`vjp_chunk=None`)": (as_it_is, chunked),
+        "`vjp_chunk='auto'`": (as_it_is, partial(chunked, chunk="auto")),
         "`vmap` in chunks of 3": (as_it_is, partial(chunked, chunk=min(3, every))),
         "`vmap` of all contrasts": (as_it_is, partial(chunked, chunk=every)),
         "`is_grads_batched`": (as_it_is, batched_gradients),
         "all at once down to the last feature map": (as_it_is, shared_tail),
-        "`channels_last`": (channels_last, partial(chunked, chunk=1)),
+        "`channels_last`": (channels_last, chunked),
         "bfloat16 autocast": (as_it_is, bfloat16),
     }
     if case.name.startswith("ResNet"):
-        found["batch norms folded into convolutions"] = (folded, partial(chunked, chunk=1))
+        found["batch norms folded into convolutions"] = (folded, chunked)
         if not quick:
-            found["`torch.compile`"] = (compiled, partial(chunked, chunk=1))
+            found["`torch.compile`"] = (compiled, chunked)
     return found
+
+
+def batches(options: argparse.Namespace) -> list[list[Cell]]:
+    """Batches of backward passes as ratio to the loop, one row a network and size."""
+    cases = [
+        case(size, 10, batch)
+        for case in (resnet_2d, densenet, partial(vit, hidden=384))
+        for size, batch in ((64, 1), (128, 1), (64, 4), (128, 2), (224, 1), (128, 8))
+    ]
+    cases += [resnet_3d(24, 10, 1), resnet_3d(32, 10, 1)]
+    rows: list[list[Cell]] = []
+    for case in [resnet_2d(32, 4, 2)] if options.quick else cases:
+        network, images = case.build(options.device)
+        chunks = {"loop": None, "all": case.classes - 1, "auto": "auto"}
+        times = interleave(
+            {name: partial(chunked, network, images, chunk=c) for name, c in chunks.items()},
+            options,
+        )
+        ratios = [times.ratio(name, "loop") for name in ("all", "auto")]
+        rows.append([case.name, images.numel(), times.spread("loop"), *ratios])
+    return rows
 
 
 def _prepared(idea: Idea, network: nn.Module, images: Tensor) -> Tensor:
@@ -200,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [resnet_2d(32, 4, 2)] if options.quick else [densenet(224, 10, 1), resnet_2d(224, 10, 2)]
     )
     rows = [row for case in cases for row in measure(case, options)]
+    small = batches(options)
     sines = [f"{projector_error(case, options.device):.2g} ({case.name})" for case in cases]
     report(
         options,
@@ -209,7 +242,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "memory and their error.",
         columns=["network and images", "idea", "ratio", "error of λ₁", "peak MB"],
         rows=rows,
+        tables=[
+            {
+                "heading": "Backward passes in batches, as ratio to the loop:",
+                "columns": [
+                    "network and images",
+                    "values",
+                    "loop, s",
+                    "`vmap` of all contrasts",
+                    "`vjp_chunk='auto'`",
+                ],
+                "rows": small,
+            }
+        ],
         notes=[
+            "`vjp_chunk='auto'` batches while the images have at most 16384 values in all.",
             "Error: of float32 against float64, median of the first two images at most.",
             "Peak MB: beyond network and images, in a process of its own, with the idea's own "
             "preparation (copies of the network, compiling).",

@@ -93,7 +93,7 @@ class IFIMHandler:
         method: str = "auto",
         tolerance: float | None = None,
         output_transform: OutputTransform | None = None,
-        vjp_chunk: int | str | None = None,
+        vjp_chunk: int | str | None = "auto",
         offload: bool = False,
         volumes: Sequence[str] = ("high", "orth"),
         batch_transform: Callable[[Any], Tensor] | None = None,

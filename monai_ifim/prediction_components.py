@@ -68,7 +68,7 @@ class ComponentOfPredictiond(MapTransform):
         rank: int | None = None,
         energy: float | None = None,
         output_transform: OutputTransform | None = None,
-        vjp_chunk: int | str | None = None,
+        vjp_chunk: int | str | None = "auto",
         class_names: Sequence[str] = (),
         component: str = "high",
         image_key: str = "image",

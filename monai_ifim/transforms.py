@@ -57,7 +57,7 @@ class IFIMComponents(Transform):
         method: str = "auto",
         tolerance: float | None = None,
         output_transform: OutputTransform | None = None,
-        vjp_chunk: int | str | None = None,
+        vjp_chunk: int | str | None = "auto",
         offload: bool = False,
         volumes: Sequence[str] = ("high", "orth"),
     ) -> None:

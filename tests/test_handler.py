@@ -258,7 +258,9 @@ def test_table(files, tmp_path, options):
             **dict(zip(eigenvalues, space.eigenvalues[i], strict=True)),
         }
         for name, value in numbers.items():
-            assert float(row[name]) == pytest.approx(value.item(), rel=1e-5)
+            # The share is that of a few products of image and eigenvectors, which nearly cancel.
+            near = {"rel": 1e-5, "abs": 1e-8 if name == "high_energy_share" else 0}
+            assert float(row[name]) == pytest.approx(value.item(), **near)
     if options.get("rank"):
         assert {row["rank"] for row in rows} == {"1"}
     if options.get("energy"):

@@ -56,7 +56,7 @@ def eigenspace(
     tolerance: float | None = None,
     head: nn.Linear | None = None,
     output_transform: OutputTransform | None = None,
-    vjp_chunk: int | str | None = None,
+    vjp_chunk: int | str | None = "auto",
     offload: bool = False,
     autocast: bool = False,
 ) -> Eigenspace:
@@ -84,8 +84,9 @@ def eigenspace(
         head: a linear layer whose weights order the directions, where the graph of the pass does
             not show the last one; no direction is left out on its word.
         output_transform: chooses the logits when the network returns a tuple or a dict.
-        vjp_chunk: how many backward passes to batch; None is a loop, the least memory;
-            ``"auto"`` is what is known to be fastest. Halved when a GPU's memory does not suffice.
+        vjp_chunk: how many backward passes to batch; ``"auto"`` is what was measured to be
+            fastest, a few batches for small images on a CPU and else a loop; None is always a
+            loop, the least memory. Halved when a GPU's memory does not suffice.
         offload: keep the gradients in the CPU's memory, also when the images are on a GPU.
         autocast: leave the caller's autocast on (it is switched off by default, because
             reduced precision puts the gradients several percent off).
@@ -144,7 +145,7 @@ def decompose(
     method: str = "auto",
     tolerance: float | None = None,
     head: nn.Linear | None = None,
-    vjp_chunk: int | str | None = None,
+    vjp_chunk: int | str | None = "auto",
     offload: bool = False,
 ) -> Eigenspace:
     """Eigenspace from a forward pass whose graph was kept, to be called inside ``at_rest``.

@@ -21,6 +21,11 @@ OutputTransform = Callable[[Any], Tensor]
 # Forward-mode products that are batched: beyond this a product costs as much as in a batch.
 _JVP_CHUNK = 16
 
+# On a CPU, batches of backward passes took 0.3 to 0.9 of the loop's time for images of up to so
+# many values in all, with every network tried (benchmarks/ideas.py), and lost to it from twice as
+# many on. So many values of gradients make a batch then, and so many passes at most.
+_SMALL, _BATCH, _MOST = 1 << 14, 1 << 17, 32
+
 logger = logging.getLogger(__name__)
 
 # Kernels of attention and filters of warnings are the process's: two threads that choose and
@@ -130,14 +135,15 @@ def vector_jacobian_products(
     """Gradients of M linear combinations of the logits with respect to the images, Jᵀ u.
 
     One graph, M input-only backward passes: a loop, or ``chunk`` at a time through
-    ``torch.func.vmap``. The loop is the faster one on CPU and needs the least memory. When a
-    batch of passes runs out of GPU memory, it is halved, down to the loop.
+    ``torch.func.vmap``. The loop needs the least memory, and is the faster one on CPU for all
+    but small images. When a batch of passes runs out of GPU memory, it is halved, down to the
+    loop.
 
     Args:
         forward: the pass, with its graph.
         cotangents: (M, *L) for logits of shape L.
         chunk: how many backward passes to batch; None or 1 for the loop; ``"auto"`` for what
-            is known to be fastest.
+            was measured to be fastest, and the loop where a network refuses batches.
         offload: keep the result in the CPU's memory, also when the images are on a GPU.
 
     Returns:
@@ -146,11 +152,12 @@ def vector_jacobian_products(
     Raises:
         ValueError: ``chunk`` is neither a number above 0, nor None, nor ``"auto"``.
     """
-    size = _chunk_size(chunk)
     images = forward.images
+    size = _chunk_size(chunk, images)
     shape = (len(images), len(cotangents), *images.shape[1:])
     products = images.new_empty(shape, device="cpu" if offload else images.device)
-    cotangents = cotangents.to(forward.logits)
+    # Not .to(logits): a MetaTensor's kind would come along, and its slices look at metadata.
+    cotangents = cotangents.to(forward.logits.device, forward.logits.dtype)
     start = 0
     while start < len(cotangents):
         part = cotangents[start : start + size]
@@ -158,8 +165,7 @@ def vector_jacobian_products(
             if len(part) == 1:
                 products[:, start] = _backward(forward, part[0])
             else:
-                batched = torch.func.vmap(lambda u: _gradient(forward, u))(part)
-                products[:, start : start + size] = batched.transpose(0, 1)
+                products[:, start : start + size] = _batched(forward, part).transpose(0, 1)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
@@ -167,20 +173,37 @@ def vector_jacobian_products(
             torch.cuda.empty_cache()
             logger.warning("out of memory: vjp_chunk is now %d", size)
             continue
+        except Exception as error:
+            # Many ways to refuse a batch: autograd functions, checkpoints, hooks that look at
+            # values. Who asked for a number is told.
+            if len(part) == 1 or chunk != "auto":
+                raise
+            logger.info("no batch of backward passes, going on one by one: %s", error)
+            size = 1
+            continue
         start += len(part)
     return products
 
 
-def _chunk_size(chunk: int | str | None) -> int:
-    # "auto": on CPU batches of passes mostly lose to the loop and never gain much; no GPU has been
-    # measured, and the loop needs the least memory.
-    if chunk is None or chunk == "auto":
+def _chunk_size(chunk: int | str | None, images: Tensor) -> int:
+    if chunk is None:
         return 1
+    if chunk == "auto":  # no GPU has been measured
+        small = images.is_cpu and images.numel() <= _SMALL
+        return min(_MOST, _BATCH // images.numel()) if small else 1
     if not isinstance(chunk, int) or chunk < 1:
         raise ValueError(
             f"expected vjp_chunk >= 1, None or 'auto', got {chunk!r}; None is the plain loop"
         )
     return chunk
+
+
+def _batched(forward: Forward, cotangents: Tensor) -> Tensor:
+    with _PROCESS, warnings.catch_warnings():
+        # torch runs what has no batched form, fused attention for one, pass by pass.
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        batch = torch.func.vmap(lambda u: _gradient(forward, u))(cotangents)
+    return batch.as_subclass(Tensor)
 
 
 def _gradient(forward: Forward, cotangent: Tensor) -> Tensor:

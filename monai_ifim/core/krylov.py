@@ -123,13 +123,14 @@ def iterate(
         done = settled is not None
         if done and scouting >= _SCOUTING:
             return Ritz(basis, gradients, leading, _trace(gram), residual, made)
-        wanted = _SCOUTS if done else rank
+        # What has converged follows for nothing: only the residuals of the others are added.
+        wanted = _SCOUTS if done else int((residual > tolerance).sum(dim=1).max())
         room = min(wanted, root.size - basis.shape[1], largest - basis.shape[1])
         if room <= 0:
             if not done:
                 _complain(rank, residual, tolerance, basis.shape[1])
             return Ritz(basis, gradients, leading, _trace(gram), residual, made)
-        if not done:  # the least converged first, where there is no room for all
+        if not done:  # the least converged first
             worst = residual.argsort(dim=1, descending=True)[:, :room, None]
             error = error.gather(1, worst.expand(-1, -1, error.shape[2]))
         elif scouting == 0:

@@ -201,14 +201,20 @@ def everything_then_fails():
 
 
 @pytest.mark.parametrize(
-    "middle", [Fails, FailsBackward, lambda: FailsBackward(after=1), everything_then_fails]
+    ("middle", "chunk"),
+    [
+        *((kind, chunk) for kind in (Fails, FailsBackward) for chunk in (None, 2, "auto")),
+        (lambda: FailsBackward(after=1), None),
+        (everything_then_fails, None),
+        (everything_then_fails, "auto"),
+    ],
 )
-def test_nothing_is_left_behind_after_an_error_of_the_network(middle):
+def test_nothing_is_left_behind_after_an_error_of_the_network(middle, chunk):
     network = Rich(middle())
     images = smooth_images(2).requires_grad_()
     before = snapshot(network, images)
     with pytest.raises(Boom):
-        mi.eigenspace(network, images)
+        mi.eigenspace(network, images, vjp_chunk=chunk)
     assert_untouched(before, network, images)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import monai_ifim as mi
+from monai_ifim.core.gradients import vector_jacobian_products
 
 SCRIPT = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -162,10 +163,10 @@ def test_what_the_author_detached_stays_detached():
 # torch says so for fused attention: each of the batched passes runs by itself there.
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("kind", [Head, InPlace, EditsInput, NonReentrant, Branch, Attention])
-@pytest.mark.parametrize("chunk", [1, 2, 3, 50])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 50, "auto"])
 def test_batched_backward_passes_agree_with_the_loop(kind, chunk):
     network, images = kind(outputs=8), smooth_images(2)  # 7 contrasts: no chunk divides them
-    loop = mi.eigenspace(network, images)
+    loop = mi.eigenspace(network, images, vjp_chunk=None)
     chunked = mi.eigenspace(network, images, vjp_chunk=chunk)
     assert (chunked.gradients - loop.gradients).abs().max() <= 1e-14
     torch.testing.assert_close(chunked.eigenvalues, loop.eigenvalues, rtol=1e-9, atol=0)
@@ -174,7 +175,7 @@ def test_batched_backward_passes_agree_with_the_loop(kind, chunk):
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_batched_backward_passes_through_convolutions(dims):
     network, images = smooth_network(dims, 6), smooth_images(dims)
-    loop = mi.eigenspace(network, images)
+    loop = mi.eigenspace(network, images, vjp_chunk=None)
     chunked = mi.eigenspace(network, images, vjp_chunk=3)
     assert (chunked.gradients - loop.gradients).abs().max() <= 1e-14
 
@@ -213,31 +214,84 @@ def test_gradients_are_never_computed_for_parameters():
         def forward(self, x):
             return Watch.apply(x.flatten(1), self.weight)
 
-    mi.eigenspace(Watched(), smooth_images(2))
+    mi.eigenspace(Watched(), smooth_images(2), vjp_chunk=None)
     assert asked == [(True, False)] * 3  # K - 1 backward passes, to the input alone
+
+
+class Counted(nn.Module):
+    """Counts its passes; a batch of backward passes is one call."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.calls = calls = {"forward": 0, "backward": 0}
+
+        class Count(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                calls["forward"] += 1
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, grad):
+                calls["backward"] += 1
+                return grad
+
+        self.count = Count.apply
+
+    def forward(self, x):
+        return self.count(self.network(x))
 
 
 @pytest.mark.parametrize(("family", "passes"), [("categorical", 3), ("bernoulli", 4)])
 def test_one_forward_and_no_more_backward_passes_than_contrasts(family, passes):
-    calls = {"forward": 0, "backward": 0}
+    network = Counted(Head())
+    mi.eigenspace(network, smooth_images(2), likelihood=family, vjp_chunk=None)
+    assert network.calls == {"forward": 1, "backward": passes}
 
-    class Count(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            calls["forward"] += 1
-            return x.clone()
 
-        @staticmethod
-        def backward(ctx, grad):
-            calls["backward"] += 1
-            return grad
+@pytest.mark.parametrize(
+    ("shape", "calls"),
+    [((1, 1, 8, 8), 2), ((4, 1, 64, 64), 5), ((1, 1, 16, 32, 32), 5), ((5, 1, 64, 64), 39)],
+)
+def test_small_images_have_their_backward_passes_in_batches(shape, calls):
+    """64 contrasts at most 32 at a time; 39 of 2^14 values, eight at a time; beyond, a loop."""
+    classes = 65 if shape[2] == 8 else 40
+    body = nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(8), nn.Flatten())
+    network = Counted(nn.Sequential(body, nn.Tanh(), nn.Linear(8, classes)))
+    images = torch.randn(shape)
+    with mi.core.at_rest(network, images.device):
+        forward = mi.core.run_forward(network, images)
+        cotangents = torch.eye(classes)[1:, None].expand(-1, shape[0], -1)
+        found = vector_jacobian_products(forward, cotangents, chunk="auto")
+        assert network.calls["backward"] == calls
+        loop = vector_jacobian_products(forward, cotangents)
+    torch.testing.assert_close(found, loop)
 
-    class Counted(Head):
-        def middle(self, x):
-            return torch.tanh(Count.apply(x))
 
-    mi.eigenspace(Counted(), smooth_images(2), likelihood=family)
-    assert calls == {"forward": 1, "backward": passes}
+class Refuses(torch.autograd.Function):
+    """Looks at a value in its backward pass, which a batch does not have."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2 if grad.sum().item() > 0 else grad * 3 - grad
+
+
+def test_auto_goes_on_one_by_one_where_a_network_refuses_batches():
+    class Layer(nn.Module):
+        def forward(self, x):
+            return Refuses.apply(x)
+
+    images = smooth_images(2)
+    network = nn.Sequential(smooth_network(2, 4), Layer())
+    loop = mi.eigenspace(network, images, vjp_chunk=None)
+    assert torch.equal(mi.eigenspace(network, images).gradients, loop.gradients)
+    with pytest.raises(RuntimeError, match="vmap"):
+        mi.eigenspace(network, images, vjp_chunk=2)
 
 
 # TorchScript --------------------------------------------------------------------------------
@@ -363,7 +417,7 @@ def test_a_batch_of_passes_that_does_not_fit_is_halved(caplog):
     network = torch.nn.Sequential(smooth_network(2, 7), GreedyLayer())
     images = smooth_images(2)
     space = mi.eigenspace(network, images, vjp_chunk=6)
-    plain = mi.eigenspace(network, images)
+    plain = mi.eigenspace(network, images, vjp_chunk=None)
     torch.testing.assert_close(space.eigenvalues, plain.eigenvalues, rtol=1e-10, atol=0)
     sizes = [record.getMessage() for record in caplog.records]
     assert sizes == ["out of memory: vjp_chunk is now 3", "out of memory: vjp_chunk is now 1"]
@@ -376,8 +430,8 @@ def test_running_out_of_memory_in_a_single_pass_is_the_callers_to_know(monkeypat
         mi.eigenspace(network, smooth_images(2), vjp_chunk=4)
 
 
-def test_auto_chunk_and_offload_change_nothing_on_a_cpu():
+def test_offload_changes_nothing_on_a_cpu():
     network, images = smooth_network(2, 4), smooth_images(2)
     plain = mi.eigenspace(network, images)
-    other = mi.eigenspace(network, images, vjp_chunk="auto", offload=True)
+    other = mi.eigenspace(network, images, offload=True)
     assert torch.equal(plain.gradients, other.gradients)
