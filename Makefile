@@ -7,7 +7,7 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
-.PHONY: demo experiments results-page bench bench-gpu bench-peers performance-page
+.PHONY: demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: test test-all lint label label-install label-test clean
 
 # Everything is installed into .venv; constraints.txt holds the versions we develop with.
@@ -39,9 +39,12 @@ $(PEERS): $(INSTALLED)
 
 bench-peers: $(PEERS)
 
-# docs/performance/*.json and docs/performance.md; about half an hour on two quiet cores.
+# docs/performance/*.json and docs/performance.md; 20 minutes on two quiet cores, 40 with all.
 bench: $(PEERS)
 	$(BIN)/python -m benchmarks
+
+bench-all: $(PEERS)
+	$(BIN)/python -m benchmarks --all
 
 bench-gpu: $(PEERS)
 	$(BIN)/python -m benchmarks --device cuda

@@ -2,6 +2,7 @@
 
 python -m benchmarks                       # docs/performance/*.json and docs/performance.md
 python -m benchmarks --device cuda         # docs/performance/*_cuda.json, on a GPU
+python -m benchmarks --all                 # with those that take long
 python -m benchmarks --only floor peers --quick --folder /tmp/numbers
 """
 
@@ -12,15 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import page
 
-# By device: what is measured. A name without a file beside this one is skipped.
-BOTH = ("floor", "peers", "epoch", "large_k", "segmentation", "volume", "ideas")
-CPU = (*BOTH, "inference_run", "scaling")
+# By device: what is measured.
+BOTH = ("floor", "peers", "epoch", "large_k", "segmentation")
+CPU = (*BOTH, "inference_run")
 CUDA = ("throughput", *BOTH)
+# With --all only.
+LONG_BOTH = ("volume", "ideas")
+LONG_CPU = ("scaling", *LONG_BOTH)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,16 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--all", action="store_true", help=f"also {', '.join(LONG_CPU)}")
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="smoke test; writes no page")
     parser.add_argument("--folder", type=Path, default=Path("docs/performance"))
     options = parser.parse_args(argv)
-    suffix, names = ("_cuda", CUDA) if options.device == "cuda" else ("", CPU)
+    cuda = options.device == "cuda"
+    suffix, names, longer = ("_cuda", CUDA, LONG_BOTH) if cuda else ("", CPU, LONG_CPU)
     failed = []
-    for name in options.only or names:
-        if find_spec(f"benchmarks.{name}") is None:
-            print(f"no benchmarks/{name}.py, skipped")
-            continue
+    for name in options.only or (*names, *(longer if options.all else ())):
         command = [sys.executable, "-m", f"benchmarks.{name}"]
         command += ["--output", str(options.folder / f"{name}{suffix}.json")]
         command += ["--device", "cuda"] if suffix else []

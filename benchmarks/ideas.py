@@ -177,7 +177,7 @@ def batches(options: argparse.Namespace) -> list[list[Cell]]:
     cases = [
         case(size, 10, batch)
         for case in (resnet_2d, densenet, partial(vit, hidden=384))
-        for size, batch in ((64, 1), (128, 1), (64, 4), (128, 2), (224, 1), (128, 8))
+        for size, batch in ((64, 1), (128, 1), (64, 4), (224, 1))
     ]
     cases += [resnet_3d(24, 10, 1), resnet_3d(32, 10, 1)]
     rows: list[list[Cell]] = []

@@ -171,6 +171,8 @@ def draw(columns: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> 
     width = 2 + 1.7 * len(cases)
     figure = Figure(figsize=(width, 0.8 + 0.27 * len(methods)), layout="constrained")
     panels = figure.subplots(1, len(cases), sharey=True, sharex=True, squeeze=False)[0]
+    medians = [c[0] for row in methods for c in row if isinstance(c, list)] or [1.0]
+    left = 0.7 * min(medians)  # so that the shortest bar shows
     for number, (panel, case) in enumerate(zip(panels, cases, strict=True), start=1):
         panel.set_title(case.replace(", ", ",\n", 1), fontsize=7)
         panel.set_xscale("log")
@@ -179,14 +181,16 @@ def draw(columns: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> 
             value = row[number]
             if isinstance(value, list):
                 color = "tab:orange" if place == 0 else "tab:blue"
-                panel.barh(place, value[0] - 0.7, left=0.7, color=color)
+                panel.barh(place, value[0] - left, left=left, color=color)
                 panel.text(value[0] * 1.06, place, cell(value[0]), va="center", fontsize=6)
+            elif value is not None:
+                reason = str(value).partition(":")[0]
+                panel.text(left * 1.1, place, reason, va="center", fontsize=6, color="0.5")
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(methods)), [str(row[0]).replace("`", "") for row in methods])
     panels[0].invert_yaxis()
-    largest = max((c[0] for row in methods for c in row if isinstance(c, list)), default=1.0)
-    panels[0].set_xlim(0.7, 3 * max(largest, 3))  # room for the numbers beside the bars
+    panels[0].set_xlim(left, 3 * max(*medians, 3))  # room for the numbers beside the bars
     panels[0].xaxis.set_major_formatter("{x:g}")
     figure.supxlabel("time, ratio to the floor", fontsize=8)
     figure.savefig(path, dpi=150)

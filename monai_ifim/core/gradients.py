@@ -22,8 +22,8 @@ OutputTransform = Callable[[Any], Tensor]
 _JVP_CHUNK = 16
 
 # On a CPU, batches of backward passes took 0.3 to 0.9 of the loop's time for images of up to so
-# many values in all, with every network tried (benchmarks/ideas.py), and lost to it from twice as
-# many on. So many values of gradients make a batch then, and so many passes at most.
+# many values in all, with every network tried; for larger ones it depends on the network
+# (benchmarks/ideas.py). So many values of gradients make a batch then, and so many passes at most.
 _SMALL, _BATCH, _MOST = 1 << 14, 1 << 17, 32
 
 logger = logging.getLogger(__name__)
