@@ -160,8 +160,6 @@ def test_what_the_author_detached_stays_detached():
         assert ((space.eigenvalues[row] - values).abs() <= 1e-10 * values[0]).all()
 
 
-# torch says so for fused attention: each of the batched passes runs by itself there.
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("kind", [Head, InPlace, EditsInput, NonReentrant, Branch, Attention])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 50, "auto"])
 def test_batched_backward_passes_agree_with_the_loop(kind, chunk):
