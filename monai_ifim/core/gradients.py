@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ OutputTransform = Callable[[Any], Tensor]
 # Forward-mode products that are batched: beyond this a product costs as much as in a batch.
 _JVP_CHUNK = 16
 
-# On a CPU, batches of backward passes took 0.3 to 0.9 of the loop's time for images of up to so
+# On a CPU, batches of backward passes took 0.3 to 1.0 of the loop's time for images of up to so
 # many values in all, with every network tried; for larger ones it depends on the network
 # (benchmarks/ideas.py). So many values of gradients make a batch then, and so many passes at most.
 _SMALL, _BATCH, _MOST = 1 << 14, 1 << 17, 32
@@ -198,10 +199,16 @@ def _chunk_size(chunk: int | str | None, images: Tensor) -> int:
     return chunk
 
 
-def _batched(forward: Forward, cotangents: Tensor) -> Tensor:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning that torch runs what has no batched form pass by pass."""
     with _PROCESS, warnings.catch_warnings():
-        # torch runs what has no batched form, fused attention for one, pass by pass.
         warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
+
+
+def _batched(forward: Forward, cotangents: Tensor) -> Tensor:
+    with _quiet():
         batch = torch.func.vmap(lambda u: _gradient(forward, u))(cotangents)
     return batch.as_subclass(Tensor)
 
@@ -273,8 +280,7 @@ class JacobianVectorProducts:
             return torch.func.jvp(function, (images,), (change,))[1]
 
         # Fused attention has no forward mode; the composite one has.
-        with _PROCESS, warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-            warnings.filterwarnings("ignore", "There is a performance drop")
+        with _quiet(), sdpa_kernel(SDPBackend.MATH):
             products = torch.func.vmap(product, randomness="same")(changes)
         if not self._checked and not self._agrees(changes[0], products[0]):
             raise RuntimeError("forward and reverse mode disagree")
