@@ -39,7 +39,7 @@ $(PEERS): $(INSTALLED)
 
 bench-peers: $(PEERS)
 
-# docs/performance/*.json and docs/performance.md; 20 minutes on two quiet cores, 40 with all.
+# docs/performance/*.json and docs/performance.md; 19 minutes on two quiet cores, 39 with all.
 bench: $(PEERS)
 	$(BIN)/python -m benchmarks
 

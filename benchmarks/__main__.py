@@ -19,11 +19,10 @@ from benchmarks import page
 
 # By device: what is measured.
 BOTH = ("floor", "peers", "epoch", "large_k", "segmentation")
-CPU = (*BOTH, "inference_run")
 CUDA = ("throughput", *BOTH)
 # With --all only.
 LONG_BOTH = ("volume", "ideas")
-LONG_CPU = ("scaling", *LONG_BOTH)
+LONG_CPU = ("inference_run", "scaling", *LONG_BOTH)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("docs/performance"))
     options = parser.parse_args(argv)
     cuda = options.device == "cuda"
-    suffix, names, longer = ("_cuda", CUDA, LONG_BOTH) if cuda else ("", CPU, LONG_CPU)
+    suffix, names, longer = ("_cuda", CUDA, LONG_BOTH) if cuda else ("", BOTH, LONG_CPU)
     failed = []
     for name in options.only or (*names, *(longer if options.all else ())):
         command = [sys.executable, "-m", f"benchmarks.{name}"]

@@ -100,8 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         options,
         "epoch",
         title="A validation epoch",
-        claim="A validation epoch with the iFIM's numbers takes what its backward passes take: one "
-        "forward pass serves prediction and iFIM.",
+        claim=f"A validation epoch with the iFIM's numbers takes {rows[1][2][0]:.3g} times as long "
+        f"as a plain one, {rows[1][3]:.3g} by its passes: one forward pass serves prediction and "
+        "iFIM.",
         columns=["epoch", "time, s", "ratio", "predicted"],
         rows=rows,
         notes=notes,

@@ -33,8 +33,8 @@ compared was run in turn in one process, after a warm-up; a ratio is taken withi
 machines with other tenants: read the ratios, not the seconds. Networks have random weights and
 images are noise, which the time does not depend on.
 
-`make bench` measures on the CPU, `make bench-all` also several processes, a whole volume and the
-ideas, `make bench-gpu` on a CUDA device."""
+`make bench` measures on the CPU, `make bench-all` also an inference run, several processes, a whole
+volume and the ideas, `make bench-gpu` on a CUDA device."""
 
 
 def generate(folder: Path, page: Path) -> str:

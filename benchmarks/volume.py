@@ -122,9 +122,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         notes=[
             f"The volume itself and each gradient column are {image:.0f} MB. Each run in a process "
             "of its own, once. The graph's part is counted in our own forward pass.",
-            "A checkpoint that is made again at once needs its memory at once: where nearly all of "
-            "it is the first layer at full resolution, as here, the graph keeps less and the peak "
-            "stays.",
+            "With checkpoints the graph keeps less, but the peak stays: a piece between two of "
+            "them is made again at once, with its gradients, and the first layer is at full "
+            "resolution.",
             "`offload` matters on a GPU only: on a CPU there is nowhere else to put them.",
         ],
     )
