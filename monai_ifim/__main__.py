@@ -140,7 +140,7 @@ def _add_experiment(commands: argparse._SubParsersAction) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> int:
-    from monai_ifim.report.evidence import run_evidence
+    from monai_ifim.report.results.run import run_evidence
 
     folder = Path(str(files("monai_ifim.configs"))) / "experiments"
     known = {path.stem: path for path in folder.glob("*.yaml")}
@@ -163,7 +163,7 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
 
 
 def _evidence(options: argparse.Namespace) -> None:
-    from monai_ifim.report.evidence_page import write_results_page
+    from monai_ifim.report.results.page import write_results_page
 
     print(write_results_page(options.results, options.page))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,21 +21,21 @@ from torch import Tensor, nn
 
 from monai_ifim.core import (
     Eigenspace,
+    EigenspaceOptions,
     Likelihood,
     OutputTransform,
     as_likelihood,
     at_rest,
-    check_volumes,
-    components,
     decompose,
     kept_forward,
     run_forward,
-    summaries,
     unwrap,
 )
-from monai_ifim.core.checks import check_method, check_rank, not_finite, reason
-from monai_ifim.ranks import Ranks
-from monai_ifim.tables import Row, check_table, write_table
+from monai_ifim.core.checks import not_finite
+from monai_ifim.data.tables import Row, check_table, write_table
+from monai_ifim.distributed import Ranks
+from monai_ifim.messages import reason
+from monai_ifim.outputs import check_volumes, components, summaries
 
 FAILED = "failed:"
 _NUMBERS = itertools.count()
@@ -105,16 +104,15 @@ class IFIMHandler:
     ) -> None:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
-        check_rank(rank, energy, sys.maxsize)  # the largest rank is known with the first batch
-        check_method(method, tolerance)
-        self.options: dict[str, Any] = {
-            "rank": rank,
-            "energy": energy,
-            "method": method,
-            "tolerance": tolerance,
-            "vjp_chunk": vjp_chunk,
-            "offload": offload,
-        }
+        self.options = EigenspaceOptions(
+            likelihood=likelihood,
+            rank=rank,
+            energy=energy,
+            method=method,
+            tolerance=tolerance,
+            vjp_chunk=vjp_chunk,
+            offload=offload,
+        )
         self.output_transform = output_transform
         self.volumes = check_volumes(volumes)
         self.batch_transform = _images_of_batch if batch_transform is None else batch_transform
@@ -198,7 +196,7 @@ class IFIMHandler:
                     output_transform=self.output_transform,
                     network=_inference(engine, network),
                 )
-            space = decompose(forward, self.likelihood, **self.options)
+            space = decompose(forward, self.options)
         output.update(self._report(space, images))
         self._served = True
 
@@ -213,7 +211,7 @@ class IFIMHandler:
         images = images.to(parameter.device)
         with at_rest(network, images.device):
             forward = run_forward(network, images, output_transform=self.output_transform)
-            space = decompose(forward, self.likelihood, **self.options)
+            space = decompose(forward, self.options)
         report = self._report(space, images)
         engine.state.ifim = report
         output = engine.state.output

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from monai_ifim.core import as_leaf, frozen_parameters, unwrap
-from monai_ifim.core.input_gradients import input_gradients
+from monai_ifim.core.gradients.fast.input_gradients import input_gradients
 
 
 class IFIMInferer(Inferer):

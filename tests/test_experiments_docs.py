@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from monai_ifim.experiments.tasks import TASKS
+from monai_ifim.experiments.tasks.task import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "docs" / "experiments.md").read_text()
@@ -32,7 +32,7 @@ def test_functions_exist():
         module, _, function = name.rpartition(".")
         places = [
             f"monai_ifim.experiments.{module}".rstrip("."),
-            "monai_ifim.experiments.statistics",
+            "monai_ifim.experiments.statistics.intervals",
         ]
         found = [hasattr(importlib.import_module(place), function) for place in places]
         assert any(found), name

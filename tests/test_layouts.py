@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from monai_ifim import DistinctFolderLayout
-from monai_ifim.datalist import find_images, image_root
+from monai_ifim.data.datalist import find_images, image_root
 
 
 def layout(output: Path, root: Path | str = "") -> DistinctFolderLayout:

@@ -23,7 +23,7 @@ from test_doors import (
 from torch import nn
 
 import monai_ifim as mi
-from monai_ifim.loaders import Failure, reason
+from monai_ifim.data.loaders import Failure, reason
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
@@ -211,7 +211,7 @@ def test_the_failure_is_logged_with_its_reason(files, tmp_path, caplog):
     unreadable(files[3])
     with caplog.at_level(logging.ERROR, logger="monai_ifim"):
         run(files, tmp_path, batch_size=4)
-    lines = [r.getMessage() for r in caplog.records if r.name == "monai_ifim.loaders"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "monai_ifim.data.loaders"]
     assert len(lines) == 1
     assert lines[0].startswith(f"{files[3]} failed: ")
 

@@ -11,7 +11,7 @@ from monai.data import DataLoader
 from test_doors import dataset, evaluate, smooth_network, unreadable, write_scans
 
 import monai_ifim as mi
-from monai_ifim import tables
+from monai_ifim.data import tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 

@@ -21,7 +21,7 @@ from test_doors import dataset, smooth_network, write_scans
 from torch import nn
 
 import monai_ifim as mi
-from monai_ifim import ranks
+from monai_ifim import distributed as ranks
 from monai_ifim.experiments import signal_task, write_signal_images
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.

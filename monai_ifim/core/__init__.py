@@ -1,42 +1,63 @@
 """The Fisher information itself; needs torch alone."""
 
-from monai_ifim.core.at_rest import at_rest, frozen_parameters, unwrap
-from monai_ifim.core.components import VOLUMES, check_volumes, components
+from monai_ifim.core.angles import principal_angles
 from monai_ifim.core.decomposition import decompose, eigenspace
 from monai_ifim.core.eigenspace import Approximation, Eigenspace
-from monai_ifim.core.gradients import (
-    Forward,
-    OutputTransform,
-    as_leaf,
-    kept_forward,
-    run_forward,
+from monai_ifim.core.families import (
+    Bernoulli,
+    Categorical,
+    DenseFamily,
+    Family,
+    Likelihood,
+    VoxelwiseCategorical,
+    as_likelihood,
+    family_of,
 )
-from monai_ifim.core.likelihoods import Bernoulli, Categorical, Likelihood, as_likelihood
-from monai_ifim.core.summaries import RESEARCH_ONLY, summaries, with_class_names
-from monai_ifim.core.voxelwise import VoxelwiseCategorical
+from monai_ifim.core.gradients.at_rest import at_rest, frozen_parameters, unwrap
+from monai_ifim.core.gradients.forward import Forward, as_leaf, kept_forward, run_forward
+from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
+from monai_ifim.core.options import (
+    EigenspaceOptions,
+    OptionKeywords,
+    chosen_options,
+    with_option_keywords,
+)
+from monai_ifim.core.perturbation import PerturbationCurve, perturbation_curve
+from monai_ifim.core.solvers import Auto, Exact, Krylov, Solver, Truncated, as_solver
 
 __all__ = [
-    "RESEARCH_ONLY",
-    "VOLUMES",
     "Approximation",
+    "Auto",
     "Bernoulli",
     "Categorical",
+    "DenseFamily",
     "Eigenspace",
+    "EigenspaceOptions",
+    "Exact",
+    "Family",
     "Forward",
+    "Krylov",
     "Likelihood",
+    "OptionKeywords",
     "OutputTransform",
+    "PerturbationCurve",
+    "Solver",
+    "Truncated",
     "VoxelwiseCategorical",
     "as_leaf",
     "as_likelihood",
+    "as_solver",
     "at_rest",
-    "check_volumes",
-    "components",
+    "chosen_options",
     "decompose",
     "eigenspace",
+    "family_of",
     "frozen_parameters",
     "kept_forward",
+    "perturbation_curve",
+    "predicted_logits",
+    "principal_angles",
     "run_forward",
-    "summaries",
     "unwrap",
-    "with_class_names",
+    "with_option_keywords",
 ]

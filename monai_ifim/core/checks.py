@@ -1,11 +1,10 @@
 """What a network, a batch of images and its logits must be.
 
-Every message says what was expected, what came, and how to mend it.
+Every message says what was expected, what came, and how to fix it.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import torch
@@ -94,7 +93,7 @@ def check_finite_images(images: Tensor) -> None:
     if bad.any():
         raise ValueError(
             f"expected finite images, got NaN or infinity in {_which(bad)}; "
-            "mend the preprocessing (division by zero?) or leave the image out"
+            "fix the preprocessing (division by zero?) or leave the image out"
         )
 
 
@@ -170,13 +169,13 @@ def check_finite_gradients(trace: Tensor) -> None:
         )
 
 
-def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
+def check_rank(rank: int | None, energy: float | None = None, largest: int | None = None) -> None:
     """Refuse an impossible choice of eigenpairs.
 
     Args:
         rank: most eigenpairs to keep, or None.
         energy: share of the trace to reach, or None.
-        largest: the largest rank that F can have.
+        largest: the largest rank that F can have; None where that is not known yet.
 
     Raises:
         ValueError: rank out of range, energy out of (0, 1], or both given.
@@ -185,10 +184,11 @@ def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
         raise ValueError(
             f"expected rank or energy, got both (rank={rank}, energy={energy}); leave one out"
         )
-    if rank is not None and not (isinstance(rank, int) and 1 <= rank <= largest):
+    if rank is not None and (not isinstance(rank, int) or rank < 1 or rank > (largest or rank)):
+        allowed = "1 <= rank" if largest is None else f"1 <= rank <= {largest}"
+        why = "" if largest is None else " (the largest rank of F here)"
         raise ValueError(
-            f"expected 1 <= rank <= {largest} (the largest rank of F here), got rank={rank}; "
-            "leave rank out to keep every eigenpair"
+            f"expected {allowed}{why}, got rank={rank}; leave rank out to keep every eigenpair"
         )
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(
@@ -197,102 +197,19 @@ def check_rank(rank: int | None, energy: float | None, largest: int) -> None:
         )
 
 
-METHODS = ("auto", "exact", "truncated", "krylov")
-
-
-def check_method(method: str, tolerance: float | None) -> None:
-    """Refuse unknown methods and tolerances that nothing would use.
+def check_tolerance(tolerance: float) -> None:
+    """Refuse a relative tolerance that is none.
 
     Args:
-        method: one of ``METHODS``.
-        tolerance: in (0, 1), or None.
+        tolerance: expected in (0, 1).
 
     Raises:
-        ValueError: an unknown method, a tolerance out of range, or one for the exact method.
+        ValueError: out of range.
     """
-    if method not in METHODS:
-        raise ValueError(f"expected method from {METHODS}, got {method!r}; leave it out for 'auto'")
-    if tolerance is None:
-        return
-    if method == "exact":
-        raise ValueError(
-            f"expected no tolerance with method='exact', got {tolerance}; choose 'truncated' or "
-            "'krylov', or leave tolerance out"
-        )
     if not 0 < tolerance < 1:
         raise ValueError(
             f"expected a relative tolerance 0 < tolerance < 1, got {tolerance}; for example 1e-3"
         )
-
-
-def check_share(method: str, energy: float | None) -> None:
-    """Refuse a share of a trace that the method does not know.
-
-    Args:
-        method: that is going to run.
-        energy: share of the trace, or None.
-
-    Raises:
-        ValueError: an energy for the truncated method.
-    """
-    if method == "truncated" and energy is not None:
-        raise ValueError(
-            f"expected rank, or neither, where directions are left out, got energy={energy}: the "
-            "share would be of what is kept; leave tolerance out"
-        )
-
-
-def check_iterated_rank(rank: int | None, energy: float | None) -> int:
-    """How many eigenpairs the Krylov method has to find.
-
-    Args:
-        rank: at most so many.
-        energy: which it cannot serve.
-
-    Returns:
-        The rank.
-
-    Raises:
-        ValueError: no rank.
-    """
-    if rank is None:
-        got = "none" if energy is None else f"energy={energy}"
-        raise ValueError(
-            f"expected rank, how many eigenpairs to iterate for, with method='krylov', got {got}; "
-            "pass rank, or method='exact'"
-        )
-    return rank
-
-
-def as_number(name: str, value: object) -> float | None:
-    """Read a number that may have come as text; nothing is evaluated.
-
-    Args:
-        name: for the message.
-        value: a number, text that is one, or None or an empty text for no number.
-
-    Returns:
-        The number.
-
-    Raises:
-        ValueError: anything else, also NaN and infinity.
-
-    >>> as_number("energy", "0.95")
-    0.95
-    """
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        number = float(value)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        text = ascii(value)
-        text = text if len(text) <= 60 else text[:57] + "..."
-        raise ValueError(f"expected {name} as a number, got {text}; or leave it out")
-    return number
 
 
 def not_finite(values: Tensor) -> Tensor:
@@ -309,21 +226,3 @@ def _which(bad: Tensor) -> str:
     rows = [str(row) for row in bad.nonzero().flatten().tolist()]
     named = ", ".join(rows[:5]) + (", ..." if len(rows) > 5 else "")
     return f"image{'s' if len(rows) > 1 else ''} {named} of the batch (counted from 0)"
-
-
-def reason(error: BaseException) -> str:
-    r"""The first cause of an exception in one line.
-
-    Args:
-        error: as caught; MONAI wraps the cause in one exception per transform.
-
-    Returns:
-        At most 300 characters.
-
-    >>> reason(ValueError("expected one channel,   got 4\n(more)"))
-    'ValueError: expected one channel, got 4 (more)'
-    """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 300 else text[:297] + "..."

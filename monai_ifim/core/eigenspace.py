@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from monai_ifim.core.checks import check_rank
-from monai_ifim.core.likelihoods import Family
+from monai_ifim.core.families import Family
 from monai_ifim.core.spectrum import combine, inner_products
 
 

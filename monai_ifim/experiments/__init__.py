@@ -1,21 +1,21 @@
 """Controlled tasks, and how a trained network compares with their known answer."""
 
-from monai_ifim.experiments.agreement import Agreement, agreement
-from monai_ifim.experiments.angles import principal_angles
-from monai_ifim.experiments.directions import change_directions
-from monai_ifim.experiments.hippocampus import write_hippocampus_patches
-from monai_ifim.experiments.perturbation import (
+from monai_ifim.core.angles import principal_angles
+from monai_ifim.core.perturbation import (
     PerturbationCurve,
     kullback_leibler,
     perturbation_curve,
 )
-from monai_ifim.experiments.signal import (
+from monai_ifim.experiments.measures.agreement import Agreement, agreement
+from monai_ifim.experiments.measures.directions import change_directions
+from monai_ifim.experiments.tasks.hippocampus import write_hippocampus_patches
+from monai_ifim.experiments.tasks.signal import (
     Accuracy,
     SignalDataset,
     SignalTask,
     signal_task,
 )
-from monai_ifim.experiments.signal_images import write_signal_images
+from monai_ifim.experiments.tasks.signal_images import write_signal_images
 
 __all__ = [
     "Accuracy",

@@ -19,14 +19,13 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from starlette.exceptions import HTTPException
 
-from monai_ifim.core import RESEARCH_ONLY
-from monai_ifim.core.checks import reason
 from monai_ifim.label.bundle import ClassificationBundle, find_bundles
 from monai_ifim.label.datastore import CheckedDatastore
 from monai_ifim.label.infer import BundleTask, ComponentTask, OverlayTask
 from monai_ifim.label.options import Options, parse_options, refusal, short
 from monai_ifim.label.scoring import IFIMScoring
 from monai_ifim.label.strategy import IFIMStrategy, UnlabelledAtRandom
+from monai_ifim.messages import RESEARCH_ONLY, reason
 
 logger = logging.getLogger(__name__)
 # What MONAI Label itself adds to a request on its way to ``infer``.

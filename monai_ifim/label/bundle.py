@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import monai_ifim as mi
-from monai_ifim.classification_bundle import BundleConfiguration, Inferred, scripts_of
-from monai_ifim.core import VOLUMES, components, summaries, with_class_names
-from monai_ifim.core.checks import reason
+from monai_ifim.bundle.classifier import BundleConfiguration, Inferred, scripts_of
 from monai_ifim.label.options import Options, refusal, short
+from monai_ifim.messages import reason
+from monai_ifim.outputs import VOLUMES, components, summaries, with_class_names
 
 logger = logging.getLogger(__name__)
 _KEYS = tuple(f"ifim_{name}" for name in VOLUMES)

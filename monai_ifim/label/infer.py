@@ -13,10 +13,10 @@ from monai.data import ITKWriter, MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from torch import Tensor
 
-from monai_ifim.core import VOLUMES
+from monai_ifim.data.writers import AtomicNibabelWriter
 from monai_ifim.label.bundle import ClassificationBundle, Components
 from monai_ifim.label.options import Options, parse_options
-from monai_ifim.writers import AtomicNibabelWriter
+from monai_ifim.outputs import VOLUMES
 
 # Shares of the image with the largest sensitivity; the last is the most sensitive.
 LEVELS = {"top 10 % sensitivity": 0.10, "top 5 % sensitivity": 0.05, "top 1 % sensitivity": 0.01}

@@ -9,8 +9,9 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from monai_ifim.core import VOLUMES
-from monai_ifim.core.checks import as_number, check_rank
+from monai_ifim.core.checks import check_rank
+from monai_ifim.messages import as_number
+from monai_ifim.outputs import VOLUMES
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 # Chosen by the URL and the server, never by the parameters.

@@ -13,9 +13,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from starlette.exceptions import HTTPException
 
-from monai_ifim.core.checks import reason
 from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.options import Options, refusal, short
+from monai_ifim.messages import reason
 from monai_ifim.metrics import effective_rank
 
 logger = logging.getLogger(__name__)

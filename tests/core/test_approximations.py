@@ -12,7 +12,7 @@ from torch import nn
 from untouched import assert_untouched, snapshot
 
 import monai_ifim as mi
-from monai_ifim.core.waist import head_weight
+from monai_ifim.core.solvers.last_layer import head_weight
 
 CLASSES = 90
 
@@ -177,7 +177,7 @@ def test_an_image_with_nan_costs_no_other_its_result(choice):
     spoilt[2, 0, 0, 0] = torch.nan
     with mi.core.at_rest(net, images.device):
         spaces = [
-            mi.core.decompose(mi.core.run_forward(net, x), mi.Categorical(), **choice)
+            mi.core.decompose(mi.core.run_forward(net, x), mi.EigenspaceOptions(**choice))
             for x in (images, spoilt)
         ]
     good, bad = spaces
@@ -191,7 +191,7 @@ def test_an_image_with_nan_costs_no_other_its_result(choice):
 
 
 def test_what_has_not_converged_says_so(monkeypatch):
-    monkeypatch.setattr(mi.core.krylov, "LARGEST_BASIS", 6)
+    monkeypatch.setattr(mi.core.solvers.iteration, "LARGEST_BASIS", 6)
     with pytest.warns(UserWarning, match="residual"):
         space = mi.eigenspace(wide(), smooth_images(2), method="krylov", rank=3, tolerance=1e-9)
     assert (space.approximation.residual > 1e-9).any()
@@ -294,7 +294,7 @@ def test_rows_that_lie_in_the_basis_are_replaced():
     basis = torch.eye(30, dtype=torch.float64)[None, :12]
     block = torch.cat([1e-17 * basis[:, :3], basis[:, 3:5], torch.zeros(1, 1, 30)], 1)
     block[0, 4] = torch.nan
-    rows = mi.core.krylov.orthonormal(block, basis, generator)
+    rows = mi.core.solvers.rows.orthonormal(block, basis, generator)
     both = torch.cat([basis, rows], 1)[0]
     torch.testing.assert_close(both @ both.T, torch.eye(18, dtype=torch.float64))
 
@@ -361,7 +361,7 @@ def test_a_pass_that_cannot_be_repeated_is_not_iterated_by_itself():
     leaf = mi.core.as_leaf(images)
     with mi.core.at_rest(net, images.device):
         kept = mi.core.kept_forward(leaf, net(leaf))
-        space = mi.core.decompose(kept, mi.Categorical(), rank=3)
+        space = mi.core.decompose(kept, mi.EigenspaceOptions(rank=3))
     assert space.approximation is None
 
 
@@ -373,7 +373,7 @@ def test_an_image_with_nan_in_a_network_without_second_derivative():
     good = mi.eigenspace(net, images, rank=3)
     images[2, 0, 0, 0] = torch.nan
     with mi.core.at_rest(net, images.device):
-        bad = mi.core.decompose(mi.core.run_forward(net, images), mi.Categorical(), rank=3)
+        bad = mi.core.decompose(mi.core.run_forward(net, images), mi.EigenspaceOptions(rank=3))
     others = [0, 1, 3, 4]
     torch.testing.assert_close(bad.eigenvalues[others], good.eigenvalues[others])
     assert bad.rank[2] == 0

@@ -5,7 +5,7 @@ import torch
 from oracle import smooth_images, smooth_network
 
 import monai_ifim as mi
-from monai_ifim.core import VOLUMES, check_volumes, components
+from monai_ifim.outputs import VOLUMES, check_volumes, components
 
 ALWAYS = {"ifim_eigenvalues", "ifim_trace", "ifim_rank"}
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import monai_ifim as mi
-from monai_ifim.core.gradients import vector_jacobian_products
+from monai_ifim.core.gradients.vjp import vector_jacobian_products
 
 SCRIPT = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -13,9 +13,9 @@ from monai.networks.nets import resnet10
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_ifim.core import input_gradients as module
-from monai_ifim.core.convolution_gradients import convolution_gradient
-from monai_ifim.core.input_gradients import input_gradients
+from monai_ifim.core.gradients.fast import input_gradients as module
+from monai_ifim.core.gradients.fast.convolutions import convolution_gradient
+from monai_ifim.core.gradients.fast.input_gradients import input_gradients
 
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
 OURS = ("_ConvolutionBackward", "_BatchNormBackward")

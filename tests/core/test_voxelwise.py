@@ -9,6 +9,7 @@ from torch.func import jacrev
 from untouched import assert_untouched, snapshot
 
 import monai_ifim as mi
+from monai_ifim.outputs import summaries
 
 SHAPES = {2: (2, 1, 8, 12), 3: (2, 1, 4, 8, 6)}
 
@@ -130,7 +131,7 @@ def test_the_default_rank_and_the_numbers_of_an_image():
     net, images = small_network(2), images_of(2)
     space = mi.eigenspace(net, images)
     assert space.eigenvalues.shape == (2, 10)
-    numbers = mi.core.summaries(space, images)[0]
+    numbers = summaries(space, images)[0]
     assert len(numbers["probabilities"]) == 3
     assert sum(numbers["probabilities"]) == pytest.approx(1)
     assert set(numbers["predicted_class"].split("+")) <= {"0", "1", "2"}
@@ -143,7 +144,7 @@ def test_an_image_with_nan_costs_no_other_its_result():
     spoilt[1, 0, 0, 0] = torch.nan
     with mi.core.at_rest(net, images.device):
         good, bad = (
-            mi.core.decompose(mi.core.run_forward(net, x), mi.Categorical(), rank=3)
+            mi.core.decompose(mi.core.run_forward(net, x), mi.EigenspaceOptions(rank=3))
             for x in (images, spoilt)
         )
     assert bad.trace[1].isnan()

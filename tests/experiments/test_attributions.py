@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import DenseNet121, EfficientNetBN, ViT, resnet18
 from torch import nn
 
-from monai_ifim.experiments.attributions import (
+from monai_ifim.experiments.maps.attributions import (
     METHODS,
     attribution_maps,
     grad_cam_layer,

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from numpy.polynomial.legendre import legvander
 from torch.special import erf
 
-from monai_ifim.experiments.corruptions import CORRUPTIONS, RandRigidMotion, corrupt
+from monai_ifim.experiments.measures.corruptions import CORRUPTIONS, RandRigidMotion, corrupt
 
 # Batch, channels and spatial axes are pairwise distinct in each.
 SHAPES = {2: (4, 2, 24, 29), 3: (4, 2, 14, 17, 12)}
@@ -173,7 +173,7 @@ def test_motion_of_whole_voxels_mixes_both_poses(dims, monkeypatch):
 
         return roll
 
-    monkeypatch.setattr("monai_ifim.experiments.corruptions.Affine", shift)
+    monkeypatch.setattr("monai_ifim.experiments.measures.corruptions.Affine", shift)
     transform = RandRigidMotion(angle=0.1, shift=0.2)
     transform.set_random_state(seed=1)
     found = transform(image)

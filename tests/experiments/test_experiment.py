@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from monai_ifim.__main__ import main
-from monai_ifim.experiments.experiment import run_experiment
-from monai_ifim.experiments.settings import read_settings
-from monai_ifim.experiments.signal import signal_task
-from monai_ifim.experiments.signal_images import write_signal_images
+from monai_ifim.experiments.run.experiment import run_experiment
+from monai_ifim.experiments.run.settings import read_settings
 from monai_ifim.experiments.steps import Steps
+from monai_ifim.experiments.tasks.signal import signal_task
+from monai_ifim.experiments.tasks.signal_images import write_signal_images
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

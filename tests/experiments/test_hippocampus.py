@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_ifim.datalist import labelled_images
-from monai_ifim.experiments.hippocampus import write_hippocampus_patches
+from monai_ifim.data.datalist import labelled_images
+from monai_ifim.experiments.tasks.hippocampus import write_hippocampus_patches
 
 AFFINE = np.array([[0.9, -0.2, 0, 4], [0.3, 1.1, 0, -7], [0, 0.1, 1.6, 9], [0, 0, 0, 1]])
 SHAPE = (34, 41, 37)

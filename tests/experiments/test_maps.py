@@ -12,8 +12,8 @@ from scipy.stats import pearsonr, rankdata
 from torch import nn
 
 from monai_ifim.core import eigenspace
-from monai_ifim.experiments.attributions import importance_ranks, top_mask
-from monai_ifim.experiments.maps import (
+from monai_ifim.experiments.maps.attributions import importance_ranks, top_mask
+from monai_ifim.experiments.maps.similarity import (
     DeletionCurve,
     deletion_curve,
     map_angle,

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from monai_ifim.core import eigenspace
-from monai_ifim.experiments.changes import all_directions, changes_summary, measure_changes
-from monai_ifim.experiments.controls import (
+from monai_ifim.experiments.measures.changes import all_directions, changes_summary, measure_changes
+from monai_ifim.experiments.measures.controls import (
     chance_angle,
     change_control,
     layer_control,
@@ -17,14 +17,14 @@ from monai_ifim.experiments.controls import (
     randomised,
     weighted_layers,
 )
-from monai_ifim.experiments.law import law_summary, measure_law
-from monai_ifim.experiments.map_comparison import (
+from monai_ifim.experiments.measures.law import law_summary, measure_law
+from monai_ifim.experiments.measures.maps import (
     maps_summary,
     measure_attributions,
     measure_maps,
     ranked,
 )
-from monai_ifim.experiments.trained_classifier import (
+from monai_ifim.experiments.networks.trained_classifier import (
     TrainedClassifier,
     largest_angles,
     template_cosines,
@@ -108,7 +108,7 @@ def test_changes_have_the_same_norm(trained, images):
 
 
 def test_band_limited_noise_has_the_spectrum_of_the_image():
-    from monai_ifim.experiments.directions import change_directions
+    from monai_ifim.experiments.measures.directions import change_directions
 
     torch.manual_seed(0)
     waves = torch.sin(2 * math.pi * 3 * torch.arange(16) / 16)[None, None, None].expand(

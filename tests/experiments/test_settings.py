@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from monai_ifim.experiments.settings import PROFILES, read_settings
-from monai_ifim.experiments.tasks import TASKS
+from monai_ifim.experiments.run.settings import PROFILES, read_settings
+from monai_ifim.experiments.tasks.task import TASKS
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
 

@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from monai_ifim.experiments import spectra
-from monai_ifim.experiments.spectra import (
+from monai_ifim.experiments.measures import spectra
+from monai_ifim.experiments.measures.spectra import (
     SCORES,
     corruption_detection,
     error_detection,

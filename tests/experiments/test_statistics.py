@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import norm, rankdata, spearmanr, t
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from monai_ifim.experiments import bootstrap
-from monai_ifim.experiments.statistics import (
+from monai_ifim.experiments.statistics import bootstrap
+from monai_ifim.experiments.statistics.intervals import (
     Interval,
     accuracy_interval,
     auc_interval,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ifim.experiments.lumpy import LumpyTask, lumpy_task
-from monai_ifim.experiments.signal import signal_task
-from monai_ifim.experiments.tasks import TASKS, MissingDataError, load_task
+from monai_ifim.experiments.tasks.lumpy import LumpyTask, lumpy_task
+from monai_ifim.experiments.tasks.signal import signal_task
+from monai_ifim.experiments.tasks.task import TASKS, MissingDataError, load_task
 
 
 def test_lumpy_background_has_the_moments_of_the_gaussian_one():

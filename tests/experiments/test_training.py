@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from monai_ifim.experiments.architectures import ARCHITECTURES, build_network
-from monai_ifim.experiments.tasks import Split, load_task
-from monai_ifim.experiments.training import (
+from monai_ifim.experiments.networks.architectures import ARCHITECTURES, build_network
+from monai_ifim.experiments.networks.training import (
     Recipe,
     Variant,
     balanced,
@@ -16,6 +15,7 @@ from monai_ifim.experiments.training import (
     training_key,
     training_set,
 )
+from monai_ifim.experiments.tasks.task import Split, load_task
 
 SMALL = {"resnet18": 4, "cnn": 4, "vit": 24}
 

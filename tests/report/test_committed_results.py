@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from monai_ifim.experiments.settings import read_settings
-from monai_ifim.report import evidence_page
-from monai_ifim.report.evidence_results import read_results
+from monai_ifim.experiments.run.settings import read_settings
+from monai_ifim.report.results import page as evidence_page
+from monai_ifim.report.results.measured import read_results
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

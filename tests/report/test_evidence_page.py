@@ -10,10 +10,10 @@ import shlex
 import pytest
 
 from monai_ifim.__main__ import main
-from monai_ifim.core import RESEARCH_ONLY
-from monai_ifim.report.evidence_numbers import compare, interval, number, verdict
-from monai_ifim.report.evidence_page import summary_text, write_results_page
-from monai_ifim.report.evidence_plots import FIGURES, write_plots
+from monai_ifim.messages import RESEARCH_ONLY
+from monai_ifim.report.results.numbers import compare, interval, number, verdict
+from monai_ifim.report.results.page import summary_text, write_results_page
+from monai_ifim.report.results.plots import FIGURES, write_plots
 
 NETWORKS = ("cnn", "resnet18", "densenet121", "efficientnet_b0", "vit")
 METHODS = ("gradient", "integrated_gradients", "smoothgrad", "grad_cam", "occlusion")
@@ -269,7 +269,7 @@ def text_only(monkeypatch):
     def all_of_them(result, folder):
         return [folder / f"{name}.png" for name in FIGURES]
 
-    monkeypatch.setattr("monai_ifim.report.evidence_page.write_plots", all_of_them)
+    monkeypatch.setattr("monai_ifim.report.results.page.write_plots", all_of_them)
 
     def text(folder, *results):
         return write_results_page(stored(folder / "r", *results), folder / "p.md").read_text()

@@ -1,0 +1,1 @@
+"""A MONAI bundle: its folder, configuration, classifier and images."""

@@ -1,0 +1,80 @@
+"""Predictive families: how logits become a probability p(y | x)."""
+
+from __future__ import annotations
+
+from typing import overload
+
+from torch import Tensor
+
+from monai_ifim.core.families.bernoulli import Bernoulli
+from monai_ifim.core.families.categorical import Categorical
+from monai_ifim.core.families.family import DenseFamily, Family, Likelihood
+from monai_ifim.core.families.voxelwise import VoxelwiseCategorical
+
+__all__ = [
+    "FAMILIES",
+    "Bernoulli",
+    "Categorical",
+    "DenseFamily",
+    "Family",
+    "Likelihood",
+    "VoxelwiseCategorical",
+    "as_likelihood",
+    "family_of",
+]
+
+FAMILIES: dict[str, Likelihood] = {"categorical": Categorical(), "bernoulli": Bernoulli()}
+
+
+@overload
+def as_likelihood(likelihood: str | Likelihood) -> Likelihood: ...
+@overload
+def as_likelihood(likelihood: Family) -> Family: ...
+def as_likelihood(likelihood: str | Family) -> Family:
+    """Family of that name, or the family itself.
+
+    Args:
+        likelihood: a name in ``FAMILIES``, or an object with the methods of ``Likelihood``.
+
+    Returns:
+        The family.
+
+    Raises:
+        ValueError: unknown name.
+
+    >>> as_likelihood("bernoulli")
+    Bernoulli()
+    """
+    if not isinstance(likelihood, str):
+        return likelihood
+    if likelihood not in FAMILIES:
+        raise ValueError(
+            f"expected likelihood in {sorted(FAMILIES)}, got {likelihood!r}; use 'categorical' "
+            "for a softmax, 'bernoulli' for sigmoids"
+        )
+    return FAMILIES[likelihood]
+
+
+def family_of(likelihood: Family, logits: Tensor) -> Family:
+    """The family that these logits belong to: of a dense prediction its counterpart at each voxel.
+
+    Args:
+        likelihood: the family that was asked for.
+        logits: (B, K), or (B, K, *S) of a dense prediction.
+
+    Returns:
+        The family, whose ``check`` has passed.
+
+    Raises:
+        ValueError: there is no such family for dense predictions, or the logits do not fit it.
+    """
+    family = likelihood
+    if logits.ndim > 2 and not hasattr(likelihood, "root"):
+        if not hasattr(likelihood, "dense"):
+            raise ValueError(
+                f"expected logits of shape (batch, classes) for {likelihood!r}, got "
+                f"{tuple(logits.shape)}; pool them with output_transform"
+            )
+        family = likelihood.dense()
+    family.check(logits)
+    return family

@@ -1,0 +1,1 @@
+"""Forward passes, and their products with the Jacobian."""

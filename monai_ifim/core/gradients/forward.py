@@ -1,0 +1,96 @@
+"""One forward pass with its graph kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from monai_ifim.core.checks import check_images, check_logits
+from monai_ifim.core.gradients.fast.input_gradients import input_gradients
+from monai_ifim.core.gradients.logits import OutputTransform, choose_logits
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass with its graph kept.
+
+    Attributes:
+        images: leaf of the graph, (B, C, *S).
+        logits: (B, K), or (B, K, *S') for a dense prediction; differentiable with respect to
+            ``images``.
+        function: images to logits once more, for Jacobian-vector products in forward mode; None
+            when the pass cannot be repeated, and the graph is then differentiated twice.
+    """
+
+    images: Tensor
+    logits: Tensor
+    function: Callable[[Tensor], Tensor] | None = None
+
+
+def as_leaf(images: Tensor) -> Tensor:
+    """The images as a plain leaf that requires a gradient; the caller's tensor stays as it is.
+
+    Under inference_mode the images are inference tensors, which autograd cannot record: only
+    those are copied.
+    """
+    leaf = images.detach().as_subclass(Tensor)
+    return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+
+
+def run_forward(
+    network: Callable[..., Any],
+    images: Tensor,
+    *args: Any,
+    output_transform: OutputTransform | None = None,
+    **kwargs: Any,
+) -> Forward:
+    """Forward pass with its graph kept, to be called inside ``at_rest``.
+
+    Args:
+        network: the classifier.
+        images: (B, C, *S); left as they are, the network gets a copy.
+        args: further positional arguments of the network.
+        output_transform: chooses the logits from what the network returns.
+        kwargs: further keyword arguments of the network.
+
+    Returns:
+        The pass. Errors are those of ``check_images`` and ``check_logits``.
+    """
+    check_images(images)
+    leaf = as_leaf(images)
+
+    # The network gets a copy, because some edit their input in place.
+    def function(x: Tensor) -> Tensor:
+        return choose_logits(network(x.clone(), *args, **kwargs), output_transform)
+
+    with input_gradients(images):
+        logits = function(leaf)
+    return Forward(leaf, check_logits(logits, len(leaf)), function)
+
+
+def kept_forward(
+    leaf: Tensor,
+    output: Any,
+    *,
+    output_transform: OutputTransform | None = None,
+    network: Callable[[Tensor], Any] | None = None,
+) -> Forward:
+    """Forward pass that somebody else made and whose graph was kept.
+
+    Args:
+        leaf: the images in that graph, (B, C, *S).
+        output: what the network returned.
+        output_transform: chooses the logits from it.
+        network: repeats the pass, where that is possible.
+
+    Returns:
+        The pass. Errors are those of ``check_logits``.
+    """
+    logits = check_logits(choose_logits(output, output_transform), len(leaf))
+    if network is None:
+        return Forward(leaf, logits)
+    repeat = network
+    return Forward(leaf, logits, lambda x: choose_logits(repeat(x.clone()), output_transform))

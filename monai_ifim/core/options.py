@@ -1,0 +1,141 @@
+"""What can be chosen about an eigenspace: one value, for every entry point.
+
+A new option is a field of ``EigenspaceOptions``, a line of ``OptionKeywords``, and its use;
+``eigenspace``, the handler and the transforms take it as a keyword from then on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict, TypeVar
+
+from torch import nn
+
+from monai_ifim.core.checks import check_rank
+from monai_ifim.core.families import Family, as_likelihood
+from monai_ifim.core.gradients.logits import OutputTransform
+from monai_ifim.core.solvers import Solver, as_solver
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+class OptionKeywords(TypedDict, total=False):
+    """The fields of ``EigenspaceOptions`` as keywords, for type checkers."""
+
+    likelihood: str | Family
+    rank: int | None
+    energy: float | None
+    method: str | Solver
+    tolerance: float | None
+    head: nn.Linear | None
+    output_transform: OutputTransform | None
+    vjp_chunk: int | str | None
+    offload: bool
+    autocast: bool
+
+
+@dataclass(frozen=True)
+class EigenspaceOptions:
+    """Choices about an eigenspace, checked when they are made.
+
+    Attributes:
+        likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
+        rank: keep at most this many eigenpairs; all of them by default.
+        energy: keep, for each image, the fewest that reach this share of the trace of F.
+        method: ``"auto"``, ``"exact"``, ``"truncated"`` or ``"krylov"``, or an object: ``Auto``,
+            ``Exact``, ``Truncated``, ``Krylov``.
+        tolerance: of the method that is named; an object has its own.
+        head: a linear layer whose weights order the directions, where the graph of the pass does
+            not show the last one; no direction is left out because of it.
+        output_transform: chooses the logits when the network returns a tuple or a dict.
+        vjp_chunk: how many backward passes to batch; ``"auto"`` is what was measured to be
+            fastest, a few batches for small images on a CPU and else a loop; None is always a
+            loop, the least memory. Halved when a GPU's memory does not suffice.
+        offload: keep the gradients in the CPU's memory, also when the images are on a GPU.
+        autocast: leave the caller's autocast on (it is switched off by default, because
+            reduced precision puts the gradients several percent off).
+
+    Raises:
+        ValueError: an unknown name, or a number out of range.
+
+    >>> EigenspaceOptions(method="truncated", tolerance=1e-3).solver
+    Truncated(tolerance=0.001)
+    """
+
+    likelihood: str | Family = "categorical"
+    rank: int | None = None
+    energy: float | None = None
+    method: str | Solver = "auto"
+    tolerance: float | None = None
+    head: nn.Linear | None = None
+    output_transform: OutputTransform | None = None
+    vjp_chunk: int | str | None = "auto"
+    offload: bool = False
+    autocast: bool = False
+
+    def __post_init__(self) -> None:
+        as_likelihood(self.likelihood)
+        as_solver(self.method, self.tolerance)
+        check_rank(self.rank, self.energy)
+
+    @property
+    def family(self) -> Family:
+        """The predictive family as an object."""
+        return as_likelihood(self.likelihood)
+
+    @property
+    def solver(self) -> Solver:
+        """The method as an object."""
+        return as_solver(self.method, self.tolerance)
+
+
+def chosen_options(
+    options: EigenspaceOptions | None, keywords: OptionKeywords
+) -> EigenspaceOptions:
+    """The value that an entry point was given in one of two ways.
+
+    Args:
+        options: a value, or None.
+        keywords: its fields.
+
+    Returns:
+        The value; keywords replace the fields of ``options``.
+
+    Raises:
+        TypeError: a keyword that is no field.
+        ValueError: an unknown name, or a number out of range.
+
+    >>> chosen_options(EigenspaceOptions(rank=3), {"offload": True}).rank
+    3
+    """
+    if options is None:
+        return EigenspaceOptions(**keywords)
+    return replace(options, **keywords) if keywords else options
+
+
+def with_option_keywords(function: T) -> T:
+    """Show the options one by one in the signature, in the place of ``**options``.
+
+    Args:
+        function: that takes the fields of ``EigenspaceOptions`` as its last keywords.
+
+    Returns:
+        The same function.
+
+    >>> @with_option_keywords
+    ... def f(x: int, **options): ...
+    >>> list(inspect.signature(f).parameters)[:4]
+    ['x', 'likelihood', 'rank', 'energy']
+    """
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    spelled = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
+        for field in fields(EigenspaceOptions)
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *spelled])  # type: ignore[attr-defined]
+    return function

@@ -1,0 +1,126 @@
+"""A data loader that survives images it cannot load."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from monai.data import DataLoader, list_data_collate
+from torch.utils.data import Dataset
+
+from monai_ifim.messages import reason
+
+logger = logging.getLogger(__name__)
+
+
+class Failure(NamedTuple):
+    """An image without a result.
+
+    Attributes:
+        file: its path, or its number in the data set.
+        reason: one line.
+    """
+
+    file: str
+    reason: str
+
+
+class FaultTolerantDataLoader(DataLoader):
+    """MONAI's ``DataLoader``, except that an image that fails to load costs no other its result.
+
+    The failing image is left out of its batch, logged, and listed in ``failures``; a batch of
+    which nothing is left is skipped and counted in ``skipped``. ``IFIMHandler`` writes a row for
+    each failure and ends the run with an error once all other images are done; without it, Ignite
+    begins anew when batches are missing, so use the two together. Of images that cannot share a
+    batch (different sizes) the largest group that can is kept: use batches of one for those.
+
+    Args:
+        dataset: map-style data set; for readable file names, one with ``.data`` like MONAI's.
+        num_workers: as in MONAI's ``DataLoader``.
+        image_key: where a dictionary of the data list holds the file name.
+        kwargs: passed to MONAI's ``DataLoader``.
+    """
+
+    def __init__(
+        self, dataset: Dataset, num_workers: int = 0, *, image_key: str = "image", **kwargs: Any
+    ) -> None:
+        collate = kwargs.pop("collate_fn", list_data_collate)
+        self.failures: list[Failure] = []
+        self.skipped = 0
+        super().__init__(
+            _Guarded(dataset, image_key),
+            num_workers,
+            collate_fn=partial(_collate, collate),
+            **kwargs,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of the images that could be loaded."""
+        self.failures, self.skipped = [], 0
+        for batch, failures in super().__iter__():
+            for failure in failures:
+                logger.error("%s failed: %s", failure.file, failure.reason)
+            self.failures.extend(failures)
+            if batch is None:
+                self.skipped += 1
+            else:
+                yield batch
+
+
+class _Guarded(Dataset):
+    """Turns an exception of ``dataset[index]`` into a value that crosses process borders."""
+
+    def __init__(self, dataset: Any, image_key: str) -> None:
+        self.dataset = dataset
+        self.image_key = image_key
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        file = self._file(index)
+        try:
+            return file, self.dataset[index]
+        except Exception as error:  # whatever a reader or a transform raises
+            return file, Failure(file, reason(error))
+
+    def _file(self, index: int) -> str:
+        data = getattr(self.dataset, "data", None)
+        try:
+            entry = data[index]  # type: ignore[index]
+            return str(entry[self.image_key] if isinstance(entry, dict) else entry)
+        except (TypeError, KeyError, IndexError):
+            return f"image {index} of the data set"
+
+
+def _collate(
+    collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
+) -> tuple[Any, list[Failure]]:
+    failures = [item for _, item in items if isinstance(item, Failure)]
+    good = [(file, item) for file, item in items if not isinstance(item, Failure)]
+    if not good:
+        return None, failures
+    try:
+        return collate([item for _, item in good]), failures
+    except Exception:  # images of different size, or metadata of different formats
+        groups = [_fitting(collate, [first, *good]) for first in good]
+        kept, misfits = max(groups, key=lambda group: len(group[0]))
+        return (collate(kept) if kept else None), failures + misfits
+
+
+def _fitting(
+    collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
+) -> tuple[list[Any], list[Failure]]:
+    """The images that can share a batch with the first one, and the others."""
+    (first_file, first), *others = items
+    kept, misfits = [], []
+    for file, item in others:
+        try:
+            collate([first, item])
+            kept.append(item)
+        except Exception as error:
+            text = f"cannot share a batch with {first_file}; use batches of one ({reason(error)})"
+            misfits.append(Failure(file, text))
+    return kept, misfits

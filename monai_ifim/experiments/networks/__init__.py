@@ -1,0 +1,1 @@
+"""What is trained, and the classifier that comes out."""

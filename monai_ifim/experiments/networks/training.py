@@ -1,0 +1,204 @@
+"""One recipe that trains every network of the experiments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from ignite.handlers import ProgressBar
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from monai_ifim.core import at_rest
+from monai_ifim.experiments.networks.architectures import build_network
+from monai_ifim.experiments.tasks.task import Split, Task
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW, one cycle of the learning rate, cross-entropy, no augmentation.
+
+    Attributes:
+        images: images seen in all; a smaller training set is passed over several times.
+        batch_size: images a step.
+        learning_rate: its peak.
+    """
+
+    images: int = 10000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is trained, apart from the recipe.
+
+    Attributes:
+        architecture: see ``build_network``.
+        width: see ``build_network``.
+        seed: of the weights and of the order of the images.
+        shuffled: give the images each other's labels, so that there is nothing to learn.
+        limit: train on the first images only.
+    """
+
+    architecture: str
+    width: int | None = None
+    seed: int = 0
+    shuffled: bool = False
+    limit: int | None = None
+
+    def build(self, task: Task) -> nn.Module:
+        """The untrained network, the same at every call; the global random state is kept.
+
+        Args:
+            task: gives size and classes.
+
+        Returns:
+            The network in eval mode.
+        """
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.seed)
+            return build_network(
+                self.architecture, task.shape, len(task.classes), self.width
+            ).eval()
+
+
+def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
+    """Train a network.
+
+    Args:
+        task: images.
+        variant: what to train.
+        recipe: how.
+
+    Returns:
+        Its state dictionary. The global random state is as before.
+
+    Raises:
+        ValueError: a training that diverged.
+    """
+    network = variant.build(task)
+    generator = torch.Generator().manual_seed(variant.seed)
+    data = training_set(task, variant, generator)
+    batch_size = min(recipe.batch_size, len(data))
+    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
+    epochs = max(1, math.ceil(recipe.images / (len(loader) * batch_size)))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=epochs * len(loader) + 1
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(variant.seed)  # dropout
+        trainer = SupervisedTrainer(
+            device="cpu",
+            max_epochs=epochs,
+            train_data_loader=loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=nn.CrossEntropyLoss(),
+            train_handlers=[LrScheduleHandler(schedule, print_lr=False, epoch_level=False)],
+            decollate=False,
+        )
+        trainer.logger.setLevel("WARNING")
+        ProgressBar(desc=f"train {variant.architecture}", disable=None).attach(trainer)
+        trainer.run()
+        estimate_statistics(network, [images for images, _ in loader][:32])
+    weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise ValueError(
+            f"expected finite weights after training {variant.architecture} on {task.name}, got "
+            "NaN or infinity; lower the learning rate"
+        )
+    return weights
+
+
+def estimate_statistics(network: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Batch statistics of the trained weights, as a mean over batches.
+
+    The running mean of a short training lags behind: that of an EfficientNet, with its momentum
+    of 0.01, left a trained network at chance in eval mode.
+
+    Args:
+        network: its batch-norm layers are changed.
+        batches: images (B, C, *S).
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    network.eval()  # dropout off
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean
+        layer.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
+
+
+def training_set(task: Task, variant: Variant, generator: torch.Generator) -> TensorDataset:
+    """Images and labels to train on, all of them or the first ones, labels perhaps shuffled.
+
+    Args:
+        task: its images.
+        variant: which of them.
+        generator: of the shuffled labels.
+
+    Returns:
+        Pairs (C, *S) and ().
+    """
+    images, labels = task.train.images[: variant.limit], task.train.labels[: variant.limit]
+    if variant.shuffled:
+        labels = labels[torch.randperm(len(labels), generator=generator)]
+    return TensorDataset(images, labels)
+
+
+def logits_of(network: nn.Module, images: Tensor, batch_size: int = 64) -> Tensor:
+    """Logits of many images.
+
+    Args:
+        network: left as it was.
+        images: (N, C, *S).
+        batch_size: images at a time.
+
+    Returns:
+        (N, K) in float64.
+    """
+    with at_rest(network, images.device), torch.no_grad():
+        return torch.cat([network(batch).double() for batch in images.split(batch_size)])
+
+
+def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]:
+    """All that the weights depend on, for a key in ``Steps``."""
+    return {
+        "weights": 1,  # raise when the code changes what it gives
+        "task": task.digest(),
+        "variant": asdict(variant),
+        "recipe": asdict(recipe),
+        "torch": str(torch.__version__),
+    }
+
+
+def balanced(split: Split, count: int) -> Split:
+    """The first images, evenly from every class as far as they go.
+
+    Args:
+        split: to choose from.
+        count: how many at the most.
+
+    Returns:
+        Those images, in their order.
+    """
+    order = torch.arange(len(split))
+    turns = torch.zeros_like(order)
+    for label in split.labels.unique():
+        members = split.labels == label
+        turns[members] = torch.arange(int(members.sum()))
+    chosen = torch.argsort(turns * len(split) + order)[:count].sort().values
+    return Split(split.images[chosen], split.labels[chosen])

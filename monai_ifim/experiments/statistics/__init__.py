@@ -1,0 +1,1 @@
+"""Figures over images, with bootstrap intervals."""

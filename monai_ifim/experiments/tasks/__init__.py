@@ -1,0 +1,1 @@
+"""What the networks learn: with a known answer, and clinical tasks."""

@@ -1,0 +1,145 @@
+"""Run experiments, write their numbers, plots and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from monai_ifim.experiments.run.experiment import run_experiment
+from monai_ifim.experiments.run.own_classifier import measure_bundle
+from monai_ifim.experiments.run.settings import Settings, read_settings
+from monai_ifim.experiments.steps import Steps
+from monai_ifim.messages import RESEARCH_ONLY
+from monai_ifim.report.results.page import summary_text, write_results_page
+
+_DIGITS = 6
+
+
+def run_evidence(
+    configs: Sequence[Path],
+    output: Path,
+    *,
+    profile: str = "standard",
+    data: Path | None = None,
+    bundle: Path | None = None,
+    likelihood: str = "",
+    cache: Path | None = None,
+) -> int:
+    """Run the experiments of some configurations, one after the other.
+
+    Every experiment leaves ``OUTPUT/NAME/results.json``; plots and ``OUTPUT/results.md`` follow.
+    One that fails is reported and costs no other its result.
+
+    Args:
+        configs: files, or folders of them.
+        output: folder of the results.
+        profile: ``quick``, ``standard`` or ``full``.
+        data: clinical data sets, or the images of the bundle.
+        bundle: measure this one; the configuration's task is then ``bundle``.
+        likelihood: of the bundle, recognised when empty.
+        cache: where trainings and measurements are kept; ``OUTPUT/cache`` by default.
+
+    Returns:
+        Exit status: 1 when an experiment failed.
+
+    Raises:
+        FileNotFoundError: a configuration or a folder that is not there.
+        ValueError: a configuration that means nothing, or no experiment in this profile.
+    """
+    wanted = _wanted(configs, profile, bundle)
+    if data is not None and not data.is_dir():
+        raise FileNotFoundError(f"expected a folder of images, got {data}; check --data")
+    if bundle is not None and data is None:
+        raise ValueError("expected --data with the images of the bundle, got none; say --data DIR")
+    steps = Steps(cache or output / "cache", say=_say)
+    failed = 0
+    for settings, file in wanted:
+        command = _command(file, profile, bundle, likelihood)
+
+        def write(result: dict[str, Any], command: str = command) -> None:
+            _write({**result, "command": command}, output / result["experiment"] / "results.json")
+
+        try:
+            if bundle is not None and data is not None:
+                result = measure_bundle(settings, steps, bundle, data, likelihood=likelihood)
+            else:
+                result = run_experiment(settings, steps, data=data, say=_say, keep=write)
+        except (ValueError, OSError, RuntimeError) as error:
+            if bundle is not None or len(wanted) == 1:
+                raise ValueError(f"{settings.name}: {error}") from error
+            # Costs no other experiment its result, and does not leave an older one in its place.
+            reason = f"failed: {error}"
+            result = {"experiment": settings.name, "title": settings.title, "networks": {}}
+            result.update(profile=profile, missing=reason, complete=False)
+            _say(f"{settings.name}: {reason}")
+            failed += 1
+        failed += bool(result.get("failures"))
+        write(result)
+    if steps.reused:
+        _say(f"{steps.reused} steps were found done in an earlier run, {steps.computed} computed")
+    _say(f"{write_results_page(output, output / 'results.md')}\n")
+    _say(f"{summary_text(output)}\n{RESEARCH_ONLY}")
+    return 1 if failed else 0
+
+
+def _wanted(
+    configs: Sequence[Path], profile: str, bundle: Path | None
+) -> list[tuple[Settings, Path]]:
+    files: list[Path] = []
+    for path in configs:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"expected a configuration file or a folder of them, got {path}; see "
+                "configs/experiments"
+            )
+        files += sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    found = [(read_settings(file, profile), file) for file in files]
+    chosen = [
+        (settings, file)
+        for settings, file in found
+        if settings is not None and (settings.task == "bundle") == (bundle is not None)
+    ]
+    if not chosen:
+        raise ValueError(
+            f"expected an experiment with the profile {profile} in "
+            f"{', '.join(map(str, configs))}, got none; a configuration with task: bundle needs "
+            "--bundle and --data, any other one goes without --bundle"
+        )
+    return chosen
+
+
+def _command(file: Path, profile: str, bundle: Path | None, likelihood: str) -> str:
+    shipped = file.parent.name == "experiments" and file.parent.parent.name == "configs"
+    place = f"configs/experiments/{file.name}" if shipped else file.name
+    words = ["python", "-m", "monai_ifim", "experiment", place, "--profile", profile]
+    words += [] if bundle is None else ["--bundle", bundle.name]
+    words += ["--likelihood", likelihood] if likelihood else []
+    return f"{shlex.join(words)} --data DATA --output RESULTS"
+
+
+def _write(result: dict[str, Any], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".partial-{file.name}")
+    partial.write_text(json.dumps(_rounded(result), separators=(",", ":"), allow_nan=False) + "\n")
+    partial.replace(file)
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with six digits: more are noise, and make the file large."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else value
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(entry) for entry in value]
+    return value
+
+
+def _say(line: str) -> None:
+    tqdm.write(line)

@@ -1,0 +1,1 @@
+"""Transforms: the components without an engine, and what bundles need around them."""
