@@ -25,14 +25,11 @@ from monai_ifim.data.writers import AtomicNibabelWriter
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.metrics import SpectrumMetric
-from monai_ifim.transforms.components import (
-    CheckImaged,
-    IFIMComponents,
-    IFIMComponentsd,
-    SqueezeSingleSliced,
-    traceable_preprocessing,
-)
+from monai_ifim.transforms.checks import CheckImaged
+from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
 from monai_ifim.transforms.prediction import ComponentOfPredictiond
+from monai_ifim.transforms.single_slice import SqueezeSingleSliced
+from monai_ifim.transforms.traceable import traceable_preprocessing
 
 __all__ = [
     "Approximation",

@@ -1,1 +1,8 @@
-"""Transforms: the components without an engine, and what bundles need around them."""
+"""What a bundle's configuration or a pipeline names.
+
+- ``components``: high-sensitivity and orthogonal component of one preprocessed image.
+- ``prediction``: a component in the place of the prediction, for hosts that take one volume.
+- ``checks``: refusal of images that the network cannot take.
+- ``single_slice``: volumes of one slice for a 2D network, and back.
+- ``traceable``: a bundle's preprocessing in a form that can be undone.
+"""
