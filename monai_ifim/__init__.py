@@ -1,7 +1,6 @@
 """Where a classifier of medical images is locally sensitive, in MONAI."""
 
-from monai_ifim.bundle.metadata import class_names
-from monai_ifim.bundle.root import bundle_root
+from monai_ifim.bundle import bundle_root, class_names
 from monai_ifim.core import (
     Approximation,
     Auto,

@@ -19,7 +19,7 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 
 import monai_ifim
-from monai_ifim.bundle.classifier import load_bundle_classifier, load_bundle_images
+from monai_ifim.bundle import load_bundle_classifier, load_bundle_images
 from monai_ifim.core import eigenspace
 from monai_ifim.experiments import SignalDataset, signal_task, write_signal_images
 

@@ -1,1 +1,24 @@
 """A MONAI bundle: its folder, configuration, classifier and images."""
+
+from monai_ifim.bundle.classifier import (
+    BundleClassifier,
+    Inferred,
+    bundle_network,
+    load_bundle_classifier,
+)
+from monai_ifim.bundle.configuration import BundleConfiguration, scripts_of
+from monai_ifim.bundle.images import load_bundle_images
+from monai_ifim.bundle.metadata import class_names
+from monai_ifim.bundle.root import bundle_root
+
+__all__ = [
+    "BundleClassifier",
+    "BundleConfiguration",
+    "Inferred",
+    "bundle_network",
+    "bundle_root",
+    "class_names",
+    "load_bundle_classifier",
+    "load_bundle_images",
+    "scripts_of",
+]

@@ -1,4 +1,4 @@
-"""Names of a bundle's classes."""
+"""What a bundle's ``metadata.json`` says of its network's input and output."""
 
 from __future__ import annotations
 
@@ -6,6 +6,42 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+
+def read_metadata(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Content of a bundle's metadata.
+
+    Args:
+        file: path of ``metadata.json``.
+
+    Returns:
+        The JSON object.
+
+    Raises:
+        json.JSONDecodeError: the file is no JSON.
+    """
+    metadata: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+    return metadata
+
+
+def image_input(metadata: dict[str, Any]) -> tuple[str, Any]:
+    """Name and spatial shape of the network's first input.
+
+    Args:
+        metadata: content of ``metadata.json``.
+
+    Returns:
+        The name, ``image`` where none is given; the shape as it is written (numbers, or text such
+        as ``"*"``), or None.
+
+    >>> image_input({"network_data_format": {"inputs": {"scan": {"spatial_shape": [64, 64]}}}})
+    ('scan', [64, 64])
+    >>> image_input({})
+    ('image', None)
+    """
+    inputs: dict[str, Any] = metadata.get("network_data_format", {}).get("inputs", {})
+    name = next(iter(inputs), "image")
+    return name, inputs.get(name, {}).get("spatial_shape")
 
 
 def class_names(bundle_root: str | os.PathLike[str]) -> list[str]:
@@ -21,8 +57,7 @@ def class_names(bundle_root: str | os.PathLike[str]) -> list[str]:
     path = Path(bundle_root) / "configs" / "metadata.json"
     if not path.is_file():
         return []
-    metadata = json.loads(path.read_text(encoding="utf-8"))
-    outputs: dict[str, Any] = metadata.get("network_data_format", {}).get("outputs", {})
+    outputs: dict[str, Any] = read_metadata(path).get("network_data_format", {}).get("outputs", {})
     first: dict[str, Any] = next(iter(outputs.values()), {})
     channels = first.get("channel_def", {})
     return [str(name) for _, name in sorted(channels.items(), key=lambda item: int(item[0]))]

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import monai_ifim as mi
-from monai_ifim.bundle.classifier import BundleConfiguration, Inferred, scripts_of
+from monai_ifim.bundle import BundleConfiguration, Inferred, scripts_of
 from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES, components, summaries, with_class_names

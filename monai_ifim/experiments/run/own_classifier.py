@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.bundle.classifier import load_bundle_classifier, load_bundle_images
+from monai_ifim.bundle import load_bundle_classifier, load_bundle_images
 from monai_ifim.core import as_likelihood
 from monai_ifim.experiments.environment import environment
 from monai_ifim.experiments.measures.measurement import LabelledImages, Measurement
