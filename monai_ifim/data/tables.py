@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from monai_ifim.data.atomic import complete_file
 
 Row = dict[str, Any]
 # Columns that are no float64. The class is text: with sigmoids it can be "0+2" or "none".
@@ -43,14 +44,9 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
         rows: one dictionary an image; a missing value is left empty (Parquet: null).
         path: of the file; its folder is made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     write = _write_parquet if _is_parquet(path) else _write_csv
-    try:
+    with complete_file(path) as partial:
         write(rows, _columns(rows), partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _is_parquet(path: Path) -> bool:

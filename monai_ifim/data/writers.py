@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import MetaTensor, NibabelWriter
+
+from monai_ifim.data.atomic import complete_file
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +78,10 @@ class AtomicNibabelWriter(NibabelWriter):
         if not torch.isfinite(torch.as_tensor(self.data_obj)).all():
             logger.error("%s not written: the volume holds NaN or infinity", filename)
             return
-        final = Path(filename)
-        partial = final.with_name(f".partial-{os.getpid()}-{final.name}")
-        try:
+        with complete_file(filename) as partial:
             super().write(partial, verbose=False, **kwargs)
-            partial.replace(final)
-            if verbose:
-                logger.info("wrote %s", final)
-        finally:
-            partial.unlink(missing_ok=True)
+        if verbose:
+            logger.info("wrote %s", filename)
 
     @classmethod
     def create_backend_obj(cls, *args: Any, **kwargs: Any) -> Any:

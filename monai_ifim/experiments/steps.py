@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_ifim.data.atomic import complete_file
+
 
 class Steps:
     """Results on disk, found again by everything that they depend on.
@@ -75,12 +77,8 @@ class Steps:
         start = time.perf_counter()
         value = compute()
         seconds = time.perf_counter() - start
-        partial = file.with_name(f".{os.getpid()}-{file.name}")
-        try:
+        with complete_file(file) as partial:
             torch.save({"key": json.dumps(key), "seconds": seconds, "value": value}, partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
         self.computed += 1
         self._seconds[file.name] = seconds
         self._say(f"{title}: {seconds:.0f} s")

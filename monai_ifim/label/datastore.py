@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
+from monai_ifim.data.atomic import complete_file
 from monai_ifim.label.options import refusal, short
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -190,14 +191,9 @@ class CheckedDatastore(LocalDatastore):
             raise refusal(f"expected the id of a stored image, got {short(image_id)}", 404)
         _, extension = self._to_id(os.path.basename(label_filename))
         folder = Path(self._datastore.label_path(label_tag))
-        folder.mkdir(parents=True, exist_ok=True)
         name = self._filename(image_id, extension)
-        partial = folder / f".partial-{os.getpid()}-{threading.get_ident()}"
-        try:
+        with complete_file(folder / name) as partial:
             shutil.copyfile(label_filename, partial)
-            partial.replace(folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
         info = {**(label_info or {}), "ts": int(time.time()), "name": name}
         stored.labels[label_tag] = DataModel(info=info, ext=extension)
         self._update_datastore_file()

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from monai_ifim.data.atomic import complete_file
+
 Row = dict[str, str]
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 CAUTION = (
@@ -63,9 +65,8 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
         )
     chosen = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, min(most, len(pairs)))]
     figure = _draw(chosen, output_dir, f"{len(chosen)} of {len(rows)} images. {CAUTION}")
-    partial = path.with_name(f".partial-{path.name}")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
     return path
 
 

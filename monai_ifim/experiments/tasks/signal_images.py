@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from monai_ifim.data.atomic import complete_file
 from monai_ifim.experiments.tasks.signal import SignalDataset, SignalTask
 
 
@@ -56,9 +57,12 @@ def write_signal_images(
         image = _stored(sample["image"][0].numpy(), geometry)
         name = f"signal_{index:04d}.nii.gz"
         # Noise does not compress: the lowest level takes a tenth of the time of the highest.
-        _publish(directory / name, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+        content = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+        with complete_file(directory / name) as partial:
+            partial.write_bytes(content)
         rows.writerow([name, sample["label"]])
-    _publish(directory / "labels.csv", table.getvalue().encode())
+    with complete_file(directory / "labels.csv") as partial:
+        partial.write_text(table.getvalue(), encoding="utf-8", newline="")
     return directory / "labels.csv"
 
 
@@ -86,10 +90,3 @@ def _oblique_affine(geometry: np.random.Generator) -> np.ndarray:
     affine[:3, :3] *= spacing
     affine[:3, 3] = geometry.uniform(-80, 80, 3)
     return affine
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Write under another name first, so that no reader meets half a file."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)

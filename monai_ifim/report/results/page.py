@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.data.atomic import complete_file
 from monai_ifim.messages import RESEARCH_ONLY
 from monai_ifim.report.results.claims import (
     KINDS,
@@ -107,10 +108,8 @@ def write_results_page(results: Path, page: Path) -> Path:
         drawn = {path.stem for path in write_plots(result, folder)}
         sections.append("\n\n".join(_section(result, linked / result["experiment"], drawn)))
     text = "\n\n".join([*_top(found), *sections, _last_line(results, page)]) + "\n"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    partial = page.with_name(f".partial-{page.name}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(page)
+    with complete_file(page) as partial:
+        partial.write_text(text, encoding="utf-8")
     return page
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from monai_ifim.data.atomic import complete_file
 from monai_ifim.experiments.run.experiment import run_experiment
 from monai_ifim.experiments.run.own_classifier import measure_bundle
 from monai_ifim.experiments.run.settings import Settings, read_settings
@@ -124,10 +125,9 @@ def _command(file: Path, profile: str, bundle: Path | None, likelihood: str) -> 
 
 
 def _write(result: dict[str, Any], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".partial-{file.name}")
-    partial.write_text(json.dumps(_rounded(result), separators=(",", ":"), allow_nan=False) + "\n")
-    partial.replace(file)
+    text = json.dumps(_rounded(result), separators=(",", ":"), allow_nan=False)
+    with complete_file(file) as partial:
+        partial.write_text(text + "\n")
 
 
 def _rounded(value: Any) -> Any:

@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from monai_ifim.data.atomic import complete_file
 from monai_ifim.report.results.measured import Interval, block, known, network_name
 
 
@@ -279,9 +280,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         ("svg", _concise(drawing.getvalue())),
     ):
         path = folder / f"{name}.{ending}"
-        partial = path.with_name(f".partial-{path.name}")
-        partial.write_bytes(data)
-        partial.replace(path)
+        with complete_file(path) as partial:
+            partial.write_bytes(data)
         paths.append(path)
     return paths
 
