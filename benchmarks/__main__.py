@@ -3,7 +3,7 @@
 python -m benchmarks                       # docs/performance/*.json and docs/performance.md
 python -m benchmarks --device cuda         # docs/performance/*_cuda.json, on a GPU
 python -m benchmarks --all                 # with those that take long
-python -m benchmarks --only floor peers --quick --folder /tmp/numbers
+python -m benchmarks --only lower_bound peers --quick --folder /tmp/numbers
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import page
 
 # By device: what is measured.
-BOTH = ("floor", "peers", "epoch", "large_k", "segmentation")
+BOTH = ("lower_bound", "peers", "epoch", "large_k", "segmentation")
 CUDA = ("throughput", *BOTH)
 # With --all only.
 LONG_BOTH = ("volume", "ideas")

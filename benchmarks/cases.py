@@ -1,4 +1,4 @@
-"""Networks and images, the floor, and a float64 reference that shares nothing with the package."""
+"""Networks and images, the lower bound, and a float64 reference that shares no code with us."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def floor(network: nn.Module, images: Tensor) -> None:
+def lower_bound(network: nn.Module, images: Tensor) -> None:
     """One forward pass that keeps its graph and K - 1 input-only backward passes, nothing else."""
     with frozen(network):
         x = images.detach().requires_grad_()

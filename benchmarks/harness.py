@@ -8,18 +8,21 @@ settles one sentence and hands it to ``report``:
         case = tiny(32, 3, 2) if options.quick else densenet(224, 10, 8)
         network, images = case.build(options.device)
         times = interleave(  # seconds by name, and failures
-            {"floor": lambda: floor(network, images), "ours": lambda: eigenspace(network, images)},
+            {
+                "lower bound": lambda: lower_bound(network, images),
+                "ours": lambda: eigenspace(network, images),
+            },
             options,
         )
-        row = [case.name, times.spread("floor"), times.ratio("ours", "floor")]
+        row = [case.name, times.spread("lower bound"), times.ratio("ours", "lower bound")]
         report(
             options, "name of this module", title=..., claim=..., columns=[...], rows=[row],
             notes=[...],
         )
 
-``benchmarks/cases.py`` has networks, the floor and a float64 reference; ``benchmarks/memory.py``
-has ``peak_memory``. A name in ``benchmarks/__main__.py`` puts the benchmark into ``make bench``;
-``benchmarks/page.py`` needs nothing new.
+``benchmarks/cases.py`` has networks, the lower bound and a float64 reference;
+``benchmarks/memory.py`` has ``peak_memory``. A name in ``benchmarks/__main__.py`` puts the
+benchmark into ``make bench``; ``benchmarks/page.py`` needs nothing new.
 
 The file is JSON:
 

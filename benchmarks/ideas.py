@@ -1,4 +1,4 @@
-"""Ideas that might bring the floor down, each with its time, memory and error.
+"""Ideas that might bring the lower bound down, each with its time, memory and error.
 
 python -m benchmarks.ideas --output docs/performance/ideas.json
 python -m benchmarks.ideas --quick        # tiny sizes, without the compiler
@@ -21,8 +21,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from benchmarks.cases import (
     Case,
     densenet,
-    floor,
     frozen,
+    lower_bound,
     reference,
     relative_error,
     resnet_2d,
@@ -212,7 +212,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[list[Cell]]:
     exact = reference(network, images[:2]).cpu()
     chosen = ideas(case, options.quick)
     rows: dict[str, list[Cell]] = {}
-    functions = {"floor": partial(floor, network, images)}
+    functions = {"lower bound": partial(lower_bound, network, images)}
     for name, (prepare, run) in chosen.items():
         peak = peak_memory(case.build, partial(_prepared, (prepare, run)), options.device)
         error = None if peak.failure else relative_error(peak.value, exact)
@@ -221,7 +221,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[list[Cell]]:
             functions[name] = partial(run, *prepare(network, images))
     times = interleave(functions, options)
     for name, row in rows.items():
-        row[2] = row[2] or times.ratio(name, "floor")
+        row[2] = row[2] or times.ratio(name, "lower bound")
     return list(rows.values())
 
 
@@ -238,8 +238,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         options,
         "ideas",
         title="Ideas that were tried",
-        claim="Ways to have the K − 1 backward passes for less, as ratio to the floor, with their "
-        "memory and their error.",
+        claim="Ways to have the K − 1 backward passes for less, as ratio to the lower bound, with "
+        "their memory and their error.",
         columns=["network and images", "idea", "ratio", "error of λ₁", "peak MB"],
         rows=rows,
         tables=[

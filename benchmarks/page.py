@@ -14,7 +14,7 @@ from typing import Any
 
 # What comes first; files of other names follow in alphabetical order.
 _ORDER = (
-    "floor",
+    "lower_bound",
     "peers",
     "epoch",
     "inference_run",

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.cases import (
     Case,
     densenet,
-    floor,
+    lower_bound,
     reference,
     relative_error,
     resnet_2d,
@@ -31,7 +31,7 @@ from benchmarks.memory import peak_memory
 from benchmarks.page import cell
 from benchmarks.peer_methods import METHODS
 
-FLOOR = "floor"
+LOWER_BOUND = "lower bound"
 COSTLY = "not run"
 ABSENT = "not installed"
 
@@ -66,7 +66,7 @@ def measure(case: Case, costly: bool, options: argparse.Namespace) -> Measured:
     """Time, memory and error of every method on one case."""
     found = Measured()
     exact = reference(*case.build(options.device)).cpu()
-    found.memory[FLOOR] = peak_memory(case.build, floor, options.device).cell
+    found.memory[LOWER_BOUND] = peak_memory(case.build, lower_bound, options.device).cell
     runnable = []
     for name, method, package, hundreds in METHODS:
         if not _installed(package):
@@ -83,11 +83,11 @@ def measure(case: Case, costly: bool, options: argparse.Namespace) -> Measured:
             found.smallest[name] = relative_error(peak.value, exact, -1)
             runnable.append((name, method))
     network, images = case.build(options.device)
-    functions = {FLOOR: partial(floor, network, images)}
+    functions = {LOWER_BOUND: partial(lower_bound, network, images)}
     functions |= {name: partial(method, network, images) for name, method in runnable}
     times = interleave(functions, options)
-    found.seconds = times.spread(FLOOR)
-    found.ratio |= {name: times.ratio(name, FLOOR) for name, _ in runnable}
+    found.seconds = times.spread(LOWER_BOUND)
+    found.ratio |= {name: times.ratio(name, LOWER_BOUND) for name, _ in runnable}
     return found
 
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return [[name, *(part.get(name) for part in parts)] for name in (*first, *names)]
 
     figure = None if options.output is None else options.output.with_suffix(".png")
-    seconds = [f"{FLOOR}, s", *(measured.seconds for measured in columns.values())]
+    seconds = [f"{LOWER_BOUND}, s", *(measured.seconds for measured in columns.values())]
     record = report(
         options,
         "peers",
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables=[
             {"heading": heading, "columns": ["method", *columns], "rows": cells}
             for heading, cells in (
-                ("Peak MB beyond network and images:", rows("memory", [FLOOR])),
+                ("Peak MB beyond network and images:", rows("memory", [LOWER_BOUND])),
                 ("Relative error of λ₁, median over the images:", rows("leading")),
                 ("Relative error of the smallest eigenvalue λ_{K−1}:", rows("smallest")),
             )
@@ -146,7 +146,9 @@ def _claim(columns: Iterable[Measured]) -> str:
         mine = medians.pop(own, None)
         if mine is not None and medians:
             nearest.append(min(medians.values()) / mine)
-    text = "Time of other ways to the same eigenvalues, as ratio to the floor (one forward pass "
+    text = (
+        "Time of other ways to the same eigenvalues, as ratio to the lower bound (one forward pass "
+    )
     text += "that keeps its graph and K − 1 backward passes to the input)."
     if nearest:
         text += f" `eigenspace` is the fastest in {sum(n > 1 for n in nearest)} of {len(nearest)} "
@@ -192,7 +194,7 @@ def draw(columns: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> 
     panels[0].invert_yaxis()
     panels[0].set_xlim(left, 3 * max(*medians, 3))  # room for the numbers beside the bars
     panels[0].xaxis.set_major_formatter("{x:g}")
-    figure.supxlabel("time, ratio to the floor", fontsize=8)
+    figure.supxlabel("time, ratio to the lower bound", fontsize=8)
     figure.savefig(path, dpi=150)
 
 

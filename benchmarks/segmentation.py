@@ -38,7 +38,7 @@ def segresnet(dims: int, quick: bool) -> nn.Module:
     return SegResNet(dims, 8, in_channels=1, out_channels=CLASSES)
 
 
-def floor(network: nn.Module, images: Tensor) -> None:
+def lower_bound(network: nn.Module, images: Tensor) -> None:
     """One forward pass with its graph and one backward pass to the input."""
     with frozen(network):
         x = images.detach().requires_grad_()
@@ -71,8 +71,8 @@ def row(kind: str, dims: int, options: object, quick: bool) -> list[Cell]:
         network, tiny = make(dims, quick).eval(), make(dims, True).eval()
         images = torch.randn(1, 1, *size)
     network, images = network.to(device), images.to(device)
-    timed(lambda: floor(network, images), device)
-    least = min(timed(lambda: floor(network, images), device) for _ in range(3))
+    timed(lambda: lower_bound(network, images), device)
+    least = min(timed(lambda: lower_bound(network, images), device) for _ in range(3))
     start = time.perf_counter()
     space = eigenspace(network, images, rank=RANK)
     taken = time.perf_counter() - start

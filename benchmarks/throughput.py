@@ -1,4 +1,4 @@
-"""Images per second of prediction, floor and ``eigenspace``, and where the time goes.
+"""Images per second of prediction, lower bound and ``eigenspace``, and where the time goes.
 
 Meant for a CUDA device, where it also marks NVTX ranges for Nsight; runs on a CPU as well:
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.cases import Case, densenet, floor, plain_forward, resnet_3d, tiny, vit
+from benchmarks.cases import Case, densenet, lower_bound, plain_forward, resnet_3d, tiny, vit
 from benchmarks.harness import Cell, Times, interleave, read_options, report, spread, synchronize
 from benchmarks.memory import peak_memory
 from monai_ifim import eigenspace
@@ -44,9 +44,9 @@ def ours(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def least(network: nn.Module, images: Tensor) -> None:
-    """The floor."""
-    with named("floor", images.device):
-        floor(network, images)
+    """The lower_bound."""
+    with named("lower bound", images.device):
+        lower_bound(network, images)
 
 
 def predict(network: nn.Module, images: Tensor) -> None:
@@ -65,13 +65,13 @@ def cases(quick: bool) -> list[Case]:
 def measure(case: Case, options: argparse.Namespace) -> list[Cell]:
     """One row."""
     network, images = case.build(options.device)
-    methods = {"prediction": predict, "floor": least, "eigenspace": ours}
+    methods = {"prediction": predict, "lower bound": least, "eigenspace": ours}
     times = interleave({k: partial(f, network, images) for k, f in methods.items()}, options)
     return [
         case.name,
         *(_rate(times, name, len(images)) for name in methods),
         times.ratio("prediction", "eigenspace"),
-        times.ratio("eigenspace", "floor"),
+        times.ratio("eigenspace", "lower bound"),
         peak_memory(case.build, least, options.device).cell,
         peak_memory(case.build, ours, options.device).cell,
     ]
@@ -116,16 +116,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         options,
         "throughput",
         title="Throughput",
-        claim="Images a second of the prediction alone, of the floor and of `eigenspace`, and the "
-        "share of the prediction's throughput that is left.",
+        claim="Images a second of the prediction alone, of the lower bound and of `eigenspace`, "
+        "and the share of the prediction's throughput that is left.",
         columns=[
             "network and images",
             "prediction, images/s",
-            "floor, images/s",
+            "lower_bound, images/s",
             "`eigenspace`, images/s",
             "share of the prediction's",
-            "time to the floor's",
-            "floor, peak MB",
+            "time to the lower bound's",
+            "lower_bound, peak MB",
             "`eigenspace`, peak MB",
         ],
         rows=[measure(case, options) for case in chosen],

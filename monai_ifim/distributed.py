@@ -207,6 +207,6 @@ class Ranks:
 
 def _sentence(rank: int, reason: str) -> str:
     return (
-        f"expected every rank to reach the end, got an error on rank {rank} ({reason}); mend it "
+        f"expected every rank to reach the end, got an error on rank {rank} ({reason}); fix it "
         "there, this rank stopped because of it"
     )

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks import (
     epoch,
-    floor,
     harness,
     ideas,
     inference_run,
     large_k,
+    lower_bound,
     memory,
     page,
     peer_methods,
@@ -22,7 +22,7 @@ from benchmarks import (
     volume,
 )
 from benchmarks.cases import densenet, reference, relative_error, resnet_2d
-from benchmarks.cases import floor as least
+from benchmarks.cases import lower_bound as least
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "performance"
@@ -44,8 +44,8 @@ def measured(module, tmp_path: Path) -> dict:
     return record
 
 
-def test_floor(tmp_path):
-    rows = measured(floor, tmp_path)["rows"]
+def test_lower_bound(tmp_path):
+    rows = measured(lower_bound, tmp_path)["rows"]
     assert all(row[4] < 1e-4 for row in rows)  # the error
     assert all(row[5] > 0 and row[6] > 0 for row in rows)  # both peaks
 
@@ -157,7 +157,7 @@ def test_rounds_stop_in_time():
     assert len(harness.interleave({"a": list}, options).rounds["a"]) == 2
 
 
-def test_the_floor_leaves_the_network():
+def test_the_lower_bound_leaves_the_network():
     network, images = resnet_2d(32, 2, 1).build(torch.device("cpu"))
     least(network, images)
     assert all(p.requires_grad and p.grad is None for p in network.parameters())

@@ -69,7 +69,7 @@ def eigenspace(
     Raises:
         TypeError: network, images or output of the wrong type.
         ValueError: shapes, values or choices that make the answer meaningless; the message says
-            what was expected, what came, and how to mend it.
+            what was expected, what came, and how to fix it.
 
     >>> import torch
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))

@@ -26,7 +26,7 @@ from monai_ifim.core.spectrum import combine, inner_products
 class Approximation:
     """How far an eigenspace is from the exact one, when directions were left out.
 
-    With F_Q, what F is on the directions that were looked at: F = F_Q + E with E positive
+    With F_Q, what F is on the subspace that was searched: F = F_Q + E with E positive
     semidefinite, so every eigenvalue of F lies between that of F_Q and that plus tr(E).
 
     Attributes:

@@ -50,7 +50,7 @@ class VoxelwiseCategorical:
         reference = logits.argmax(dim=1, keepdim=True)
         others = root.scatter(1, reference, 0)
         scale = unit_scale(others.flatten(1))
-        # Scaled before they are rounded: a sure segmentation's roots lie below float32's range.
+        # Scaled before they are rounded: a confident prediction's roots lie below float32's range.
         others = others / scale.view(-1, *[1] * (others.ndim - 1))
         return VoxelwiseRoot(root.to(logits.dtype), others.to(logits.dtype), reference, scale)
 

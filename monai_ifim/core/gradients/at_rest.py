@@ -1,4 +1,4 @@
-"""A network at rest: as it predicts, ready for input gradients, and left as it was."""
+"""A network in eval mode with frozen parameters, whose state is restored afterwards."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def _eval_mode(network: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
-    """The network at rest; each module's own flag is restored."""
+    """Eval mode for the whole network; each module's own flag is restored."""
     flagged = [m for m in modules if hasattr(m, "training")]  # frozen TorchScript modules are not
     flags = [m.training for m in flagged]
     try:

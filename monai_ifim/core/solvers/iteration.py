@@ -31,7 +31,7 @@ from monai_ifim.core.spectrum import combine, inner_products
 LARGEST_BASIS = 200
 _LARGEST_PER_PAIR = 6
 
-# 1 % quantile of chi² with so many degrees of freedom. Whatever the spectrum, n squared lengths of
+# 1 % quantile of chi² with so many degrees of freedom. For any spectrum, n squared lengths of
 # random images sum to less than the quantile times the trace in 1 % of all cases at most (the worst
 # spectrum is a single eigenvalue).
 QUANTILES = {2: 0.020101, 5: 0.554298, 8: 1.646497}
@@ -234,7 +234,7 @@ def _relative(error: Tensor, values: Tensor) -> Tensor:
     """‖F v - θ v‖ / θ₁ from the residual on the Gram side: at most √(θ₁/θ) times as large."""
     largest = values[:, :1].clamp_min(torch.finfo(values.dtype).tiny)
     size = error.flatten(2).norm(dim=2, dtype=torch.float64) / largest
-    # What rounding made of an eigenvalue that is 0 is not looked at (``spectrum.solve``).
+    # What rounding made of an eigenvalue that is 0 does not count (``spectrum.solve``).
     kept = values > 1e-14 * largest
     amplified = size * (largest / torch.where(kept, values, largest)).sqrt()
     return torch.where(kept, amplified, 0)

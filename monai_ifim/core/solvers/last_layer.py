@@ -1,4 +1,4 @@
-"""The narrow waist of a classifier: the features before its last linear layer.
+"""The last linear layer of a classifier, and the order that it gives to the directions.
 
 With logits z = W h + b and features h of width H, F = J_hᵀ (Wᵀ M W) J_h. So the rank of F is at
 most min(K - 1, H), and the spectrum of the small matrix Wᵀ M W = Σ σ_j² u_j u_jᵀ orders the
@@ -49,7 +49,7 @@ def head_weight(logits: Tensor, head: nn.Linear | None = None) -> Tensor | None:
         if not node.name().startswith(_VIEWS):
             return None
         node = node.next_functions[0][0]
-    # Weights or a bias that depend on the image (a hypernetwork, a second branch) are no waist.
+    # Weights or a bias that depend on the image (a hypernetwork, a second branch) do not count.
     inputs = [] if node is None else [parent for parent, _ in node.next_functions]
     if len([parent for parent in inputs if parent is not None]) != 1 or inputs[-2] is None:
         return None
@@ -64,7 +64,7 @@ def leading_coordinates(root: ContrastRoot, weight: Tensor | None) -> tuple[Tens
 
     Args:
         root: of the family, for logits (B, K).
-        weight: W of the head, (K, H); None takes the logits themselves as the waist.
+        weight: W of the head, (K, H); None takes the logits themselves as the features.
 
     Returns:
         Orthonormal rows (B, Q, D) and their σ² (B, Q), both in float64, scaled as the root is;

@@ -63,7 +63,7 @@ def input_gradients(images: Tensor | None = None) -> Iterator[None]:
 
 
 def _can_pay(images: Tensor) -> bool:
-    """Watching costs about 15 ms for the 550 calls of a DenseNet121, whatever the images' size."""
+    """Watching costs about 15 ms for the 550 calls of a DenseNet121, for images of any size."""
     plane = images.shape[1] <= FEW and images.numel() >= _SMALLEST_PLANES
     return images.device.type == "cpu" and (images.ndim == 5 or plane)
 

@@ -1,10 +1,10 @@
-"""``eigenspace`` against its floor.
+"""``eigenspace`` against its lower bound.
 
-The floor for K classes is one forward pass that keeps its graph plus K - 1 backward passes to the
-input, with frozen parameters, in a plain loop.
+The lower bound for K classes is one forward pass that keeps its graph plus K - 1 backward passes
+to the input, with frozen parameters, in a plain loop.
 
-    python -m benchmarks.floor --output docs/performance/floor.json
-    python -m benchmarks.floor --quick        # tiny sizes, as a smoke test
+    python -m benchmarks.lower_bound --output docs/performance/lower_bound.json
+    python -m benchmarks.lower_bound --quick        # tiny sizes, as a smoke test
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.cases import (
     Case,
     densenet,
-    floor,
+    lower_bound,
     reference,
     relative_error,
     resnet_3d,
@@ -63,12 +63,12 @@ def measure(case: Case, variants: Variants, options: argparse.Namespace) -> list
     methods = {name: partial(ours, **kwargs) for name, kwargs in variants.items()}
     times = interleave(
         {
-            "floor": partial(floor, network, images),
+            "lower bound": partial(lower_bound, network, images),
             **{name: partial(method, network, images) for name, method in methods.items()},
         },
         options,
     )
-    least = peak_memory(case.build, floor, options.device)
+    least = peak_memory(case.build, lower_bound, options.device)
     exact = reference(network, images[:COMPARED]).cpu()
     rows: list[list[Cell]] = []
     for name, method in methods.items():
@@ -76,9 +76,9 @@ def measure(case: Case, variants: Variants, options: argparse.Namespace) -> list
         rows.append(
             [
                 f"{case.name}, {name}" if name else case.name,
-                times.spread("floor"),
+                times.spread("lower bound"),
                 times.spread(name),
-                times.ratio(name, "floor"),
+                times.ratio(name, "lower bound"),
                 None if peak.failure else relative_error(peak.value, exact),
                 least.cell,
                 peak.cell,
@@ -100,17 +100,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     report(
         options,
-        "floor",
-        title="Against the floor",
+        "lower_bound",
+        title="Against the lower bound",
         claim=f"`eigenspace` takes {_range(rows)} times as long as the passes that it cannot do "
         "without: one forward pass that keeps its graph and K − 1 backward passes to the input.",
         columns=[
             "network and images",
-            "floor, s",
+            "lower_bound, s",
             "`eigenspace`, s",
             "ratio",
             "error of λ₁",
-            "floor, peak MB",
+            "lower_bound, peak MB",
             "`eigenspace`, peak MB",
         ],
         rows=rows,
