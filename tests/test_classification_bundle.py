@@ -19,20 +19,13 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 
 import monai_ifim
+from _helpers import foreign_bundles as foreign
 from monai_ifim.bundle import load_bundle_classifier, load_bundle_images
 from monai_ifim.core import eigenspace
 from monai_ifim.experiments import SignalDataset, signal_task, write_signal_images
 
 HERE = Path(__file__).parent
 SIGNAL = HERE.parent / "bundles" / "ifim_signal_2d"
-
-# By its place: the folder is on the path only where pytest collects it as well.
-_spec = importlib.util.spec_from_file_location(
-    "foreign_bundles", HERE / "overlay" / "foreign_bundles.py"
-)
-foreign = sys.modules.setdefault("foreign_bundles", importlib.util.module_from_spec(_spec))
-if not hasattr(foreign, "SHAPES"):
-    _spec.loader.exec_module(foreign)
 
 orientation = pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI's Orientationd
 

@@ -12,11 +12,12 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.data import DataLoader, DistributedSampler
 from monai.engines import SupervisedEvaluator
-from test_doors import dataset, smooth_network, unreadable, write_scans
 from torch import nn
 from torch.multiprocessing import ProcessRaisedException, spawn
 
 import monai_ifim as mi
+from _helpers.networks import smooth_network
+from _helpers.scans import dataset, unreadable, write_scans
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")

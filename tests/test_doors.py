@@ -1,144 +1,17 @@
-"""One number, four doors; and the scans, networks and hosts that the other tests share."""
+"""One number for every entry point."""
 
-from pathlib import Path
-
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
-from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, NormalizeIntensityd
-from torch import nn
+from monai.data import DataLoader
 
 import monai_ifim as mi
+from _helpers.comparisons import assert_close
+from _helpers.networks import smooth_network
+from _helpers.recorders import evaluate
+from _helpers.scans import dataset, write_scans
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
-
-# Pairwise distinct, and distinct from every batch size, channel and class count below.
-SHAPES = {2: (13, 11), 3: (13, 11, 9)}
-
-
-def oblique(number=0):
-    """Affine with unequal spacing, two rotations and an offset that no two scans share."""
-    a, b = 0.3 + 0.05 * number, -0.2
-    about_z = [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
-    about_x = [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(about_z) @ np.array(about_x) @ np.diag([0.8, 1.3, 2.1])
-    affine[:3, 3] = [-31.5 + number, 12.25, 7.75 - number]
-    return affine
-
-
-def write_scan(path, shape, number=0):
-    """A NIfTI of smooth waves on noise; what it holds depends on ``number``."""
-    random = np.random.default_rng(number)
-    grid = np.indices(shape).astype(np.float32)
-    waves = sum(np.sin(0.3 * (axis + 1) * g + number) for axis, g in enumerate(grid))
-    values = (waves + 0.3 * random.standard_normal(shape)).astype(np.float32)
-    nib.save(nib.Nifti1Image(values, oblique(number)), path)
-    return str(path)
-
-
-def write_scans(folder, dims=3, count=5):
-    """Paths of ``count`` different scans."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return [write_scan(folder / f"scan{i}.nii.gz", SHAPES[dims], i) for i in range(count)]
-
-
-def unreadable(path):
-    """A file with the right name and the wrong bytes."""
-    Path(path).write_bytes(b"not an image")
-    return str(path)
-
-
-def preprocessing():
-    """File to (C, *S)."""
-    return Compose(
-        [
-            LoadImaged("image", image_only=True),
-            EnsureChannelFirstd("image"),
-            NormalizeIntensityd("image"),
-        ]
-    )
-
-
-def dataset(files, transform=None):
-    """Dictionaries with image and label, as a bundle's data list has them."""
-    items = [{"image": file, "label": i % 3} for i, file in enumerate(files)]
-    return Dataset(items, preprocessing() if transform is None else transform)
-
-
-def smooth_network(dims=3, classes=4, channels=1, seed=0):
-    """A small classifier without kinks, so that four ways of rounding agree."""
-    conv, pool = (
-        (nn.Conv2d, nn.AdaptiveAvgPool2d) if dims == 2 else (nn.Conv3d, nn.AdaptiveAvgPool3d)
-    )
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            conv(channels, 4, 3),
-            nn.Tanh(),
-            conv(4, 5, 3, stride=2),
-            nn.Softplus(),
-            pool(2),
-            nn.Flatten(),
-            nn.Linear(5 * 2**dims, 7),
-            nn.Tanh(),
-            nn.Linear(7, classes),
-        )
-
-
-class Recorder:
-    """Keeps what an engine has put out for each image, at the end of every iteration."""
-
-    def __init__(self):
-        self.items = []
-
-    def attach(self, engine):
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._record)
-
-    def _record(self, engine):
-        output = engine.state.output
-        self.items.extend(output if isinstance(output, list) else [output])
-
-
-def evaluate(network, loader, handler=None, **options):
-    """Run a MONAI evaluator on the CPU.
-
-    Returns:
-        The evaluator and what it has put out for each image.
-    """
-    recorder = Recorder()
-    handlers = [recorder] if handler is None else [handler, recorder]
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=loader,
-        network=network,
-        val_handlers=[*handlers, *options.pop("more_handlers", [])],
-        **options,
-    )
-    evaluator.run()
-    return evaluator, recorder.items
-
-
-def count_forwards(network):
-    """A list that grows by one with each forward pass."""
-    calls = []
-    network.register_forward_hook(lambda *_: calls.append(1))
-    return calls
-
-
-def assert_close(actual, expected, tolerance=1e-5):
-    """Equal relative to the largest value of each."""
-    actual, expected = (torch.as_tensor(t).as_subclass(torch.Tensor) for t in (actual, expected))
-    assert actual.shape == expected.shape
-    distance = (actual.double() - expected.double()).abs().max()
-    assert distance <= tolerance * expected.double().abs().max()
-
 
 KEYS = ("ifim_eigenvalues", "ifim_trace", "ifim_high", "ifim_orth", "ifim_sensitivity")
 VOLUMES = ("high", "orth", "sensitivity")

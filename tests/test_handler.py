@@ -26,20 +26,13 @@ from monai.transforms import (
     ScaleIntensityd,
     Spacingd,
 )
-from test_doors import (
-    Recorder,
-    assert_close,
-    dataset,
-    evaluate,
-    oblique,
-    preprocessing,
-    smooth_network,
-    write_scan,
-    write_scans,
-)
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.comparisons import assert_close
+from _helpers.networks import smooth_network
+from _helpers.recorders import Recorder, evaluate
+from _helpers.scans import dataset, oblique, preprocessing, write_scan, write_scans
 
 pytestmark = [
     # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.

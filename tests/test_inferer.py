@@ -8,10 +8,13 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
-from test_doors import assert_close, count_forwards, dataset, evaluate, smooth_network, write_scans
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.comparisons import assert_close
+from _helpers.networks import smooth_network
+from _helpers.recorders import count_forwards, evaluate
+from _helpers.scans import dataset, write_scans
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")

@@ -12,17 +12,12 @@ from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
-from test_doors import (
-    Recorder,
-    dataset,
-    preprocessing,
-    smooth_network,
-    unreadable,
-    write_scans,
-)
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.networks import smooth_network
+from _helpers.recorders import Recorder
+from _helpers.scans import dataset, preprocessing, unreadable, write_scans
 from monai_ifim.data.loaders import Failure, reason
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.

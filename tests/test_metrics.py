@@ -16,10 +16,12 @@ from monai.handlers import (
     ValidationHandler,
     from_engine,
 )
-from test_doors import dataset, evaluate, smooth_network, write_scans
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.networks import smooth_network
+from _helpers.recorders import evaluate
+from _helpers.scans import dataset, write_scans
 from monai_ifim.metrics import effective_rank
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from monai.data import DataLoader
-from test_doors import dataset, evaluate, smooth_network, unreadable, write_scans
 
 import monai_ifim as mi
+from _helpers.networks import smooth_network
+from _helpers.recorders import evaluate
+from _helpers.scans import dataset, unreadable, write_scans
 from monai_ifim.data import tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")

@@ -17,10 +17,11 @@ import torch
 import torch.distributed as dist
 from monai.data import DistributedSampler
 from monai.engines import SupervisedEvaluator
-from test_doors import dataset, smooth_network, write_scans
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.networks import smooth_network
+from _helpers.scans import dataset, write_scans
 from monai_ifim import distributed as ranks
 from monai_ifim.experiments import signal_task, write_signal_images
 

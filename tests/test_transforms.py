@@ -14,19 +14,12 @@ from monai.transforms import (
     SaveImaged,
     Spacingd,
 )
-from test_doors import (
-    assert_close,
-    dataset,
-    evaluate,
-    oblique,
-    preprocessing,
-    smooth_network,
-    unreadable,
-    write_scan,
-    write_scans,
-)
 
 import monai_ifim as mi
+from _helpers.comparisons import assert_close
+from _helpers.networks import smooth_network
+from _helpers.recorders import evaluate
+from _helpers.scans import dataset, oblique, preprocessing, unreadable, write_scan, write_scans
 
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import SaveImage
-from test_doors import oblique
 
 import monai_ifim as mi
+from _helpers.scans import oblique
 
 
 def volume(number=0):

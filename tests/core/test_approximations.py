@@ -4,14 +4,14 @@ import copy
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-import oracle
 import pytest
 import torch
-from oracle import smooth_images, smooth_network
 from torch import nn
-from untouched import assert_untouched, snapshot
 
 import monai_ifim as mi
+from _helpers import oracle
+from _helpers.problems import smooth_images, smooth_network
+from _helpers.untouched import assert_untouched, snapshot
 from monai_ifim.core.solvers.last_layer import head_weight
 
 CLASSES = 90

@@ -4,11 +4,18 @@ import copy
 
 import pytest
 import torch
-from oracle import smooth_images
 from torch import nn
-from untouched import CountsByAssignment, CountsInPlace, Rich, assert_untouched, bits, snapshot
 
 import monai_ifim as mi
+from _helpers.problems import smooth_images
+from _helpers.untouched import (
+    CountsByAssignment,
+    CountsInPlace,
+    Rich,
+    assert_untouched,
+    bits,
+    snapshot,
+)
 from monai_ifim.core import at_rest
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from oracle import Affine, smooth_images, smooth_network
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.problems import Affine, smooth_images, smooth_network
 
 
 class Returns(nn.Module):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracle import smooth_images, smooth_network
 
 import monai_ifim as mi
+from _helpers.problems import smooth_images, smooth_network
 from monai_ifim.outputs import VOLUMES, check_volumes, components
 
 ALWAYS = {"ifim_eigenvalues", "ifim_trace", "ifim_rank"}

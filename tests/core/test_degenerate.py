@@ -1,12 +1,12 @@
 """The degenerate corpus: zero, saturated, rank one, equal eigenvalues, narrow, tiny."""
 
-import oracle
 import pytest
 import torch
-from oracle import Affine, smooth_images
 from torch import nn
 
 import monai_ifim as mi
+from _helpers import oracle
+from _helpers.problems import Affine, smooth_images
 from monai_ifim.core import at_rest, decompose, eigenspace, run_forward
 
 FAMILIES = ["categorical", "bernoulli"]

@@ -2,13 +2,13 @@
 
 import importlib
 
-import oracle
 import pytest
 import torch
-from oracle import smooth_images, smooth_network
 from torch import nn
 
 import monai_ifim as mi
+from _helpers import oracle
+from _helpers.problems import smooth_images, smooth_network
 
 CASES = [
     ("categorical", 2, 1),

@@ -3,15 +3,15 @@
 import copy
 import warnings
 
-import oracle
 import pytest
 import torch
-from oracle import smooth_images, smooth_network
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import monai_ifim as mi
+from _helpers import oracle
+from _helpers.problems import smooth_images, smooth_network
 from monai_ifim.core.gradients.vjp import vector_jacobian_products
 
 SCRIPT = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.distributed as dist
-from oracle import smooth_images, smooth_network
 from torch import nn
-from untouched import CountsByAssignment, CountsInPlace, Rich, assert_untouched, snapshot
 
 import monai_ifim as mi
+from _helpers.problems import smooth_images, smooth_network
+from _helpers.untouched import CountsByAssignment, CountsInPlace, Rich, assert_untouched, snapshot
 
 SCRIPT = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

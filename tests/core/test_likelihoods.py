@@ -1,10 +1,10 @@
 """Predictive families: the factor of the class covariance, names."""
 
-import oracle
 import pytest
 import torch
 
 import monai_ifim as mi
+from _helpers import oracle
 from monai_ifim.core import as_likelihood
 
 

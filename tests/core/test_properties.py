@@ -3,10 +3,10 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Affine
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.problems import Affine
 
 few = settings(deadline=None, max_examples=15, derandomize=True, database=None)
 

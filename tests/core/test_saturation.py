@@ -1,11 +1,11 @@
 """Confident predictions in float32, against float64: the common case in medical imaging."""
 
-import oracle
 import pytest
 import torch
-from oracle import Affine, smooth_images, smooth_network
 
 import monai_ifim as mi
+from _helpers import oracle
+from _helpers.problems import Affine, smooth_images, smooth_network
 
 SATURATION = [1e-2, 1e-4, 1e-7, 1e-12, 1e-20, 1e-30, 1e-50]
 

@@ -1,14 +1,14 @@
 """Segmentation networks: one softmax a voxel, against a dense J in float64."""
 
-import oracle
 import pytest
 import torch
 from monai.networks.nets import SegResNet, UNet
 from torch import nn
 from torch.func import jacrev
-from untouched import assert_untouched, snapshot
 
 import monai_ifim as mi
+from _helpers import oracle, problems
+from _helpers.untouched import assert_untouched, snapshot
 from monai_ifim.outputs import summaries
 
 SHAPES = {2: (2, 1, 8, 12), 3: (2, 1, 4, 8, 6)}
@@ -16,7 +16,7 @@ SHAPES = {2: (2, 1, 8, 12), 3: (2, 1, 4, 8, 6)}
 
 def small_network(dims, classes=3):
     """Smooth, and small enough for a dense Jacobian."""
-    convolution = oracle.CONVOLUTIONS[dims]
+    convolution = problems.CONVOLUTIONS[dims]
     with torch.random.fork_rng():
         torch.manual_seed(dims)
         net = nn.Sequential(
@@ -106,7 +106,7 @@ def test_kl_along_the_leading_direction():
 
 def test_one_voxel_repeated_is_the_classifier_so_many_times():
     """A dense output whose voxels all say the same has that many times the classifier's F."""
-    net, images = oracle.smooth_network(2, 4), oracle.smooth_images(2)
+    net, images = problems.smooth_network(2, 4), problems.smooth_images(2)
     repeated = {"output_transform": lambda z: z[:, :, None, None].expand(-1, -1, 5, 7)}
     dense = mi.eigenspace(net, images, rank=3, tolerance=1e-8, **repeated)
     single = mi.eigenspace(net, images)

@@ -1,9 +1,7 @@
 """Attribution maps against closed forms of a linear network, and on MONAI's architectures."""
 
 import itertools
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +10,13 @@ from monai.data import MetaTensor
 from monai.networks.nets import DenseNet121, EfficientNetBN, ViT, resnet18
 from torch import nn
 
+from _helpers.untouched import Rich, assert_untouched, snapshot
 from monai_ifim.experiments.maps.attributions import (
     METHODS,
     attribution_maps,
     grad_cam_layer,
     top_mask,
 )
-
-sys.path.append(str(Path(__file__).parents[1] / "core"))
-from untouched import Rich, assert_untouched, snapshot
 
 
 def stream(seed=0):

@@ -1,9 +1,7 @@
 """A whole experiment at a small size: what must hold, what must vanish, and what a stop costs."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
+from _helpers import foreign_bundles as foreign
 from monai_ifim.__main__ import main
 from monai_ifim.experiments.run.experiment import run_experiment
 from monai_ifim.experiments.run.settings import read_settings
@@ -183,7 +182,6 @@ def test_a_bundle_of_ours(tmp_path):
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI's Orientationd
 @pytest.mark.parametrize("name", ["oblique_3d", "sigmoid_labels"])
 def test_bundles_of_other_people(name, tmp_path):
-    foreign = _foreign_bundles()
     bundle = foreign.install(name, tmp_path)
     images = tmp_path / "images"
     images.mkdir()
@@ -192,16 +190,6 @@ def test_bundles_of_other_people(name, tmp_path):
     assert found["perturbation"]["images"] == 3
     assert found["perturbation"]["ratios"][0]["random"]["low"] > 1
     assert found["law"]["float64_error"]["median"] < 0.01
-
-
-def _foreign_bundles():
-    """The module of tests/overlay, whose folder is on the path only where pytest collects it."""
-    file = ROOT / "tests" / "overlay" / "foreign_bundles.py"
-    spec = importlib.util.spec_from_file_location("foreign_bundles", file)
-    module = sys.modules.setdefault("foreign_bundles", importlib.util.module_from_spec(spec))
-    if not hasattr(module, "SHAPES"):
-        spec.loader.exec_module(module)
-    return module
 
 
 def test_a_bundle_without_labels(tmp_path):

@@ -1,8 +1,6 @@
 """Comparisons of maps against other libraries and dense matrices, deletion curves by hand."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from monai.data import MetaTensor
 from scipy.stats import pearsonr, rankdata
 from torch import nn
 
+from _helpers.untouched import Rich, assert_untouched, snapshot
 from monai_ifim.core import eigenspace
 from monai_ifim.experiments.maps.attributions import importance_ranks, top_mask
 from monai_ifim.experiments.maps.similarity import (
@@ -20,9 +19,6 @@ from monai_ifim.experiments.maps.similarity import (
     rank_correlation,
     share_inside,
 )
-
-sys.path.append(str(Path(__file__).parents[1] / "core"))
-from untouched import Rich, assert_untouched, snapshot
 
 
 def draw(*shape, seed=0):

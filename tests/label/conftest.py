@@ -3,14 +3,14 @@
 import shutil
 
 import pytest
-from servers import BUNDLES, OURS, start, stop, write_images
+
+from _helpers.servers import BUNDLES, OURS, start, stop, write_images
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Our four bundles and five foreign ones; no scoring of its own accord."""
-    from foreign_bundles import SHAPES, install
-
+    from _helpers.foreign_bundles import SHAPES, install
     from monai_ifim.label.app_folder import write_app
 
     folder = tmp_path_factory.mktemp("server")

@@ -13,11 +13,11 @@ pytest.importorskip(
 )
 
 import torch
-from foreign_bundles import SHAPES, install
 from monai.bundle import ConfigParser
-from servers import BUNDLES
 from starlette.exceptions import HTTPException
 
+from _helpers.foreign_bundles import SHAPES, install
+from _helpers.servers import BUNDLES
 from monai_ifim.__main__ import main
 from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.options import Options

@@ -11,8 +11,7 @@ pytest.importorskip(
     "monailabel", reason="MONAI Label has an environment of its own: make label-test"
 )
 
-from servers import BUNDLES, start, stop
-
+from _helpers.servers import BUNDLES, start, stop
 from monai_ifim.__main__ import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "monai_label.md"

@@ -2,7 +2,6 @@
 
 import csv
 import gc
-import gzip
 import json
 import threading
 import time
@@ -19,12 +18,11 @@ import numpy as np
 import psutil
 import requests
 import torch
-from foreign_bundles import BY_NAME, command, run_bundle
 from monailabel.client import MONAILabelClient
-from requests_toolbelt.multipart import decoder
-from servers import BUNDLES, OURS
 
 import monai_ifim as mi
+from _helpers.foreign_bundles import BY_NAME, command, run_bundle
+from _helpers.servers import BUNDLES, OURS, parts, volume
 
 IMAGES = {
     "ifim_signal_2d": "signal2d_0",
@@ -37,19 +35,6 @@ IMAGES = {
     "one_logit": "one_logit_patch0",
     "oblique_3d": "oblique_3d_scan0",
 }
-
-
-def parts(answer):
-    """Multipart answer as content by name."""
-    found = {}
-    for part in decoder.MultipartDecoder.from_response(answer).parts:
-        disposition = part.headers[b"Content-Disposition"].decode()
-        found[disposition.split('name="')[1].split('"')[0]] = part.content
-    return found
-
-
-def volume(content):
-    return nib.Nifti1Image.from_bytes(gzip.decompress(content))
 
 
 def infer(server, model, image, **params):

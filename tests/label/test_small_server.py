@@ -9,8 +9,7 @@ pytest.importorskip(
     "monailabel", reason="MONAI Label has an environment of its own: make label-test"
 )
 
-from servers import BUNDLES, start, stop, write_images
-
+from _helpers.servers import BUNDLES, start, stop, write_images
 from monai_ifim.label.app_folder import write_app
 
 

@@ -14,9 +14,9 @@ pytest.importorskip(
 
 import nibabel as nib
 import numpy as np
-from foreign_bundles import command
-from servers import BUNDLES, start, stop, write_images
-from test_server import parts, volume
+
+from _helpers.foreign_bundles import command
+from _helpers.servers import BUNDLES, parts, start, stop, volume, write_images
 
 IMAGES = {"ifim_mednist_2d": "mednist_0", "ifim_hippocampus_3d": "hippocampus_0"}
 APP = Path(sys.prefix) / "monailabel" / "sample-apps" / "monaibundle"

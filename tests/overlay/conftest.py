@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from foreign_bundles import SHAPES, Runs, command, digests, install, run_bundle
+
+from _helpers.foreign_bundles import SHAPES, Runs, command, digests, install, run_bundle
 
 
 @pytest.fixture(scope="session")

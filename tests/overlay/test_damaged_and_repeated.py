@@ -6,7 +6,8 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
-from foreign_bundles import grey_images, install, run_bundle, stem, write_scan
+
+from _helpers.foreign_bundles import grey_images, install, run_bundle, stem, write_scan
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from foreign_bundles import Runs, digests, network_of, parse, stem
 from monai.transforms import Compose, Invertd, ToTensord
 
 import monai_ifim as mi
+from _helpers.foreign_bundles import Runs, digests, network_of, parse, stem
 
 pytestmark = [
     # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.

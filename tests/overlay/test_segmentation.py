@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from foreign_bundles import command, digests, install, network_of, parse, run_bundle, scans, stem
 from monai.transforms import Invertd
 from torch import nn
 
 import monai_ifim as mi
+from _helpers.foreign_bundles import (
+    command,
+    digests,
+    install,
+    network_of,
+    parse,
+    run_bundle,
+    scans,
+    stem,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),

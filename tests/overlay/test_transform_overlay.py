@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foreign_bundles import BY_NAME, Runs, network_of, parse, stem
 
+from _helpers.foreign_bundles import BY_NAME, Runs, network_of, parse, stem
 from monai_ifim.__main__ import main
 
 pytestmark = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_bundles import digests, install, parse, run_bundle, write_picture
 
 import monai_ifim as mi
+from _helpers.foreign_bundles import digests, install, parse, run_bundle, write_picture
 
 pytestmark = [
     # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.

@@ -17,7 +17,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-BUNDLES = Path(__file__).with_name("bundles")
+BUNDLES = Path(__file__).parents[1] / "overlay" / "bundles"
 RGB, GREY, SCAN = (13, 11, 3), (17, 12), (15, 12, 9)  # of the first image, rows first
 
 # The seconds of a subprocess are mostly imports; a GPU would only add its own rounding.

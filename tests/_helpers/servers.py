@@ -1,5 +1,6 @@
 """Real servers, each with an app, images and a temporary folder of its own."""
 
+import gzip
 import os
 import shutil
 import signal
@@ -10,10 +11,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
-BUNDLES = HERE.parents[1] / "bundles"
+import nibabel as nib
+import numpy as np
+
+from _helpers.foreign_bundles import oblique, write_picture
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
 OURS = ("ifim_signal_2d", "ifim_signal_3d", "ifim_mednist_2d", "ifim_hippocampus_3d")
-sys.path.insert(0, str(HERE.parent / "overlay"))  # foreign_bundles
 
 
 @dataclass
@@ -91,12 +95,24 @@ def stop(server):
     return server.process.wait(timeout=30)
 
 
+def parts(answer):
+    """Multipart answer as content by name."""
+    from requests_toolbelt.multipart import decoder
+
+    found = {}
+    for part in decoder.MultipartDecoder.from_response(answer).parts:
+        disposition = part.headers[b"Content-Disposition"].decode()
+        found[disposition.split('name="')[1].split('"')[0]] = part.content
+    return found
+
+
+def volume(content):
+    """The image in the bytes of a ``.nii.gz``."""
+    return nib.Nifti1Image.from_bytes(gzip.decompress(content))
+
+
 def write_images(studies):
     """Small images for every bundle: ``signal2d_0`` and so on."""
-    import nibabel as nib
-    import numpy as np
-    from foreign_bundles import oblique, write_picture
-
     from monai_ifim.__main__ import main
 
     for task in ("2d", "3d"):

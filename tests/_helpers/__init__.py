@@ -1,0 +1,1 @@
+"""What tests share: images, networks, recorders, servers. It contains no tests."""
