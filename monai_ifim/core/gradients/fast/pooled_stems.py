@@ -41,7 +41,7 @@ class _Followed:
 class PooledStem:
     """Follows the last batch norm's output through a ReLU to a max-pooling.
 
-    Whatever else uses the tensors between keeps its own way through the graph; the pooling's
+    Other uses of the tensors between keep their own way through the graph; the pooling's
     gradient goes past them, to the batch norm's input.
     """
 
@@ -78,14 +78,14 @@ class PooledStem:
         """The max-pooling as one node with what came before, or None where it is another's.
 
         Args:
-            func: ``max_pool2d`` or ``max_pool3d``.
-            input: see there.
-            kernel_size: see there.
-            stride: see there.
-            padding: see there.
-            dilation: see there.
-            ceil_mode: see there.
-            return_indices: see there.
+            func: ``max_pool2d`` or ``max_pool3d``, whose arguments follow.
+            input: (B, C, *S), what is pooled.
+            kernel_size: of a window, one number or one for each axis.
+            stride: between windows; the kernel's size by default.
+            padding: added on both sides of each axis.
+            dilation: distance of the elements of a window.
+            ceil_mode: whether a window that is cut off counts.
+            return_indices: whether the places of the maxima are wanted.
 
         Returns:
             A plain tensor.
