@@ -122,7 +122,6 @@ def test_missing_data_are_said(folder, config, network, tmp_path, capsys):
     assert "Research use only" in out
     for name in ("perturbation", "law", "agreement", "controls", "maps", "detection"):
         assert (tmp_path / "results" / "small" / f"{name}.png").stat().st_size > 5_000
-        assert (tmp_path / "results" / "small" / f"{name}.svg").is_file()
     anew = tmp_path / "page.md"
     assert main(["evidence-page", str(tmp_path / "results"), str(anew)]) == 0
     assert "](results/small/perturbation.png" in anew.read_text()

@@ -251,8 +251,7 @@ def _section(result: Result, linked: Path, drawn: set[str]) -> Iterator[str]:
         if figure not in drawn:
             continue
         yield f"### {figure.capitalize()}"
-        picture = (linked / f"{figure}.png").as_posix()
-        yield f"[![{ALT[figure]}]({picture})]({(linked / f'{figure}.svg').as_posix()})"
+        yield f"![{ALT[figure]}]({(linked / f'{figure}.png').as_posix()})"
         yield figure_sentences(result, figure) or "The figure has the numbers."
         if figure == "perturbation":
             told = [f"- {claim_sentence(result, kind)}" for kind in KINDS if claims(result, kind)]

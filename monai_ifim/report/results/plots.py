@@ -43,7 +43,7 @@ HALF = {"no information": ("#444444", ":")}
 
 
 def write_plots(result: Result, folder: Path) -> list[Path]:
-    """Draw what an experiment measured, each figure as PNG and SVG.
+    """Draw what an experiment measured, each figure as PNG.
 
     Args:
         result: of one experiment, as in its ``results.json``.
@@ -56,7 +56,7 @@ def write_plots(result: Result, folder: Path) -> list[Path]:
     draw: dict[str, Callable[[Result], Figure | None]] = {
         "perturbation": draw_perturbation,
         "law": _law,
-        "detection": _detection,
+        "detection": draw_detection,
         "agreement": _agreement,
         "controls": _controls,
         "maps": draw_maps,
@@ -67,7 +67,7 @@ def write_plots(result: Result, folder: Path) -> list[Path]:
         with settings():
             figure = draw[name](result)
             if figure is not None:
-                paths += save(figure, folder, name)
+                paths.append(save(figure, folder / f"{name}.png"))
     return paths
 
 
@@ -141,7 +141,8 @@ def _range(axis: Axes, place: float, values: Sequence[float]) -> None:
         axis.plot([values[2 if len(values) == 5 else 0]], [place], color=colour, marker="o")
 
 
-def _detection(result: Result) -> Figure | None:
+def draw_detection(result: Result) -> Figure | None:
+    """AUC of four scores for wrong predictions and for changed images."""
     parts = networks_with(result, "detection")
     events: dict[str, None] = {}
     for part in parts.values():

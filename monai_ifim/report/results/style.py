@@ -1,9 +1,8 @@
-"""How the figures of the evidence look: one colour a direction or method, one column a network."""
+"""How the figures of the results look: one colour a direction or method, one column a network."""
 
 from __future__ import annotations
 
 import io
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -80,8 +79,6 @@ SETTINGS = {
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "monai_ifim",  # else the identifiers in the SVG are new each time
 }
 
 
@@ -259,39 +256,26 @@ def few_ticks(axis: Axes, count: int = 4) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(count))
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and SVG, each under its name only when it is whole.
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, under its name only when it is whole.
 
     Args:
         figure: the figure.
-        folder: of the files.
-        name: of the files, without the ending.
+        path: of the file.
 
     Returns:
-        The two paths.
+        The path.
     """
-    picture, drawing = io.BytesIO(), io.BytesIO()
-    _settle(figure)
+    picture = io.BytesIO()
+    _fix_layout(figure)
     figure.savefig(picture, format="png", dpi=figure.dpi)
-    figure.savefig(drawing, format="svg", metadata={"Date": None})  # the same bytes on every day
-    paths = []
-    for ending, data in (
-        ("png", _palette(picture.getvalue())),
-        ("svg", _concise(drawing.getvalue())),
-    ):
-        path = folder / f"{name}.{ending}"
-        with complete_file(path) as partial:
-            partial.write_bytes(data)
-        paths.append(path)
-    return paths
+    with complete_file(path) as partial:
+        partial.write_bytes(_palette(picture.getvalue()))
+    return path
 
 
-def _settle(figure: Figure) -> None:
-    """Find the layout once, and round it.
-
-    The solver's last digits differ from call to call, and matplotlib makes names in the SVG of
-    them.
-    """
+def _fix_layout(figure: Figure) -> None:
+    """Solve the layout once and round it: the solver's last digits differ from call to call."""
     figure.set_dpi(110)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -308,18 +292,3 @@ def _palette(png: bytes) -> bytes:
         )
         few.save(small, format="png", optimize=True)
     return small.getvalue()
-
-
-COORDINATES = re.compile(rb'\b(?:d|x|y|x1|x2|y1|y2|transform)="[^"]*"')
-DECIMALS = re.compile(rb"(\.\d\d)\d+")
-MARKERS = re.compile(rb'<use [^>]* (style="[^"]*")/>\n(?:<use [^>]* \1/>\n)+')
-
-
-def _concise(svg: bytes) -> bytes:
-    """The same drawing in fewer letters: hundredths of a point, one style for a line's markers."""
-
-    def grouped(run: re.Match[bytes]) -> bytes:
-        return b"<g %s>\n%s</g>\n" % (run[1], run[0].replace(b" " + run[1], b""))
-
-    shorter = COORDINATES.sub(lambda found: DECIMALS.sub(rb"\1", found[0]), svg)
-    return MARKERS.sub(grouped, b"".join(line.strip() + b"\n" for line in shorter.splitlines()))
