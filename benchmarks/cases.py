@@ -52,11 +52,11 @@ class Case:
         if self.confidence is not None:
             with torch.no_grad():
                 logits = network(images)[0]
-            network = Sure(network, logits, self.confidence)
+            network = Confident(network, logits, self.confidence)
         return network.to(device), images.to(device)
 
 
-class Sure(nn.Module):
+class Confident(nn.Module):
     """A network whose bias for the class that it predicts is raised; its gradients are the same."""
 
     def __init__(self, network: nn.Module, logits: Tensor, confidence: float) -> None:
@@ -189,7 +189,7 @@ def reference(network: nn.Module, images: Tensor) -> Tensor:
     """Eigenvalues of F in float64, one image at a time.
 
     F = sum over pairs of classes of p_c p_k d dᵀ with d = grad(z_c - z_k): positive terms only, so
-    that nothing cancels however sure the prediction is.
+    that nothing cancels however confident the prediction is.
 
     Args:
         network: in eval mode; a copy is used.

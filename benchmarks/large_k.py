@@ -34,7 +34,7 @@ COLUMNS = [
 
 
 class Scaled(nn.Module):
-    """A network whose last layer is sharper: its own, so that the waist stays visible."""
+    """A network whose last layer is sharper: its own, so that the graph still shows it."""
 
     def __init__(self, network: nn.Module, scale: float) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ def curvlinops_ggn(network: nn.Module, images: Tensor) -> Tensor:
     """GGN of curvlinops with the image as the parameter, and SciPy's ``eigsh``.
 
     For the cross entropy of a softmax the generalised Gauss-Newton matrix is the Fisher matrix,
-    whatever the label.
+    for every label.
     """
     from curvlinops import GGNLinearOperator
     from scipy.sparse.linalg import eigsh
@@ -152,7 +152,7 @@ def nngeometry_gram(network: nn.Module, images: Tensor) -> Tensor:
 
 
 class _ImageAsParameter(nn.Module):
-    """The network at one image, whatever the input."""
+    """The network at one image; its input is ignored."""
 
     def __init__(self, network: nn.Module, image: Tensor) -> None:
         super().__init__()
