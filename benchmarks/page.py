@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.report import markdown
+
 # What comes first; files of other names follow in alphabetical order.
 _ORDER = (
     "lower_bound",
@@ -95,7 +97,7 @@ def _section(record: dict[str, Any], linked: str) -> Iterator[str]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table.
+    """The Markdown table of cells as ``cell`` words them.
 
     >>> print(table(["what", "s"], [["one", [1.0, 0.912, 1.1]], ["two", None]]))
     | what | s |
@@ -103,8 +105,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     | one | 1.00 (0.912–1.10) |
     | two | – |
     """
-    lines = [list(columns), ["---"] * len(columns), *([cell(c) for c in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown.table(columns, [[cell(value) for value in row] for row in rows])
 
 
 def cell(value: Any) -> str:
@@ -116,7 +117,7 @@ def cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, str):
-        return value.replace("|", "\\|")
+        return value
     if isinstance(value, list):
         median, smallest, largest = map(cell, value)
         return median if smallest == largest else f"{median} ({smallest}–{largest})"

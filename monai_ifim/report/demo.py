@@ -10,10 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from monai.bundle import ConfigParser
-from torch import nn
-
+from monai_ifim.bundle import load_bundle_classifier
 from monai_ifim.experiments import agreement, signal_task, write_signal_images
 from monai_ifim.report.sheet import CAUTION, write_sheet
 
@@ -57,23 +54,6 @@ def run_demo(output: Path, bundles: Path, data: Path | None) -> int:
     return 0 if all(complete for _, complete in reports) else 1
 
 
-def load_network(bundle: Path) -> nn.Module:
-    """The trained network of a bundle, on the CPU.
-
-    Args:
-        bundle: its folder.
-
-    Returns:
-        The network in eval mode.
-    """
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "inference.json"))
-    network: nn.Module = parser.get_parsed_content("network_def")
-    weights = torch.load(bundle / "models" / "model.pt", weights_only=True, map_location="cpu")
-    network.load_state_dict(weights)
-    return network.eval()
-
-
 def _bundle(bundles: Path, name: str) -> Path:
     if not (bundles / name / "configs" / "inference.json").is_file():
         raise FileNotFoundError(
@@ -107,6 +87,8 @@ def _run(bundle: Path, images: Path, output: Path) -> tuple[str, bool]:
         f"  {write_sheet(results, output / 'sheet.png')}: look here first",
     ]
     if bundle.name in SIGNAL:
-        figures = agreement(load_network(bundle), signal_task(SIGNAL[bundle.name]))
+        figures = agreement(
+            load_bundle_classifier(bundle).network, signal_task(SIGNAL[bundle.name])
+        )
         lines += [f"  {line}" for line in str(figures).splitlines()]
     return "\n".join(lines), status == 0 and 0 < good == volumes == len(rows)

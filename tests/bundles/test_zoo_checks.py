@@ -9,6 +9,8 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 
+from monai_ifim.bundle import load_bundle_classifier
+
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 BUNDLES = sorted(p.parent.parent for p in (ROOT / "bundles").glob("*/configs/metadata.json"))
@@ -119,15 +121,10 @@ def test_export_and_reload(bundle: Path, tmp_path: Path):
     network = torch.jit.load(exported).eval()
     images = torch.rand(shape)
     outputs = metadata["network_data_format"]["outputs"]["pred"]
+    loaded = load_bundle_classifier(bundle).network
     with torch.no_grad():
         assert network(images).shape == (1, outputs["num_channels"])
-        assert torch.allclose(network(images), _plain(bundle)(images), atol=1e-5)
-
-
-def _plain(bundle: Path) -> torch.nn.Module:
-    from monai_ifim.report.demo import load_network
-
-    return load_network(bundle)
+        assert torch.allclose(network(images), loaded(images), atol=1e-5)
 
 
 def test_weights_are_a_plain_state_dict(bundle: Path):

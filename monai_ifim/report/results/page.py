@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_ifim.data.atomic import complete_file
 from monai_ifim.messages import RESEARCH_ONLY
+from monai_ifim.report.markdown import folded
 from monai_ifim.report.results.claims import (
     KINDS,
     claim_sentence,
@@ -257,16 +258,12 @@ def _section(result: Result, linked: Path, drawn: set[str]) -> Iterator[str]:
             told = [f"- {claim_sentence(result, kind)}" for kind in KINDS if claims(result, kind)]
             yield "\n".join(told) or "No ratios were measured."
         if figure == "detection" and networks_with(result, "detection", "corruption_auc"):
-            yield _folded("AUC for changed against unchanged images", corruption_table(result))
+            yield folded("AUC for changed against unchanged images", corruption_table(result))
         if figure == "maps":
-            yield _folded("The maps in numbers", map_table(result))
+            yield folded("The maps in numbers", map_table(result))
     gaps = "; ".join(_gaps(result))
     if gaps:
         yield f"Not measured here: {gaps}."
-
-
-def _folded(title: str, table: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>"
 
 
 VERBS = (("train", "train on"), ("test", "test on"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from monai_ifim.report.markdown import table
 from monai_ifim.report.results.measured import (
     CONTROLS,
     Comparison,
@@ -27,22 +28,6 @@ from monai_ifim.report.results.numbers import (
     percent,
     verdict,
 )
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A Markdown table, or words where there are no rows.
-
-    >>> print(table(["a", "b"], [["1", "x|y"]]))
-    | a | b |
-    | --- | --- |
-    | 1 | x\|y |
-    """
-    if not rows:
-        return "Not measured."
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-    )
 
 
 def ratio_table(results: list[Result], kind: str) -> str:
