@@ -27,6 +27,7 @@ from monai_ifim.metrics import SpectrumMetric
 from monai_ifim.transforms.checks import CheckImaged
 from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
 from monai_ifim.transforms.prediction import ComponentOfPredictiond
+from monai_ifim.transforms.save import SaveComponentsd
 from monai_ifim.transforms.single_slice import SqueezeSingleSliced
 from monai_ifim.transforms.traceable import traceable_preprocessing
 
@@ -49,6 +50,7 @@ __all__ = [
     "IFIMInferer",
     "Krylov",
     "LoadImageOrArrayd",
+    "SaveComponentsd",
     "SpectrumMetric",
     "SqueezeSingleSliced",
     "Truncated",

@@ -44,14 +44,14 @@ def test_the_file_is_whole_and_alone(tmp_path, ext):
 
 def test_the_final_name_appears_only_when_the_file_is_whole(tmp_path, monkeypatch):
     """While nibabel writes, no file of the final name is there; not even afterwards if it dies."""
-    real, seen = nib.save, []
+    real, seen = nib.Nifti1Image.to_file_map, []
 
-    def watch(image, filename):
+    def watch(image, file_map):
         seen.append([p.name for p in tmp_path.iterdir()])
-        real(image, filename)
+        real(image, file_map)
         seen.append([p.name for p in tmp_path.iterdir()])
 
-    monkeypatch.setattr(nib, "save", watch)
+    monkeypatch.setattr(nib.Nifti1Image, "to_file_map", watch)
     saver(tmp_path)(volume())
     assert len(seen) == 2
     assert not any(name == "scan_ifim_high.nii.gz" for names in seen for name in names)
@@ -62,12 +62,11 @@ def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch):
     saver(tmp_path)(volume(0))
     before = (tmp_path / "scan_ifim_high.nii.gz").read_bytes()
 
-    def half(image, filename):
-        with open(filename, "wb") as file:
-            file.write(b"half of it")
+    def half(image, file_map):
+        file_map["image"].fileobj.write(b"half of it")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(nib, "save", half)
+    monkeypatch.setattr(nib.Nifti1Image, "to_file_map", half)
     with pytest.raises(Exception) as raised:
         saver(tmp_path)(volume(1))
     causes, error = [], raised.value

@@ -12,7 +12,9 @@ import numpy as np
 Entry = dict[str, Any]
 
 _SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-_RESULTS = ("_ifim_high.nii.gz", "_ifim_orth.nii.gz", "_ifim_sensitivity.nii.gz")
+_RESULTS = tuple(
+    f"_ifim_{volume}.nii{end}" for volume in ("high", "orth", "sensitivity") for end in (".gz", "")
+)
 _SECTIONS = {"training": "train", "validation": "val", "test": "test"}
 
 

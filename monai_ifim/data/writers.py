@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor, NibabelWriter
 
-from monai_ifim.data.atomic import complete_file
+from monai_ifim.data.nifti import write_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class AtomicNibabelWriter(NibabelWriter):
         Args:
             data_array: MetaTensor, tensor or array, channel first.
             channel_dim: axis of the channels, None if there is none.
-            args: passed on.
-            kwargs: passed on.
+            args: further ones of ``NibabelWriter.set_data_array``, in its order.
+            kwargs: further ones by name, such as ``squeeze_end_dims``.
         """
         values = torch.as_tensor(data_array).detach().as_subclass(torch.Tensor)
         values = MetaTensor(values, meta={"original_channel_dim": float("nan")})
@@ -57,8 +57,8 @@ class AtomicNibabelWriter(NibabelWriter):
             data_array: values, channel last.
             affine: of the values.
             target_affine: of the file, None for the same.
-            args: passed on.
-            kw: passed on.
+            args: further ones of ``ImageWriter.resample_if_needed``, in its order.
+            kw: further ones by name, such as ``mode``.
 
         Returns:
             Values and affine.
@@ -68,18 +68,23 @@ class AtomicNibabelWriter(NibabelWriter):
         return super().resample_if_needed(data_array, affine, target_affine, *args, **kw)
 
     def write(self, filename: str | os.PathLike[str], verbose: bool = False, **kwargs: Any) -> None:
-        """Write to a hidden neighbour, then rename.
+        """Write the file, compressed by ``isal`` where it is installed.
 
         Args:
             filename: final path, ending in .nii or .nii.gz.
             verbose: log the path.
-            kwargs: passed to nibabel.
+            kwargs: ``header``, ``extra`` and ``file_map`` of ``nibabel.Nifti1Image``.
         """
         if not torch.isfinite(torch.as_tensor(self.data_obj)).all():
             logger.error("%s not written: the volume holds NaN or infinity", filename)
             return
-        with complete_file(filename) as partial:
-            super().write(partial, verbose=False, **kwargs)
+        image = self.create_backend_obj(
+            self.data_obj, affine=self.affine, dtype=self.output_dtype, **kwargs
+        )
+        # ITK reads the affine only with a code other than 0, and prefers the quaternions.
+        image.set_sform(image.affine, code=1)
+        image.set_qform(image.affine, code=1)
+        write_nifti(image, filename)
         if verbose:
             logger.info("wrote %s", filename)
 
@@ -88,8 +93,8 @@ class AtomicNibabelWriter(NibabelWriter):
         """The nibabel image, with its unit: MONAI's affines are in millimetres.
 
         Args:
-            args: passed on.
-            kwargs: passed on.
+            args: those of ``NibabelWriter.create_backend_obj``, in its order.
+            kwargs: those of ``NibabelWriter.create_backend_obj`` by name.
 
         Returns:
             A ``Nifti1Image``.
