@@ -27,7 +27,8 @@ class Ranks:
     The store is advice: where it does not answer, the ranks do what they would without.
 
     Args:
-        run: name of the run, the same on every rank, different for each run.
+        run: name of the run, the same on every rank, different for each run (``next_run`` gives
+            one).
     """
 
     def __init__(self, run: str) -> None:
@@ -40,7 +41,32 @@ class Ranks:
         if many:
             store = dist.distributed_c10d._get_default_store()
             self._store = dist.PrefixStore(f"monai_ifim/{run}", store)
+        self._counts: Any = None  # store of the runs that each rank has begun
         self._looked = -1.0
+
+    @classmethod
+    def next_run(cls, kind: str) -> Ranks:
+        """The ranks of a run that begins here.
+
+        The store counts how many runs of a kind each rank has begun. Ranks begin their runs in the
+        same order, as they do all that they do together, so that the count names the run. After a
+        failure, when some may have begun more of them, ``saved`` makes the counts equal.
+
+        Args:
+            kind: the same on every rank; runs of different kinds are counted separately.
+
+        Returns:
+            The ranks, under a name that no other run of this process group has.
+        """
+        ranks = cls(kind)
+        if ranks.size == 1:
+            return ranks
+        try:
+            run = cls(f"{kind}, run {ranks._store.add(f'begun by {ranks.rank}', 1)}")
+        except RuntimeError:
+            return ranks  # the store has gone, and what it could be asked with it
+        run._counts = ranks._store
+        return run
 
     def look(self) -> None:
         """Show that this rank is alive and see whether another has failed, once a second.
@@ -64,7 +90,22 @@ class Ranks:
             raise RuntimeError(failure)
 
     def meet(self, place: str) -> None:
-        """Wait until all ranks are here.
+        """Wait until all ranks are here, those that were killed too.
+
+        Args:
+            place: its name, another one each time.
+
+        Raises:
+            RuntimeError: another rank has failed.
+        """
+        self.wait_for_all(place)
+        if self.size > 1:
+            dist.barrier()  # a rank that was killed told nobody, but gloo knows
+
+    def wait_for_all(self, place: str) -> None:
+        """Wait until all ranks are here, or nothing is heard of one of them.
+
+        No collective: a rank that never comes here may be in one.
 
         Args:
             place: its name, another one each time.
@@ -88,10 +129,9 @@ class Ranks:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
         except RuntimeError:
-            failure = None  # the store has gone; the barrier says who has gone with it
+            failure = None  # the store has gone; the next collective says who has gone with it
         if failure is not None:
             raise RuntimeError(failure)
-        dist.barrier()  # a rank that was killed told nobody, but gloo knows
 
     def gather(self, values: list[T]) -> list[T]:
         """Bring lists together.
@@ -173,6 +213,11 @@ class Ranks:
         """Let the other ranks go, after ``leave`` returned values."""
         if self.size > 1:
             try:
+                if self._counts is not None:
+                    keys = [f"begun by {rank}" for rank in range(self.size)]
+                    begun = [self._counts.add(key, 0) for key in keys]
+                    for key, count in zip(keys, begun, strict=True):
+                        self._counts.add(key, max(begun) - count)
                 self._store.set("saved", "yes")
             except RuntimeError:
                 return  # the store has gone, and so have they

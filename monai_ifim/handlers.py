@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
-from monai.data import MetaTensor, decollate_batch
-from monai.data.utils import collate_meta_tensor_fn
+from monai.data import decollate_batch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 
 from monai_ifim.core import (
-    Eigenspace,
     EigenspaceOptions,
-    Likelihood,
-    OutputTransform,
-    as_likelihood,
-    at_rest,
-    decompose,
-    kept_forward,
-    run_forward,
+    OptionKeywords,
+    chosen_options,
     unwrap,
+    with_option_keywords,
 )
-from monai_ifim.core.checks import not_finite
-from monai_ifim.data.tables import Row, check_table, write_table
-from monai_ifim.distributed import Ranks
-from monai_ifim.messages import reason
-from monai_ifim.outputs import check_volumes, components, summaries
+from monai_ifim.data.batches import file_names, images_of_batch, postprocess_each
+from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.outputs import check_volumes, outputs_of_network
 
-FAILED = "failed:"
-_NUMBERS = itertools.count()
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class IFIMHandler:
@@ -52,21 +41,15 @@ class IFIMHandler:
     are then in ``engine.state.ifim`` too, whatever the engine's output is.
 
     An image without a result (NaN logits, a file that ``FaultTolerantDataLoader`` could not load)
-    gets a row with the reason and costs no other image its result.
+    gets a row with the reason; the other images are unaffected.
 
     In a distributed run every rank needs the handler; rank 0 writes the table of all. When a rank
-    fails, the others end too, at their next batch, and the table holds what all have done.
+    fails, the others end too, at their next batch, and the table holds what all have done. (In the
+    first epoch over a data set whose length is not known, metrics wait for a rank that fails.)
 
     Args:
         network: the classifier; the engine's own ``network`` by default.
-        likelihood: see ``eigenspace``.
-        rank: see ``eigenspace``.
-        energy: see ``eigenspace``.
-        method: see ``eigenspace``.
-        tolerance: see ``eigenspace``.
-        output_transform: see ``eigenspace``.
-        vjp_chunk: see ``eigenspace``.
-        offload: see ``eigenspace``.
+        options: choices about the eigenspace as a value, instead of ``keywords``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
         batch_transform: images (B, C, *S) of ``engine.state.batch``, for engines other than
             MONAI's; by default ``batch["image"]`` or ``batch[0]``.
@@ -80,56 +63,39 @@ class IFIMHandler:
             cannot be extended.
         fail_at_end: raise RuntimeError when the run is over if an image has no result, so that a
             command ends with a status other than 0.
+        keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
+            ``likelihood="bernoulli"``.
+
+    Raises:
+        TypeError: a keyword that is no option.
+        ValueError: an unknown volume, or an impossible option.
     """
 
+    @with_option_keywords
     def __init__(
         self,
         network: nn.Module | None = None,
         *,
-        likelihood: str | Likelihood = "categorical",
-        rank: int | None = None,
-        energy: float | None = None,
-        method: str = "auto",
-        tolerance: float | None = None,
-        output_transform: OutputTransform | None = None,
-        vjp_chunk: int | str | None = "auto",
-        offload: bool = False,
-        volumes: Sequence[str] = ("high", "orth"),
-        batch_transform: Callable[[Any], Tensor] | None = None,
+        options: EigenspaceOptions | None = None,
+        volumes: str | Sequence[str] = ("high", "orth"),
+        batch_transform: Callable[[Any], Tensor] = images_of_batch,
         postprocessing: Callable[[dict[str, Any]], Any] | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         filename: str = "ifim.csv",
         metrics: Mapping[str, Metric] | None = None,
         fail_at_end: bool = False,
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
-        self.likelihood = as_likelihood(likelihood)
-        self.options = EigenspaceOptions(
-            likelihood=likelihood,
-            rank=rank,
-            energy=energy,
-            method=method,
-            tolerance=tolerance,
-            vjp_chunk=vjp_chunk,
-            offload=offload,
-        )
-        self.output_transform = output_transform
+        self.options = chosen_options(options, keywords)
         self.volumes = check_volumes(volumes)
-        self.batch_transform = _images_of_batch if batch_transform is None else batch_transform
+        self.batch_transform = batch_transform
         self.postprocessing = postprocessing
-        self.path = None if output_dir is None else Path(output_dir) / filename
-        if self.path is not None:
-            check_table(self.path)
+        self.table = TableWriter(None if output_dir is None else Path(output_dir) / filename)
         self.metrics = {} if metrics is None else dict(metrics)
         self.fail_at_end = fail_at_end
-        self.logger = logging.getLogger(__name__)
-        self._rows: list[Row] = []
-        self._complaint: str | None = None
         self._served = False
-        self._finished = False
-        # The same on every rank, because all of them make the same handlers in the same order.
-        self._number, self._epochs = next(_NUMBERS), 0
-        self._ranks: Ranks | None = None  # of the epoch that is under way
+        self._before = 0  # iterations before this epoch
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine.
@@ -137,43 +103,32 @@ class IFIMHandler:
         Args:
             engine: a MONAI evaluator or trainer, or any Ignite engine.
         """
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_STARTED, self._with_ranks, Ranks.look)
+        engine.add_event_handler(Events.STARTED, self._attach_last)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._look)
         # MONAI's engines attach their handlers before they have their network.
         if callable(getattr(engine, "prepare_batch", None)):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._serve_monai)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._serve_others)
         engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._stop_early)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._with_ranks, Ranks.meet, "last batch")
-        # First: metrics, attached before, gather the ranks, and wait there for one that failed.
-        ends = engine._event_handlers[Events.EPOCH_COMPLETED]
-        ends.insert(0, ends.pop())
+        engine.add_event_handler(Events.TERMINATE_SINGLE_EPOCH, self._wait_after_early_end)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
         engine.add_event_handler(Events.COMPLETED, self._complain)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_rows)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._rescue)
         for name, metric in self.metrics.items():
             metric.attach(engine, name)
 
-    def _start(self, engine: Engine) -> None:
-        self._rows, self._complaint, self._served = [], None, False
-        self._finished = False
-        self._ranks = self._next_ranks()
-        if self.path is not None:  # now, not when all the work is done
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(
-                    f"expected an output folder that can be written, got {self.path.parent} "
-                    f"({error}); choose another output_dir"
-                ) from error
+    def _attach_last(self, engine: Engine) -> None:
+        """STARTED: everything else is attached, and may fail at the last batch, too."""
+        if not engine.has_event_handler(self._wait_after_last, Events.ITERATION_COMPLETED):
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._wait_after_last)
 
-    def _next_ranks(self) -> Ranks:
-        self._epochs += 1
-        return Ranks(f"{self._number}.{self._epochs}")
+    def _begin(self, engine: Engine) -> None:
+        self._served, self._before = False, engine.state.iteration
+        self.table.begin()
 
-    def _with_ranks(self, engine: Engine, act: Callable[..., None], *arguments: str) -> None:
-        if self._ranks is not None:
-            act(self._ranks, *arguments)
+    def _look(self, engine: Engine) -> None:
+        self.table.look()
 
     def _serve_monai(self, engine: Any) -> None:
         """FORWARD_COMPLETED: batch and output are collated, the graph is at hand."""
@@ -186,18 +141,7 @@ class IFIMHandler:
         kept = None if take is None else take(images)
         if network is not unwrap(engine.network):  # the graph is of another network
             kept = None
-        with at_rest(network, images.device):
-            if kept is None:
-                repeat = _inference(engine, network)
-                forward = run_forward(repeat, images, output_transform=self.output_transform)
-            else:
-                forward = kept_forward(
-                    *kept,
-                    output_transform=self.output_transform,
-                    network=_inference(engine, network),
-                )
-            space = decompose(forward, self.options)
-        output.update(self._report(space, images))
+        output.update(self._serve(network, images, _inference(engine, network), kept))
         self._served = True
 
     def _serve_others(self, engine: Any) -> None:
@@ -207,19 +151,32 @@ class IFIMHandler:
             return
         network = self._network(engine)
         images = self.batch_transform(engine.state.batch)
-        parameter = next(network.parameters(), images)
-        images = images.to(parameter.device)
-        with at_rest(network, images.device):
-            forward = run_forward(network, images, output_transform=self.output_transform)
-            space = decompose(forward, self.options)
-        report = self._report(space, images)
-        engine.state.ifim = report
+        values = self._serve(network, images.to(next(network.parameters(), images).device))
+        engine.state.ifim = values
         output = engine.state.output
         if isinstance(output, dict):
-            output.update(report)
+            output.update(values)
         elif isinstance(output, list) and all(isinstance(item, dict) for item in output):
-            for item, values in zip(output, decollate_batch(report), strict=True):
-                item.update(values)
+            for item, own in zip(output, decollate_batch(values), strict=True):
+                item.update(own)
+
+    def _serve(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        predict: Callable[[Tensor], Any] | None = None,
+        kept: tuple[Tensor, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        """The ``ifim_*`` values of a batch; its rows go to the table."""
+        outputs = outputs_of_network(
+            network, images, self.options, self.volumes, predict=predict, kept=kept
+        )
+        rows = outputs.rows(self._files(images))
+        if self.postprocessing is not None:
+            batch = {CommonKeys.IMAGE: images.detach(), **outputs.values}
+            postprocess_each(self.postprocessing, rows, batch)
+        self.table.add(rows)
+        return outputs.values
 
     def _network(self, engine: Any) -> nn.Module:
         network = getattr(engine, "network", None) if self.network is None else self.network
@@ -230,121 +187,39 @@ class IFIMHandler:
             )
         return unwrap(network)
 
-    def _report(self, space: Eigenspace, images: Tensor) -> dict[str, Tensor]:
-        """The ``ifim_*`` values of a batch with the images' metadata; one row for each image."""
-        plain = images.detach().as_subclass(Tensor)
-        coefficients = space.coefficients(plain)
-        values = components(space, plain, self.volumes, coefficients=coefficients)
-        if isinstance(images, MetaTensor):
-            values = {k: MetaTensor(v).copy_meta_from(images) for k, v in values.items()}
-        rows = self._batch_rows(space, images, coefficients)
-        if self.postprocessing is not None:
-            items = decollate_batch({CommonKeys.IMAGE: images.detach(), **values})
-            for row, item in zip(rows, items, strict=True):
-                self._postprocess(row, item)
-        for row in rows:
-            if row["status"].startswith(FAILED):
-                self.logger.error("%s %s", row["file"], row["status"])
-        self._rows.extend(rows)
-        return values
-
-    def _postprocess(self, row: Row, item: dict[str, Any]) -> None:
-        if row["status"].startswith(FAILED):
-            return
-        try:
-            self.postprocessing(item)  # type: ignore[misc]
-        except Exception as error:  # a full disk, a transform that cannot be inverted
-            self.logger.debug("postprocessing of %s", row["file"], exc_info=True)
-            row["status"] = f"{FAILED} in postprocessing, {reason(error)}"
-
-    def _batch_rows(self, space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[Row]:
-        plain = images.detach().as_subclass(Tensor)
-        rows: list[Row] = []
-        for file, status, numbers in zip(
-            self._files(images),
-            _statuses(space, plain),
-            summaries(space, plain, coefficients),
-            strict=True,
-        ):
-            row: Row = {"file": file, "status": status}
-            if not status.startswith(FAILED):
-                del numbers["probabilities"]  # predictions.csv has them
-                eigenvalues = numbers.pop("eigenvalues")
-                row |= numbers
-                row |= {f"eigenvalue_{i + 1}": value for i, value in enumerate(eigenvalues)}
-            rows.append(row)
-        return rows
-
     def _files(self, images: Tensor) -> list[str]:
-        if isinstance(images, MetaTensor) and images.is_batch:
-            names = images.meta.get("filename_or_obj")
-            if isinstance(names, list | tuple) and len(names) == len(images):
-                return [str(name) for name in names]
-        ranks = self._ranks
-        rank = f"rank {ranks.rank} " if ranks is not None and ranks.size > 1 else ""
-        return [f"{rank}image {len(self._rows) + i}" for i in range(len(images))]
+        return file_names(images) or self.table.numbered(len(images))
 
     def _stop_early(self, engine: Engine) -> None:
         """The loader left out whole batches, so that it ends before the epoch's length."""
         if getattr(engine.state.dataloader, "skipped", 0):
             engine.terminate_epoch()
 
+    # Metrics gather the ranks when an epoch is completed, and would wait there for one that has
+    # failed. They were attached before: it takes an earlier event to be before them.
+
+    def _wait_after_last(self, engine: Engine) -> None:
+        if engine.state.iteration - self._before == engine.state.epoch_length:
+            self.table.last_batch()
+
+    def _wait_after_early_end(self, engine: Engine, iter_counter: int) -> None:
+        self.table.last_batch()
+
     def _finish(self, engine: Engine) -> None:
-        """Gather the rows of all ranks and write the table on rank 0."""
-        failures = getattr(engine.state.dataloader, "failures", ())
-        rows = self._rows + [{"file": f.file, "status": f"{FAILED} {f.reason}"} for f in failures]
-        ranks = self._ranks or self._next_ranks()
-        ranks.meet("table")  # other handlers come between the last batch and this
-        rows = ranks.gather(rows)
-        self._finished, self._ranks = True, None
-        self._complaint = ranks.on_first(lambda: self._conclude(rows))
-        if self._complaint is not None:
-            self.logger.error(self._complaint)
-
-    def _conclude(self, rows: list[Row]) -> str | None:
-        """Write the table of all rows; what there is to complain about."""
-        rows.sort(key=lambda row: row["file"])
-        if self.path is not None:
-            write_table(rows, self.path)
-        failed = [row for row in rows if row["status"].startswith(FAILED)]
-        if not failed:
-            return None
-        return (
-            f"{len(failed)} of {len(rows)} images have no result; first {failed[0]['file']}: "
-            f"{failed[0]['status']}; all are listed in {self.path or 'the log'}"
-        )
-
-    def _save_rows(self, engine: Engine, error: BaseException) -> None:
-        """An error ends the run: what is done so far is not lost, and the batch is named."""
-        if not self._finished:
-            ranks = self._ranks or self._next_ranks()
-            try:
-                files = self._files(self.batch_transform(engine.state.batch))
-            except (TypeError, AttributeError, KeyError):
-                files = []  # the error came before there was a batch
-            self._finished, self._ranks = True, None
-            done = {row["file"] for row in self._rows}
-            text = f"{FAILED} the run ended here, {reason(error)}"
-            ended = [{"file": file, "status": text} for file in files if file not in done]
-            parts = ranks.leave(self._rows + ended, reason(error))
-            if parts is not None:  # one rank writes for all
-                rows = [row for part in parts.values() for row in part]
-                if ranks.size > 1 and not ended:
-                    rows.append({"file": f"rank {ranks.rank}", "status": text})
-                text = f"{FAILED} the run ended here, before this rank could hand in its rows"
-                absent = set(range(ranks.size)) - set(parts)
-                rows += [{"file": f"rank {rank}", "status": text} for rank in absent]
-                try:
-                    if self.path is not None:
-                        write_table(sorted(rows, key=lambda row: row["file"]), self.path)
-                finally:
-                    ranks.saved()
-        # Ignite takes an error that somebody handles for settled.
-        raise error
+        self.table.finish(getattr(engine.state.dataloader, "failures", ()))
 
     def _complain(self, engine: Engine) -> None:
-        if self.fail_at_end and self._complaint is not None:
-            raise RuntimeError(self._complaint)
+        if self.fail_at_end and self.table.complaint is not None:
+            raise RuntimeError(self.table.complaint)
+
+    def _rescue(self, engine: Engine, error: BaseException) -> None:
+        try:
+            files = self._files(self.batch_transform(engine.state.batch))
+        except (TypeError, AttributeError, KeyError):
+            files = []  # the error came before there was a batch
+        self.table.rescue(files, error)
+        # Ignite takes an error that somebody handles for settled.
+        raise error
 
 
 def _inference(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
@@ -358,39 +233,3 @@ def _inference(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
         return batch[2:] if len(batch) == 4 else ((), {})
 
     return lambda x: engine.inferer(x, network, *further()[0], **further()[1])
-
-
-def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
-    """One sentence for each image: ok, or why there is no result."""
-    bad_image, bad_logits, bad = (not_finite(v) for v in (images, space.logits, space.trace))
-    statuses = []
-    for i in range(len(images)):
-        if bad_image[i]:
-            statuses.append(f"{FAILED} the preprocessed image holds NaN or infinity")
-        elif bad_logits[i]:
-            statuses.append(f"{FAILED} the logits hold NaN or infinity")
-        elif bad[i]:
-            statuses.append(f"{FAILED} the gradients of the logits hold NaN or infinity")
-        elif space.trace[i] == 0:
-            statuses.append("ok, but the prediction does not react to the image at all")
-        else:
-            statuses.append("ok")
-    return statuses
-
-
-def _images_of_batch(batch: Any) -> Tensor:
-    """Images of a batch from a plain Ignite engine."""
-    images = batch.get(CommonKeys.IMAGE) if isinstance(batch, dict) else batch
-    if isinstance(batch, list) and batch and isinstance(batch[0], dict):
-        items = [item[CommonKeys.IMAGE] for item in batch]
-        # torch.stack would give every image the metadata of the first one.
-        tracked = all(isinstance(item, MetaTensor) for item in items)
-        images = collate_meta_tensor_fn(items) if tracked else torch.stack(items)
-    elif isinstance(images, list | tuple) and images:
-        images = images[0]
-    if not isinstance(images, Tensor):
-        raise TypeError(
-            f"expected a batch with the images as batch['image'] or batch[0], got "
-            f"{type(batch).__name__}; pass IFIMHandler(batch_transform=...)"
-        )
-    return images

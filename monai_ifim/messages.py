@@ -8,6 +8,34 @@ RESEARCH_ONLY = (
     "Research use only: local sensitivity of this classifier at this image, not anatomy, not a "
     "cause, not a diagnosis."
 )
+_FAILED = "failed:"
+
+
+def failed(why: str) -> str:
+    """Status of an image without a result.
+
+    Args:
+        why: one sentence.
+
+    Returns:
+        The status, which ``is_failure`` recognises.
+
+    >>> failed("the logits hold NaN or infinity")
+    'failed: the logits hold NaN or infinity'
+    """
+    return f"{_FAILED} {why}"
+
+
+def is_failure(status: str) -> bool:
+    """Whether a status says that an image has no result.
+
+    Args:
+        status: of a row of the table.
+
+    Returns:
+        Yes or no.
+    """
+    return status.startswith(_FAILED)
 
 
 def reason(error: BaseException) -> str:

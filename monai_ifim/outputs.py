@@ -1,23 +1,78 @@
-"""From the eigenspace of a batch to the volumes and numbers of each image."""
+"""From a batch to what every host hands on: the volumes and the numbers of each image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from monai.data import MetaTensor
+from torch import Tensor, nn
 
-from monai_ifim.core.eigenspace import Eigenspace
+from monai_ifim.core import (
+    Eigenspace,
+    EigenspaceOptions,
+    at_rest,
+    decompose,
+    kept_forward,
+    run_forward,
+)
+from monai_ifim.core.checks import not_finite
+from monai_ifim.messages import failed, is_failure
 
 VOLUMES = ("high", "orth", "sensitivity")
+OK = "ok"
 
 
-def check_volumes(volumes: Sequence[str]) -> tuple[str, ...]:
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchOutputs:
+    """All that is known of a batch.
+
+    Attributes:
+        values: ``ifim_eigenvalues`` (B, R), ``ifim_trace`` (B,), ``ifim_rank`` (B,), and each
+            chosen volume as ``ifim_<volume>`` (B, C, *S): high and orth in the images' dtype,
+            sensitivity (the diagonal of F) in float64. With the metadata of the images.
+        numbers: one dictionary an image: ``predicted_class`` (text), its ``probability``, the
+            ``probabilities`` of all classes or labels, ``trace`` and ``eigenvalues`` in
+            (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
+            ``high_energy_share`` (of the high-sensitivity component in the image's squared norm).
+            Where directions were left out (``Approximation``) also ``residual`` (the largest of
+            the image's pairs) and ``trace_error``, the standard error of the trace.
+        statuses: one sentence an image: ok, or why there is no result.
+    """
+
+    values: dict[str, Tensor]
+    numbers: tuple[dict[str, Any], ...]
+    statuses: tuple[str, ...]
+
+    def rows(self, files: Sequence[str]) -> list[dict[str, Any]]:
+        """A row of the table for each image.
+
+        Args:
+            files: their names.
+
+        Returns:
+            File and status; where there is a result also its numbers, but for the
+            ``probabilities`` of the other classes, which a bundle's own predictions have.
+        """
+        rows = []
+        for file, status, numbers in zip(files, self.statuses, self.numbers, strict=True):
+            row: dict[str, Any] = {"file": file, "status": status}
+            if not is_failure(status):
+                listed = ("probabilities", "eigenvalues")
+                row |= {name: value for name, value in numbers.items() if name not in listed}
+                eigenvalues = enumerate(numbers["eigenvalues"], start=1)
+                row |= {f"eigenvalue_{i}": value for i, value in eigenvalues}
+            rows.append(row)
+        return rows
+
+
+def check_volumes(volumes: str | Sequence[str]) -> tuple[str, ...]:
     """Refuse unknown names of component volumes.
 
     Args:
-        volumes: some of ``VOLUMES``.
+        volumes: some of ``VOLUMES``, or one of them.
 
     Returns:
         The names as a tuple.
@@ -25,75 +80,145 @@ def check_volumes(volumes: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown name.
 
+    >>> check_volumes("high")
+    ('high',)
     >>> check_volumes(["high", "low"])
     Traceback (most recent call last):
         ...
-    ValueError: expected volumes from ('high', 'orth', 'sensitivity'), got ['low']; see README.md
+    ValueError: expected volumes from ('high', 'orth', 'sensitivity'), got 'low'; choose some of \
+these, or none with []
     """
-    unknown = [name for name in volumes if name not in VOLUMES]
-    if unknown:
-        raise ValueError(f"expected volumes from {VOLUMES}, got {unknown}; see README.md")
-    return tuple(volumes)
+    names = (volumes,) if isinstance(volumes, str) else tuple(volumes)
+    for name in names:
+        if name not in VOLUMES:
+            raise ValueError(
+                f"expected volumes from {VOLUMES}, got {name!r}; choose some of these, or none "
+                "with []"
+            )
+    return names
 
 
-def components(
-    space: Eigenspace,
+def outputs_of_network(
+    network: nn.Module,
     images: Tensor,
+    options: EigenspaceOptions,
     volumes: Sequence[str],
     *,
-    coefficients: Tensor | None = None,
-    prefix: str = "ifim",
-) -> dict[str, Tensor]:
-    """Component volumes and numbers of a batch as plain tensors, batch first.
+    predict: Callable[[Tensor], Any] | None = None,
+    kept: tuple[Tensor, Any] | None = None,
+) -> BatchOutputs:
+    """Everything about a batch, images without a result included.
+
+    Args:
+        network: the classifier, unwrapped; left as it is.
+        images: (B, C, *S), with or without metadata.
+        options: choices about the eigenspace.
+        volumes: which of ``VOLUMES`` to form.
+        predict: images to the network's output, where more than the network takes part in it.
+        kept: images as a leaf, and the output of a pass whose graph was kept; no other pass is
+            made then.
+
+    Returns:
+        Volumes, numbers and statuses. An image that is not finite, or whose logits or gradients
+        are not, gets NaN and a status that says so; the other images are unaffected.
+
+    Raises:
+        TypeError: the network does not return one tensor of logits.
+        ValueError: logits or options that do not fit.
+    """
+    run = network if predict is None else predict
+    chosen = options.output_transform
+    with at_rest(network, images.device, autocast=options.autocast):
+        if kept is None:
+            forward = run_forward(run, images, output_transform=chosen)
+        else:
+            forward = kept_forward(*kept, output_transform=chosen, network=run)
+        space = decompose(forward, options)
+    return batch_outputs(space, images, volumes)
+
+
+def batch_outputs(
+    space: Eigenspace, images: Tensor, volumes: Sequence[str], *, prefix: str = "ifim"
+) -> BatchOutputs:
+    """Everything about a batch whose eigenspace is known.
 
     Args:
         space: eigenspace of the batch.
-        images: (B, C, *S).
+        images: (B, C, *S), with or without metadata.
         volumes: which of ``VOLUMES`` to form.
-        coefficients: ``space.coefficients(images)`` where it is known already.
-        prefix: of the keys.
+        prefix: of the values' names.
 
     Returns:
-        ``ifim_eigenvalues`` (B, R), ``ifim_trace`` (B,), ``ifim_rank`` (B,), and each chosen
-        volume as ``ifim_<volume>`` (B, C, *S): high and orth in the images' dtype, sensitivity
-        (the diagonal of F) in float64.
+        Volumes, numbers and statuses.
     """
-    result = {
-        f"{prefix}_eigenvalues": space.eigenvalues,
-        f"{prefix}_trace": space.trace,
-        f"{prefix}_rank": space.rank,
+    plain = images.detach().as_subclass(Tensor)
+    coefficients = space.coefficients(plain)
+    values = {
+        "eigenvalues": space.eigenvalues,
+        "trace": space.trace,
+        "rank": space.rank,
+        **_volumes(space, plain, coefficients, volumes),
     }
+    return BatchOutputs(
+        {f"{prefix}_{name}": with_metadata(value, images) for name, value in values.items()},
+        tuple(_numbers(space, plain, coefficients)),
+        tuple(_statuses(space, plain)),
+    )
+
+
+def with_metadata(value: Tensor, image: Tensor) -> Tensor:
+    """A tensor with an image's metadata, so that file name and affine travel along.
+
+    Args:
+        value: any shape; of a batch the first axis is the batch's.
+        image: with metadata, or without.
+
+    Returns:
+        The value, as a MetaTensor where the image is one.
+    """
+    if not isinstance(image, MetaTensor):
+        return value
+    return MetaTensor(value).copy_meta_from(image)
+
+
+def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """The same numbers with classes or labels by name.
+
+    Args:
+        numbers: of one image, as in ``BatchOutputs``.
+        class_names: in order; numbers take their place when their count does not fit.
+
+    Returns:
+        A copy with ``class_names``, ``probabilities`` by name, and ``predicted_class`` as a name.
+
+    >>> with_class_names({"predicted_class": "1", "probabilities": [0.1, 0.9]}, ["a", "b"])
+    {'predicted_class': 'b', 'probabilities': {'a': 0.1, 'b': 0.9}, 'class_names': ['a', 'b']}
+    """
+    probabilities = numbers["probabilities"]
+    names = [str(i) for i in range(len(probabilities))]
+    if len(class_names) == len(names):
+        names = list(class_names)
+    outcome = numbers["predicted_class"]
+    if len(names) > 1 and outcome != "none":  # the outcome of one sigmoid is 0 or 1
+        outcome = "+".join(names[int(i)] for i in outcome.split("+"))
+    named = dict(zip(names, probabilities, strict=True))
+    return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
+
+
+def _volumes(
+    space: Eigenspace, images: Tensor, coefficients: Tensor, volumes: Sequence[str]
+) -> dict[str, Tensor]:
+    result = {}
     if "high" in volumes or "orth" in volumes:
-        if coefficients is None:
-            coefficients = space.coefficients(images)
         high = space.synthesis(coefficients).to(images.dtype)
         pair = {"high": high, "orth": images - high}
-        result.update({f"{prefix}_{name}": pair[name] for name in volumes if name in pair})
+        result.update({name: pair[name] for name in volumes if name in pair})
     if "sensitivity" in volumes:
-        result[f"{prefix}_sensitivity"] = space.sensitivity()
+        result["sensitivity"] = space.sensitivity()
     return result
 
 
-def summaries(
-    space: Eigenspace, images: Tensor, coefficients: Tensor | None = None
-) -> list[dict[str, Any]]:
-    """Prediction and spectrum of each image as plain numbers.
-
-    Args:
-        space: of the images.
-        images: (B, C, *S), plain tensor.
-        coefficients: ``space.coefficients(images)``, when they are known already.
-
-    Returns:
-        One dictionary an image: ``predicted_class`` (text), its ``probability``, the
-        ``probabilities`` of all classes or labels, ``trace`` and ``eigenvalues`` in
-        (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
-        ``high_energy_share`` (of the high-sensitivity component in the image's squared norm).
-        Where directions were left out (``Approximation``) also ``residual`` (the largest of the
-        image's pairs) and ``trace_error``, the standard error of the trace.
-    """
-    if coefficients is None:
-        coefficients = space.coefficients(images)
+def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[dict[str, Any]]:
     outcomes, probability = space.likelihood.most_probable(space.logits)
     energy = torch.linalg.vector_norm(images.flatten(1), dim=1, dtype=torch.float64).square()
     high = coefficients.square().sum(dim=1)
@@ -114,25 +239,35 @@ def summaries(
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
-    """The same numbers with classes or labels by name.
+def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
+    bad_image, bad_logits, bad = (
+        not_finite(values).tolist() for values in (images, space.logits, space.trace)
+    )
+    zero = (space.trace == 0).tolist()
+    confident = _confident(space) if any(zero) else zero
+    statuses = []
+    for i in range(len(images)):
+        if bad_image[i]:
+            statuses.append(failed("the preprocessed image holds NaN or infinity"))
+        elif bad_logits[i]:
+            statuses.append(failed("the logits hold NaN or infinity"))
+        elif bad[i]:
+            statuses.append(failed("the gradients of the logits hold NaN or infinity"))
+        elif zero[i] and confident[i]:
+            statuses.append(
+                f"{OK}, but the prediction is too confident for float64, in which F is 0"
+            )
+        elif zero[i]:
+            statuses.append(f"{OK}, but the prediction does not react to the image at all")
+        else:
+            statuses.append(OK)
+    return statuses
 
-    Args:
-        numbers: of one image, from ``summaries``.
-        class_names: in order; numbers take their place when their count does not fit.
 
-    Returns:
-        A copy with ``class_names``, ``probabilities`` by name, and ``predicted_class`` as a name.
-
-    >>> with_class_names({"predicted_class": "1", "probabilities": [0.1, 0.9]}, ["a", "b"])
-    {'predicted_class': 'b', 'probabilities': {'a': 0.1, 'b': 0.9}, 'class_names': ['a', 'b']}
-    """
-    probabilities = numbers["probabilities"]
-    names = [str(i) for i in range(len(probabilities))]
-    if len(class_names) == len(names):
-        names = list(class_names)
-    outcome = numbers["predicted_class"]
-    if len(names) > 1 and outcome != "none":  # the outcome of one sigmoid is 0 or 1
-        outcome = "+".join(names[int(i)] for i in outcome.split("+"))
-    named = dict(zip(names, probabilities, strict=True))
-    return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
+def _confident(space: Eigenspace) -> list[bool]:
+    """Whether a trace of 0 is the probabilities' doing, and not that of the gradients."""
+    confident = (space.gradients != 0).flatten(1).any(dim=1).to(space.trace.device)
+    if space.approximation is not None:
+        # Its gradients are those of a root, which is 0 itself where the probabilities are 0 and 1.
+        confident |= space.likelihood.uncertainty(space.logits) == 0
+    return confident.tolist()

@@ -47,7 +47,7 @@ class Approximation:
     jacobian_vector_products: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Eigenspace:
     """Leading eigenpairs of F(x) for each image of a batch.
 
@@ -76,6 +76,15 @@ class Eigenspace:
     factor: Tensor
     mixing: Tensor
     approximation: Approximation | None = None
+
+    def __repr__(self) -> str:
+        """One line: how many images, of which shape, and the ranges of rank and trace."""
+        batch, *shape = self._image_shape()
+        exact = "exact" if self.approximation is None else "approximate"
+        return (
+            f"Eigenspace({batch} image{'s' if batch > 1 else ''} of shape {tuple(shape)}, "
+            f"rank {_range(self.rank)}, trace {_range(self.trace)}, {self.likelihood!r}, {exact})"
+        )
 
     @property
     def eigenvectors(self) -> Tensor:
@@ -106,14 +115,16 @@ class Eigenspace:
             rank: use only the leading ``rank`` of the kept eigenvectors.
 
         Returns:
-            Both components, each (B, C, *S). They add up to the images and are orthogonal.
+            Both components, each (B, C, *S), with the metadata that a tensor subclass such as
+            MONAI's MetaTensor carries. They add up to the images and are orthogonal.
 
         Raises:
             ValueError: rank out of range, or images of another shape.
         """
         check_rank(rank, None, self.mixing.shape[2])
         high = self.synthesis(self.coefficients(images)[:, :rank]).to(images.dtype)
-        return high, images.detach().as_subclass(Tensor) - high
+        orth = images.detach().as_subclass(Tensor) - high
+        return _like(high, images), _like(orth, images)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """The combination of the leading eigenvectors with these coefficients.
@@ -200,3 +211,16 @@ class Eigenspace:
             gradients = gradients / size.view(-1, *[1] * (gradients.ndim - 1))
             weights = weights * size.to(weights)[:, None, None]
         return combine(gradients, weights)
+
+
+def _range(values: Tensor) -> str:
+    """Smallest and largest of (B,) values, one number where they are the same."""
+    least, most = (f"{value:.3g}" for value in torch.aminmax(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def _like(values: Tensor, images: Tensor) -> Tensor:
+    """The values as the images' own kind of tensor, which gives its metadata to its results."""
+    if type(images) is Tensor:
+        return values
+    return torch.empty_like(images).copy_(values)

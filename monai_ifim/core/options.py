@@ -7,9 +7,11 @@ A new option is a field of ``EigenspaceOptions``, a line of ``OptionKeywords``, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict, TypeVar
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, TypedDict, TypeVar, cast
 
 from torch import nn
 
@@ -109,23 +111,29 @@ def chosen_options(
 
     >>> chosen_options(EigenspaceOptions(rank=3), {"offload": True}).rank
     3
+    >>> chosen_options(None, {"rnk": 3})
+    Traceback (most recent call last):
+        ...
+    TypeError: expected one of likelihood, rank, energy, method, tolerance, head, \
+output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean 'rank'?
     """
+    _check_names(keywords, [field.name for field in fields(EigenspaceOptions)])
     if options is None:
         return EigenspaceOptions(**keywords)
     return replace(options, **keywords) if keywords else options
 
 
 def with_option_keywords(function: T) -> T:
-    """Show the options one by one in the signature, in the place of ``**options``.
+    """Show the options one by one in the signature, in the place of ``**keywords``.
 
     Args:
         function: that takes the fields of ``EigenspaceOptions`` as its last keywords.
 
     Returns:
-        The same function.
+        The function, which refuses a misspelt keyword with the names of all.
 
     >>> @with_option_keywords
-    ... def f(x: int, **options): ...
+    ... def f(x: int, **keywords): ...
     >>> list(inspect.signature(f).parameters)[:4]
     ['x', 'likelihood', 'rank', 'energy']
     """
@@ -137,5 +145,20 @@ def with_option_keywords(function: T) -> T:
         )
         for field in fields(EigenspaceOptions)
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *spelled])  # type: ignore[attr-defined]
-    return function
+    names = [parameter.name for parameter in (*own, *spelled) if parameter.name != "self"]
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        _check_names(kwargs, names)
+        return function(*args, **kwargs)
+
+    checked.__signature__ = signature.replace(parameters=[*own, *spelled])  # type: ignore[attr-defined]
+    return cast(T, checked)
+
+
+def _check_names(keywords: Iterable[str], names: Sequence[str]) -> None:
+    for name in keywords:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            fix = f"did you mean {close[0]!r}?" if close else "leave it out"
+            raise TypeError(f"expected one of {', '.join(names)}, got {name!r}; {fix}")

@@ -22,7 +22,7 @@ import monai_ifim as mi
 from monai_ifim.bundle import BundleConfiguration, Inferred, scripts_of
 from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.messages import reason
-from monai_ifim.outputs import VOLUMES, components, summaries, with_class_names
+from monai_ifim.outputs import VOLUMES, batch_outputs, with_class_names
 
 logger = logging.getLogger(__name__)
 _KEYS = tuple(f"ifim_{name}" for name in VOLUMES)
@@ -153,7 +153,8 @@ class ClassificationBundle:
             rank=options.rank,
             energy=options.energy,
         )
-        values = components(space, batch, VOLUMES)
+        outputs = batch_outputs(space, batch, VOLUMES)
+        values = outputs.values
         # Resizing goes through float32, which has no numbers for a sure prediction's sensitivity.
         scale = values["ifim_sensitivity"].max()
         values["ifim_sensitivity"] /= torch.where(scale > 0, scale, 1)
@@ -164,7 +165,7 @@ class ClassificationBundle:
         invert = Invertd(_KEYS, preprocessing, orig_keys="image", nearest_interp=False)
         item = invert(item)
         item["ifim_sensitivity"] = item["ifim_sensitivity"].double() * scale.to(image.device)
-        numbers = summaries(space, batch)[0]
+        numbers = outputs.numbers[0]
         probability = torch.tensor(numbers["probabilities"], dtype=torch.float64)
         if self.likelihood == "bernoulli":
             probability = torch.stack([probability, 1 - probability])

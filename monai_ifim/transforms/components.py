@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from monai_ifim.core import Likelihood, OutputTransform, eigenspace
-from monai_ifim.outputs import check_volumes, components
+from monai_ifim.core import (
+    EigenspaceOptions,
+    OptionKeywords,
+    chosen_options,
+    eigenspace,
+    with_option_keywords,
+)
+from monai_ifim.outputs import batch_outputs, check_volumes, with_metadata
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class IFIMComponents(Transform):
@@ -21,15 +29,14 @@ class IFIMComponents(Transform):
 
     Args:
         network: trained classifier, on the device where the work is to be done.
-        likelihood: see ``eigenspace``.
-        rank: see ``eigenspace``.
-        energy: see ``eigenspace``.
-        method: see ``eigenspace``.
-        tolerance: see ``eigenspace``.
-        output_transform: see ``eigenspace``.
-        vjp_chunk: see ``eigenspace``.
-        offload: see ``eigenspace``.
+        options: choices about the eigenspace as a value, instead of ``keywords``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
+            ``likelihood="bernoulli"``.
+
+    Raises:
+        TypeError: a keyword that is no option.
+        ValueError: an unknown volume, or an impossible option.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     >>> image = torch.randn(1, 4, 4)
@@ -40,32 +47,18 @@ class IFIMComponents(Transform):
     True
     """
 
+    @with_option_keywords
     def __init__(
         self,
         network: nn.Module,
         *,
-        likelihood: str | Likelihood = "categorical",
-        rank: int | None = None,
-        energy: float | None = None,
-        method: str = "auto",
-        tolerance: float | None = None,
-        output_transform: OutputTransform | None = None,
-        vjp_chunk: int | str | None = "auto",
-        offload: bool = False,
-        volumes: Sequence[str] = ("high", "orth"),
+        options: EigenspaceOptions | None = None,
+        volumes: str | Sequence[str] = ("high", "orth"),
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
+        self.options = chosen_options(options, keywords)
         self.volumes = check_volumes(volumes)
-        self.options: dict[str, Any] = {
-            "likelihood": likelihood,
-            "rank": rank,
-            "energy": energy,
-            "method": method,
-            "tolerance": tolerance,
-            "output_transform": output_transform,
-            "vjp_chunk": vjp_chunk,
-            "offload": offload,
-        }
 
     def __call__(self, image: Tensor, prefix: str = "ifim") -> dict[str, Tensor]:
         """Compute the components.
@@ -79,16 +72,16 @@ class IFIMComponents(Transform):
             image's metadata, eigenvalues (R,), trace and rank as scalars.
 
         Raises:
-            TypeError: see ``eigenspace``.
-            ValueError: see ``eigenspace``.
+            TypeError: the network does not return one tensor of logits.
+            ValueError: image, logits or options that make the answer meaningless.
         """
         image = torch.as_tensor(image)
         parameter = next(self.network.parameters(), None)
         device = image.device if parameter is None else parameter.device
         batch = image.as_subclass(Tensor)[None].to(device)
-        space = eigenspace(self.network, batch, **self.options)
-        values = components(space, batch, self.volumes, prefix=prefix)
-        return {key: _like(value[0].to(image.device), image) for key, value in values.items()}
+        space = eigenspace(self.network, batch, options=self.options)
+        values = batch_outputs(space, batch, self.volumes, prefix=prefix).values
+        return {key: with_metadata(v[0].to(image.device), image) for key, v in values.items()}
 
 
 class IFIMComponentsd(MapTransform):
@@ -96,22 +89,30 @@ class IFIMComponentsd(MapTransform):
 
     Args:
         keys: the preprocessed images, usually just ``"image"``.
-        network: see ``IFIMComponents``.
+        network: trained classifier, on the device where the work is to be done.
         prefix: of the keys written, one for each of ``keys``: ``<prefix>_high`` and so on.
         allow_missing_keys: skip keys that are not there.
-        options: all others of ``IFIMComponents``.
+        options: choices about the eigenspace as a value, instead of ``keywords``.
+        volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
+            ``likelihood="bernoulli"``.
 
     Raises:
-        ValueError: two keys share a prefix.
+        TypeError: a keyword that is no option.
+        ValueError: two keys share a prefix; an unknown volume, or an impossible option.
     """
 
+    @with_option_keywords
     def __init__(
         self,
         keys: KeysCollection,
         network: nn.Module,
         prefix: str | Sequence[str] = "ifim",
         allow_missing_keys: bool = False,
-        **options: Any,
+        *,
+        options: EigenspaceOptions | None = None,
+        volumes: str | Sequence[str] = ("high", "orth"),
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.prefixes = ensure_tuple_rep(prefix, len(self.keys))
@@ -120,7 +121,7 @@ class IFIMComponentsd(MapTransform):
                 f"expected one prefix for each of the keys {self.keys}, got {self.prefixes}; "
                 "give a list of different prefixes"
             )
-        self.components = IFIMComponents(network, **options)
+        self.components = IFIMComponents(network, options=options, volumes=volumes, **keywords)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the components of each image to the dictionary.
@@ -135,10 +136,3 @@ class IFIMComponentsd(MapTransform):
         for key, prefix in self.key_iterator(result, self.prefixes):
             result.update(self.components(result[key], prefix))
         return result
-
-
-def _like(value: Tensor, image: Tensor) -> Tensor:
-    """With the image's metadata, so that file name and affine travel along."""
-    if not isinstance(image, MetaTensor):
-        return value
-    return MetaTensor(value).copy_meta_from(image)

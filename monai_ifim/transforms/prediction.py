@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ifim.core import (
     EigenspaceOptions,
-    Likelihood,
-    OutputTransform,
-    as_likelihood,
+    OptionKeywords,
+    chosen_options,
     decompose,
     kept_forward,
+    with_option_keywords,
 )
 from monai_ifim.messages import RESEARCH_ONLY, as_number
-from monai_ifim.outputs import VOLUMES, check_volumes, components, summaries, with_class_names
+from monai_ifim.outputs import VOLUMES, batch_outputs, with_class_names, with_metadata
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class _KeepsGraph(Protocol):
@@ -41,45 +44,38 @@ class ComponentOfPredictiond(MapTransform):
     Args:
         keys: of the prediction.
         inferer: the ``IFIMInferer`` that made it.
-        likelihood: see ``eigenspace``.
-        rank: see ``eigenspace``.
-        energy: see ``eigenspace``.
-        output_transform: see ``eigenspace``.
-        vjp_chunk: see ``eigenspace``.
         class_names: of the classes or labels; numbers when their count does not fit.
         component: ``"high"``, ``"orth"`` or ``"sensitivity"``.
         image_key: of the preprocessed image.
         result_key: of the numbers.
         allow_missing_keys: leave data without a prediction alone.
+        options: choices about the eigenspace as a value, instead of ``keywords``.
+        keywords: the fields of ``EigenspaceOptions``, for example ``likelihood="bernoulli"``.
 
     Raises:
-        ValueError: unknown component or likelihood.
+        TypeError: a keyword that is no option.
+        ValueError: an unknown component, or an impossible option.
     """
 
+    @with_option_keywords
     def __init__(
         self,
         keys: KeysCollection,
         inferer: _KeepsGraph,
-        likelihood: str | Likelihood = "categorical",
-        rank: int | None = None,
-        energy: float | None = None,
-        output_transform: OutputTransform | None = None,
-        vjp_chunk: int | str | None = "auto",
         class_names: Sequence[str] = (),
         component: str = "high",
         image_key: str = "image",
         result_key: str = "result",
         allow_missing_keys: bool = False,
+        *,
+        options: EigenspaceOptions | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.inferer = inferer
-        self.likelihood = as_likelihood(likelihood)
-        self.rank = rank
-        self.energy = energy
-        self.output_transform = output_transform
-        self.vjp_chunk = vjp_chunk
+        self.options = chosen_options(options, keywords)
         self.class_names = list(class_names)
-        self.component = check_volumes([component])[0]
+        self.component = _check_component(component)
         self.image_key = image_key
         self.result_key = result_key
 
@@ -91,7 +87,7 @@ class ComponentOfPredictiond(MapTransform):
 
         Returns:
             A copy: under the key of the prediction the component (C, *S) in float32 with the
-            image's metadata, and the numbers of ``summaries`` under ``result_key``.
+            image's metadata, and the numbers of ``BatchOutputs`` under ``result_key``.
 
         Raises:
             RuntimeError: the inferer kept no graph.
@@ -99,52 +95,45 @@ class ComponentOfPredictiond(MapTransform):
         """
         result = dict(data)
         for key in self.key_iterator(result):
-            component, rank, energy = self._wishes(data)
+            component, options = self._requested(data)
             kept = self.inferer.take()
             if kept is None:
                 raise RuntimeError(
                     "expected a prediction whose graph IFIMInferer kept, got none; call the "
                     "inferer under torch.no_grad() with the network in eval mode, in this thread"
                 )
-            leaf, output = kept
             with torch.inference_mode(False), torch.enable_grad():
-                space = decompose(
-                    kept_forward(leaf, output, output_transform=self.output_transform),
-                    EigenspaceOptions(
-                        likelihood=self.likelihood,
-                        rank=rank,
-                        energy=energy,
-                        vjp_chunk=self.vjp_chunk,
-                    ),
-                )
-            images = leaf.detach()
-            values = components(space, images, (component,))
-            volume = values[f"ifim_{component}"][0].float()
+                forward = kept_forward(*kept, output_transform=options.output_transform)
+                space = decompose(forward, options)
+            outputs = batch_outputs(space, kept[0], (component,))
             if not torch.isfinite(space.trace).all():
                 raise ValueError(
                     "expected finite logits and gradients, got NaN or infinity; look at the image "
                     "and at the network's forward"
                 )
-            image = result[self.image_key]
-            if isinstance(image, MetaTensor):
-                volume = MetaTensor(volume).copy_meta_from(image)
-            result[key] = volume
+            volume = outputs.values[f"ifim_{component}"][0].float()
+            result[key] = with_metadata(volume, result[self.image_key])
             result[self.result_key] = {
                 "component": component,
-                **with_class_names(summaries(space, images)[0], self.class_names),
+                **with_class_names(outputs.numbers[0], self.class_names),
                 "note": RESEARCH_ONLY,
             }
         return result
 
-    def _wishes(self, data: Mapping[Hashable, Any]) -> tuple[str, int | None, float | None]:
+    def _requested(self, data: Mapping[Hashable, Any]) -> tuple[str, EigenspaceOptions]:
+        """Component and options of this request, where it has any."""
         component = data.get("component")
-        if component in (None, ""):
-            component = self.component
-        if component not in VOLUMES:
-            raise ValueError(f"expected component from {VOLUMES}, got {component!r}; choose one")
+        component = self.component if component in (None, "") else _check_component(component)
         rank, energy = as_number("rank", data.get("rank")), as_number("energy", data.get("energy"))
         if rank is None and energy is None:
-            return component, self.rank, self.energy
+            return component, self.options
         if rank is not None and rank != int(rank):
             raise ValueError(f"expected rank as a whole number, got {rank}; or leave it out")
-        return component, None if rank is None else int(rank), energy
+        whole = None if rank is None else int(rank)
+        return component, replace(self.options, rank=whole, energy=energy)
+
+
+def _check_component(component: Any) -> str:
+    if component not in VOLUMES:
+        raise ValueError(f"expected component from {VOLUMES}, got {component!r}; choose one")
+    return str(component)

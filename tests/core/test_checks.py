@@ -312,3 +312,29 @@ def test_probabilities_in_place_of_logits_are_noticed():
     # The mend that the warning names is exact.
     mended = mi.eigenspace(network, images, output_transform=torch.log)
     torch.testing.assert_close(mended.trace, mi.eigenspace(network[:2], images).trace)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_one_image_without_the_axis_of_the_batch(dims):
+    """A convolution takes it, and only a later layer fails, with a sentence of torch's own."""
+    image = smooth_images(dims)[0]
+    with pytest.raises(ValueError, match=r"got one image of shape .*; the network takes images\["):
+        mi.eigenspace(smooth_network(dims, 3), image)
+
+
+def test_a_network_that_fails_for_another_reason_keeps_its_own_error():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        mi.eigenspace(network, torch.randn(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("entry", [mi.eigenspace, mi.IFIMHandler, mi.IFIMComponents])
+def test_a_misspelt_option_is_refused_with_the_names_of_all(entry):
+    with pytest.raises(TypeError, match=r"one of .*rank, .*autocast, got 'rnk'; did you mean 'ra"):
+        entry(rnk=2)
+
+
+def test_a_regression_output_is_not_sent_to_bernoulli():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
+    with pytest.raises(ValueError, match=r"sigmoid classifier use .*regression output has no clas"):
+        mi.eigenspace(network, torch.randn(2, 1, 4, 4))

@@ -1,9 +1,11 @@
 """The eigenspace against the dense matrix, and against what it is supposed to mean."""
 
 import importlib
+import re
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import nn
 
 import monai_ifim as mi
@@ -372,3 +374,24 @@ def test_memory_layout_of_the_images_does_not_matter(layout):
     space, same = mi.eigenspace(network, other), mi.eigenspace(network, images)
     assert_same(space, same, 1e-12)
     assert (space.split(other)[0] - same.split(images)[0]).abs().max() <= 1e-12
+
+
+def test_printed_in_one_line():
+    images = smooth_images(2)
+    space = mi.eigenspace(smooth_network(2, 3), images)
+    assert re.fullmatch(
+        r"Eigenspace\(5 images of shape \(3, 4, 6\), rank 2, trace [\d.e-]+ to [\d.e-]+, "
+        r"Categorical\(\), exact\)",
+        repr(space),
+    ), repr(space)
+
+
+def test_components_of_images_with_metadata_keep_it():
+    images = smooth_images(2)
+    space = mi.eigenspace(smooth_network(2, 3), images)
+    tracked = MetaTensor(images, affine=3 * torch.eye(4), meta={"filename_or_obj": "a"})
+    for part, expected in zip(space.split(tracked), space.split(images), strict=True):
+        assert torch.equal(part.affine, tracked.affine)
+        assert part.meta["filename_or_obj"] == "a"
+        assert torch.equal(part.as_tensor(), expected)
+    assert type(expected) is torch.Tensor

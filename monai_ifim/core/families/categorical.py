@@ -36,7 +36,9 @@ class Categorical:
         if logits.shape[1] < 2:
             raise ValueError(
                 f"expected at least 2 logits per image for the categorical family, got shape "
-                f"{tuple(logits.shape)}; for one logit with a sigmoid use likelihood='bernoulli'"
+                f"{tuple(logits.shape)}; for one logit of a sigmoid classifier use "
+                "likelihood='bernoulli'; a regression output has no class probabilities, and is "
+                "not served"
             )
         if (logits >= 0).all() and torch.allclose(
             logits.sum(dim=1), logits.new_ones(len(logits)), atol=1e-3

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monai_ifim.core.checks import check_images, check_logits
@@ -58,6 +59,9 @@ def run_forward(
 
     Returns:
         The pass. Errors are those of ``check_images`` and ``check_logits``.
+
+    Raises:
+        ValueError: one image without the axis of the batch.
     """
     check_images(images)
     leaf = as_leaf(images)
@@ -66,9 +70,17 @@ def run_forward(
     def function(x: Tensor) -> Tensor:
         return choose_logits(network(x.clone(), *args, **kwargs), output_transform)
 
-    with input_gradients(images):
-        logits = function(leaf)
-    return Forward(leaf, check_logits(logits, len(leaf)), function)
+    try:
+        with input_gradients(images):
+            logits = check_logits(function(leaf), len(leaf))
+    except Exception as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _lacks_batch_axis(function, leaf):
+            raise ValueError(
+                "expected images of shape (batch, channel, *spatial), got one image of shape "
+                f"{tuple(leaf.shape)}; the network takes images[None]"
+            ) from error
+        raise
+    return Forward(leaf, logits, function)
 
 
 def kept_forward(
@@ -94,3 +106,14 @@ def kept_forward(
         return Forward(leaf, logits)
     repeat = network
     return Forward(leaf, logits, lambda x: choose_logits(repeat(x.clone()), output_transform))
+
+
+def _lacks_batch_axis(function: Callable[[Tensor], Any], images: Tensor) -> bool:
+    """Whether a network that does not take the images would take them as one image."""
+    if images.ndim > 4:
+        return False
+    try:
+        check_logits(function(images[None]), 1)
+    except Exception:
+        return False
+    return True
