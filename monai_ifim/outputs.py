@@ -266,8 +266,9 @@ def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
 
 def _confident(space: Eigenspace) -> list[bool]:
     """Whether a trace of 0 is the probabilities' doing, and not that of the gradients."""
-    confident = (space.gradients != 0).flatten(1).any(dim=1).to(space.trace.device)
-    if space.approximation is not None:
-        # Its gradients are those of a root, which is 0 itself where the probabilities are 0 and 1.
-        confident |= space.likelihood.uncertainty(space.logits) == 0
-    return confident.tolist()
+    reacts = (space.gradients != 0).flatten(1).any(dim=1).to(space.trace.device)
+    # The contrasts of a prediction this sure have a tiny factor. Where it is not, the gradients
+    # are those of a root of F, which is 0 where the probabilities are 0 and 1.
+    sure = space.likelihood.uncertainty(space.logits) == 0
+    of_root = space.factor.abs().amax(dim=(1, 2)) > 1e-100
+    return (reacts | (sure & of_root)).tolist()

@@ -9,7 +9,7 @@ from torch.func import jacrev
 import monai_ifim as mi
 from _helpers import oracle, problems
 from _helpers.untouched import assert_untouched, snapshot
-from monai_ifim.outputs import summaries
+from monai_ifim.outputs import batch_outputs
 
 SHAPES = {2: (2, 1, 8, 12), 3: (2, 1, 4, 8, 6)}
 
@@ -131,7 +131,7 @@ def test_the_default_rank_and_the_numbers_of_an_image():
     net, images = small_network(2), images_of(2)
     space = mi.eigenspace(net, images)
     assert space.eigenvalues.shape == (2, 10)
-    numbers = summaries(space, images)[0]
+    numbers = batch_outputs(space, images, ()).numbers[0]
     assert len(numbers["probabilities"]) == 3
     assert sum(numbers["probabilities"]) == pytest.approx(1)
     assert set(numbers["predicted_class"].split("+")) <= {"0", "1", "2"}
