@@ -17,6 +17,7 @@ from benchmarks import (
     page,
     peer_methods,
     peers,
+    same_numbers,
     segmentation,
     throughput,
     volume,
@@ -104,6 +105,38 @@ def test_volume(tmp_path):
 @pytest.mark.slow
 def test_inference_run(tmp_path):
     assert len(measured(inference_run, tmp_path)["rows"]) == 2
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history")
+def test_same_numbers(capsys):
+    assert (
+        same_numbers.main(["--against", "HEAD", "--only", "2D, one image", "nearly certain labels"])
+        == 0
+    )
+    assert "2 cases: the same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "found"),
+    [
+        ("2D, float32", 0.0, True),
+        ("2D, float32", 1e-7, False),
+        ("2D, truncated", 1e-7, True),
+        ("2D, truncated", 1e-4, False),
+    ],
+)
+def test_other_numbers_are_found(case, change, found):
+    numbers = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    before = {case: {"entry point": {"trace": numbers, "ifim.csv": "file,trace\na,1\n"}}}
+    now = {case: {"entry point": {"trace": numbers + change, "ifim.csv": "file,trace\na,1\n"}}}
+    assert same_numbers.compare(before, now) is found
+
+
+def test_a_value_that_is_gone_is_found():
+    before = {"2D, truncated": {"entry point": {"trace": torch.ones(2), "rank": torch.ones(2)}}}
+    now = {"2D, truncated": {"entry point": {"trace": torch.ones(2)}}}
+    assert not same_numbers.compare(before, now)
+    assert not same_numbers.compare(before, {})
 
 
 def test_reference_agrees_with_the_definition():
