@@ -1,35 +1,45 @@
-"""Where a classifier of medical images is locally sensitive, in MONAI."""
+"""Where a classifier of medical images is locally sensitive, in MONAI.
 
-from monai_ifim.bundle import bundle_root, class_names
-from monai_ifim.core import (
-    Approximation,
-    Auto,
-    Bernoulli,
-    Categorical,
-    Eigenspace,
-    EigenspaceOptions,
-    Exact,
-    Krylov,
-    Truncated,
-    VoxelwiseCategorical,
-    eigenspace,
-    perturbation_curve,
-    principal_angles,
-)
-from monai_ifim.data.arrays import LoadImageOrArrayd
-from monai_ifim.data.datalist import find_images, image_root, labelled_images
-from monai_ifim.data.layouts import DistinctFolderLayout
-from monai_ifim.data.loaders import FaultTolerantDataLoader
-from monai_ifim.data.writers import AtomicNibabelWriter
-from monai_ifim.handlers import IFIMHandler
-from monai_ifim.inferers import IFIMInferer
-from monai_ifim.metrics import SpectrumMetric
-from monai_ifim.transforms.checks import CheckImaged
-from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
-from monai_ifim.transforms.prediction import ComponentOfPredictiond
-from monai_ifim.transforms.save import SaveComponentsd
-from monai_ifim.transforms.single_slice import SqueezeSingleSliced
-from monai_ifim.transforms.traceable import traceable_preprocessing
+The public names are loaded when they are first asked for (PEP 562), so that ``monai-ifim --help``
+answers before torch and MONAI are imported.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monai_ifim.bundle import bundle_root, class_names
+    from monai_ifim.core import (
+        Approximation,
+        Auto,
+        Bernoulli,
+        Categorical,
+        Eigenspace,
+        EigenspaceOptions,
+        Exact,
+        Krylov,
+        Truncated,
+        VoxelwiseCategorical,
+        eigenspace,
+        perturbation_curve,
+        principal_angles,
+    )
+    from monai_ifim.data.arrays import LoadImageOrArrayd
+    from monai_ifim.data.datalist import find_images, image_root, labelled_images
+    from monai_ifim.data.layouts import DistinctFolderLayout
+    from monai_ifim.data.loaders import FaultTolerantDataLoader
+    from monai_ifim.data.writers import AtomicNibabelWriter
+    from monai_ifim.handlers import IFIMHandler
+    from monai_ifim.inferers import IFIMInferer
+    from monai_ifim.metrics import SpectrumMetric
+    from monai_ifim.transforms.checks import CheckImaged
+    from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
+    from monai_ifim.transforms.prediction import ComponentOfPredictiond
+    from monai_ifim.transforms.save import SaveComponentsd
+    from monai_ifim.transforms.single_slice import SqueezeSingleSliced
+    from monai_ifim.transforms.traceable import traceable_preprocessing
 
 __all__ = [
     "Approximation",
@@ -65,3 +75,52 @@ __all__ = [
     "principal_angles",
     "traceable_preprocessing",
 ]
+
+# Where the names are looked for, in this order: what needs torch alone comes first.
+_MODULES = (
+    "core",
+    "bundle",
+    "data.arrays",
+    "data.datalist",
+    "data.layouts",
+    "data.loaders",
+    "data.writers",
+    "inferers",
+    "metrics",
+    "transforms.checks",
+    "transforms.components",
+    "transforms.prediction",
+    "transforms.save",
+    "transforms.single_slice",
+    "transforms.traceable",
+    "handlers",
+)
+
+if not TYPE_CHECKING:  # a type checker would take any name for known
+
+    def __getattr__(name: str) -> object:
+        """The public name, or the module of the package, that is asked for the first time.
+
+        Raises:
+            AttributeError: the package has no such name.
+        """
+        if name in __all__:
+            for module in _MODULES:
+                found = getattr(import_module(f"{__name__}.{module}"), name, None)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """All public names, whether they are loaded or not."""
+        return sorted({*globals(), *__all__})
+
+
+# MONAI finds a name without its module (``_target_: IFIMHandler``) only in modules that are loaded;
+# with MONAI loaded already there is no time to be saved.
+if sys.modules.get("monai") is not None:
+    for _name in __all__:
+        __getattr__(_name)

@@ -1,23 +1,123 @@
-"""The command line: what it prints, and a sentence with status 2 for what it cannot do."""
+"""The command line: what it prints, and one line with a fix for what it cannot do."""
 
+import re
+import shlex
 import subprocess
 import sys
+import time
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from monai_ifim.__main__ import main
+from monai_ifim.cli import main
+from monai_ifim.cli.failures import described
+from monai_ifim.cli.program import COMMANDS, build_parser
+
+NAMES = [command.name for command in COMMANDS]
+MODULE = [sys.executable, "-m", "monai_ifim"]
+# The console script, as pip writes it.
+SCRIPT = [sys.executable, "-c", "import sys; from monai_ifim.cli import main; sys.exit(main())"]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
+    """The one line that a command is refused with."""
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+    assert stop.value.code == status
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.endswith("\n")
+    return line
+
+
+def run(command: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the command ``config`` fail with an error."""
+
+    def fail(options: Namespace) -> None:
+        raise error
+
+    failing = tuple(replace(c, run=fail) for c in COMMANDS if c.name == "config")
+    monkeypatch.setattr("monai_ifim.cli.program.COMMANDS", failing)
+
+
+def test_the_commands():
+    assert [
+        *("config", "sheet", "demo", "signal-images", "hippocampus-patches"),
+        *("experiment", "evidence-page", "label-app", "label-server"),
+    ] == NAMES
+    assert [command.alias for command in COMMANDS if command.alias] == ["results-page"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+def test_the_help_of_a_command_ends_with_an_example_that_parses(
+    command, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as stop:
+        main([command.name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    example = text.partition("example:\n")[2].strip()
+    assert example == f"monai-ifim {command.example}"
+    options = build_parser("monai-ifim").parse_args(shlex.split(example)[1:])
+    assert options.command is command
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+def test_every_argument_has_help(command):
+    parser = ArgumentParser()
+    command.add_arguments(parser)
+    assert all(action.help for action in parser._actions)
+
+
+@pytest.mark.parametrize("program", [MODULE, SCRIPT], ids=["module", "script"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["experiment", "--help"]])
+def test_help_and_version_load_neither_torch_nor_monai(program, arguments):
+    done = run([sys.executable, "-X", "importtime", *program[1:]], *arguments)
+    assert done.returncode == 0
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "monai_ifim.cli.program" in loaded
+    assert loaded.isdisjoint({"torch", "monai", "numpy", "nibabel", "ignite", "yaml"})
+    assert done.stdout
+
+
+def test_the_version_is_that_of_the_installation(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"monai-ifim {version('monai-ifim')}\n"
+
+
+def test_help_takes_a_small_part_of_what_monai_takes():
+    """A tenth is the goal; the limit is generous, because the machine may be busy."""
+
+    def fastest(*command: str) -> float:
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    ours, theirs = fastest(*SCRIPT, "--help"), fastest(sys.executable, "-c", "import monai")
+    print(f"monai-ifim --help {ours:.3f} s, import monai {theirs:.3f} s: {ours / theirs:.3f}")
+    assert ours < 0.3 * theirs
+
+
+def test_the_name_that_was_typed_is_the_one_in_the_messages():
+    assert "usage: python -m monai_ifim " in run(MODULE, "--help").stdout
+    assert run(MODULE, "config", "x").stderr.startswith("python -m monai_ifim config: ")
+    assert run(SCRIPT, "config", "x").stderr.startswith("monai-ifim config: ")
 
 
 def test_config_prints_a_path_from_any_folder(tmp_path: Path):
-    command = [sys.executable, "-m", "monai_ifim", "config", "ifim_validate"]
+    command = [*MODULE, "config", "ifim_validate"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).name == "ifim_validate.yaml"
     assert Path(done.stdout.strip()).is_file()
@@ -25,6 +125,13 @@ def test_config_prints_a_path_from_any_folder(tmp_path: Path):
 
 def test_unknown_config_names_the_known_ones(capsys: pytest.CaptureFixture[str]):
     assert "ifim_transform" in refused(capsys, "config", "nothing")
+
+
+def test_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]):
+    line = refused(capsys, "sheets")
+    assert "sheet" in line
+    assert "see monai-ifim --help" in line
+    assert "COMMAND" in refused(capsys)
 
 
 def test_sheet_without_results(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -50,3 +157,48 @@ def test_demo_outside_a_clone(
 ):
     monkeypatch.chdir(tmp_path)
     assert "clone of the project" in refused(capsys, "demo")
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "sheet"], ["sheet", "--debug"]])
+def test_debug_shows_the_traceback(arguments: list[str], tmp_path: Path):
+    quiet = run(SCRIPT, "sheet", str(tmp_path))
+    assert (quiet.returncode, quiet.stderr.count("\n")) == (2, 1)
+    loud = run(SCRIPT, *arguments, str(tmp_path))
+    assert loud.returncode == 1
+    assert "Traceback" in loud.stderr
+    assert "in write_sheet" in loud.stderr
+
+
+def test_an_interruption_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    raising(monkeypatch, KeyboardInterrupt())
+    assert refused(capsys, "config", "ifim", status=130) == "monai-ifim config: interrupted\n"
+
+
+def test_an_unforeseen_error_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    raising(monkeypatch, RuntimeError("first\n  second\n\nthird"))
+    line = refused(capsys, "config", "ifim", status=1)
+    assert "unforeseen RuntimeError: first second third; run it again with --debug" in line
+    with pytest.raises(RuntimeError, match="first"):
+        main(["config", "ifim", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("expected a, got b; c"), "expected a, got b; c"),
+        (FileNotFoundError("expected a, got b; c"), "expected a, got b; c"),
+        (ModuleNotFoundError("expected pyarrow", name="pyarrow"), "expected pyarrow"),
+        (PermissionError(13, "Permission denied", "x"), ".*Permission denied: 'x'; check the path"),
+        (ModuleNotFoundError("No module", name="nowhere.x"), ".*nowhere, got none; pip install no"),
+        (ModuleNotFoundError("No", name="monailabel.x"), ".*monailabel.*docs/monai_label.md"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_user_can_put_right_is_told_in_a_line(error: Exception, sentence: str):
+    status, line = described(error)
+    assert status == 2
+    assert re.match(sentence, line)

@@ -14,7 +14,13 @@ _PROCESS = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning that torch runs what has no batched form pass by pass."""
+    """Without the warnings of torch that nobody outside torch can act upon.
+
+    Operations without a batched form run pass by pass, and forward mode scripts functions of
+    torch's own when it is first used.
+    """
     with _PROCESS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
+        # A DeprecationWarning up to torch 2.13, a FutureWarning, which everybody sees, after it.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
         yield
