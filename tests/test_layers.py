@@ -1,6 +1,5 @@
 """A layer imports only layers below it, siblings never each other, and there is no import cycle."""
 
-import ast
 import graphlib
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import monai_ifim
+from _helpers.imports import imports
 
 PACKAGE = Path(monai_ifim.__file__).parent
 NAME = PACKAGE.name
@@ -36,28 +36,6 @@ INSIDE = {
 HOSTS = {"monailabel": {"label"}}
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MODULES = [path for path in FILES if path.parts != ("__init__.py",)]
-
-
-def nodes(tree):
-    """All nodes but those that only a type checker sees."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from nodes(node)
-
-
-def imports(source, module):
-    """Dotted names that a source imports anywhere, relative ones resolved against its module."""
-    for node in nodes(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join([*module.split(".")[: -node.level], *filter(None, [base])])
-            # "from package import room" names a module as well as "from package.room import x".
-            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def layer(room, layers):

@@ -1,6 +1,5 @@
 """What pyproject.toml says about the package is true."""
 
-import ast
 import re
 import sys
 from importlib import import_module
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from _helpers.imports import imports
 from monai_ifim.cli.failures import install_command
 
 if sys.version_info >= (3, 11):
@@ -63,30 +63,15 @@ def test_every_requirement_that_we_develop_with_is_pinned():
     assert names - pins - {"monai_ifim", "types-pyyaml"} == set()
 
 
-def imported_packages() -> dict[str, set[str]]:
-    """Packages that the code imports, with the folders that do."""
-    found: dict[str, set[str]] = {}
-    for file in (ROOT / "monai_ifim").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module]
-            else:
-                continue
-            for name in names:
-                folder = file.relative_to(ROOT / "monai_ifim").parts[0]
-                found.setdefault(name.split(".")[0], set()).add(folder)
-    return found
-
-
 def test_what_the_code_imports_is_a_requirement():
     """And the message about a package that is missing names the extra that brings it."""
     extras = PROJECT["project"]["optional-dependencies"]
     requirements = PROJECT["project"]["dependencies"] + [
         f"{line}; extra == '{extra}'" for extra, lines in extras.items() for line in lines
     ]
-    theirs = set(imported_packages()) - set(sys.stdlib_module_names) - {"monai_ifim"}
+    sources = [file.read_text() for file in (ROOT / "monai_ifim").rglob("*.py")]
+    theirs = {name.split(".")[0] for source in sources for name in imports(source, "monai_ifim")}
+    theirs -= {*sys.stdlib_module_names, "monai_ifim"}
     assert {"torch", "monai", "captum", "scipy", "matplotlib", "fastapi"} <= theirs
     for package in sorted(theirs - {"monailabel"}):  # installed by hand: docs/monai_label.md
         command = install_command(package, requirements)
