@@ -118,9 +118,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for known
         """All public names, whether they are loaded or not."""
         return sorted({*globals(), *__all__})
 
-
-# MONAI finds a name without its module (``_target_: IFIMHandler``) only in modules that are loaded;
-# with MONAI loaded already there is no time to be saved.
-if sys.modules.get("monai") is not None:
-    for _name in __all__:
-        __getattr__(_name)
+    # MONAI finds a name without its module (``_target_: IFIMHandler``) only in modules that are
+    # loaded; with MONAI loaded already there is no time to be saved.
+    if sys.modules.get("monai") is not None:
+        for _name in __all__:
+            __getattr__(_name)
