@@ -15,7 +15,7 @@ from monai.transforms import Invertd
 
 # Few and short steps: what is tested is that the commands run, not what they learn.
 SHORT = {
-    "signal": ["--train#dataset#length", "32", "--validate#dataset#length", "6"],
+    "signal": ["--train#dataset#data#length", "32", "--validate#dataset#data#length", "6"],
     "mednist": [],
     "hippocampus": [],
 }
@@ -169,7 +169,7 @@ def test_two_ranks_train(bundle: Path, images: Path, tmp_path: Path):
 
 def test_two_ranks_write_the_rows_of_one(bundle: Path, images: Path, tmp_path: Path):
     # An odd number of images, so that the ranks have different numbers of them.
-    options = ["--validate#dataset#length", "7"] if "signal" in bundle.name else []
+    options = ["--validate#dataset#data#length", "7"] if "signal" in bundle.name else []
     files = ["train.json", "evaluate.json"]
     succeed(command(bundle, files, images, tmp_path / "one", *options), tmp_path)
     files.append("multi_gpu_evaluate.json")

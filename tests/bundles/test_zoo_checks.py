@@ -1,13 +1,28 @@
-"""What the model zoo checks of a bundle before it accepts it, offline."""
+"""What the model zoo checks of a bundle before it accepts it, offline.
+
+``metadata_schema.json`` is a transcription of MONAI's meta_schema_20240725.json, without that
+file's descriptions. The original is a release asset of Project-MONAI/MONAI-extra-test-data; it was
+transcribed from its source, ``monai/bundle/meta_schema.json`` in pull request 7409 of
+Project-MONAI/MONAI, and the one change that the review made afterwards (``supported_apps`` is an
+object).
+"""
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
+from monai.bundle import (
+    ConfigParser,
+    ConfigWorkflow,
+    ckpt_export,
+    verify_metadata,
+    verify_net_in_out,
+)
+from monai.bundle.properties import TrainProperties
 
 from monai_ifim.bundle import load_bundle_classifier
 
@@ -63,13 +78,58 @@ def test_metadata_fits_the_schema(bundle: Path, tmp_path: Path):
     verify_metadata(meta_file=config(bundle, "metadata.json"), filepath=schema)
 
 
-def test_schema_can_fail(bundle: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda m: m.pop("authors"), "authors"),
+        (lambda m: m.update(supported_apps=["monai-label"]), "is not of type 'object'"),
+        (lambda m: m.update(references="a paper"), "is not of type 'array'"),
+        (lambda m: m["network_data_format"].pop("outputs"), "outputs"),
+        (
+            lambda m: m["network_data_format"]["inputs"]["image"].pop("dtype"),
+            "'dtype' is a required",
+        ),
+        (
+            lambda m: m["network_data_format"]["outputs"]["pred"].update(num_channels="2"),
+            "is not of type 'integer'",
+        ),
+        (lambda m: m.update(second_data_format={"inputs": {}}), "outputs"),
+    ],
+    ids=["authors", "apps", "references", "outputs", "dtype", "channels", "second network"],
+)
+def test_schema_can_fail(damage, message, bundle: Path, tmp_path: Path):
     schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    del metadata["authors"]
+    damage(metadata)
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(ValueError, match="authors"):
+    with pytest.raises(ValueError, match=message):
         verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=schema)
+
+
+def test_metadata_say_more_than_the_schema_asks(bundle: Path):
+    """What MONAI's bundle specification says in words."""
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert re.fullmatch(r"https://.*meta_schema_[0-9]{8}\.json", metadata["schema"])
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", metadata["version"])
+    assert all(metadata[name] for name in ("task", "description", "authors", "copyright"))
+    for name in ("changelog", "required_packages_version"):
+        assert all(isinstance(value, str) for value in metadata[name].values())
+    parts = metadata["network_data_format"]
+    assert parts["inputs"]
+    assert parts["outputs"]
+    for tensor in [tensor for part in parts.values() for tensor in part.values()]:
+        assert tensor["type"] in ("image", "label", "vector", "series", "tuples", "probabilities")
+        assert len(tensor["value_range"]) in (0, 2)
+        assert all(isinstance(name, str) for name in tensor["channel_def"].values())
+
+
+@pytest.mark.parametrize("files", [["train.json"], ["train.json", "evaluate.json"]], ids=len)
+def test_every_training_property_is_there(bundle: Path, files: list[str]):
+    """Optional ones too, which ``check_properties`` passes over where they are missing."""
+    parser = ConfigParser()
+    parser.read_config([config(bundle, name) for name in files])
+    ids = [about["id"] for about in TrainProperties.values()]
+    assert [name for name in ids if name not in parser] == []
 
 
 @pytest.mark.parametrize(
@@ -93,6 +153,9 @@ def test_properties(bundle: Path, images: Path, files: list[str], kind: str, tmp
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+    if kind == "train":
+        assert len(workflow.train_dataset_data) == len(workflow.train_dataset) > 0
+        assert len(workflow.val_dataset_data) == len(workflow.val_dataset) > 0
 
 
 def test_network_takes_and_gives_what_the_metadata_say(bundle: Path):
