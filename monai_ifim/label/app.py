@@ -19,11 +19,12 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from starlette.exceptions import HTTPException
 
-from monai_ifim.label.bundle import ClassificationBundle, find_bundles
+from monai_ifim.label.bundle import find_bundles
 from monai_ifim.label.datastore import CheckedDatastore
 from monai_ifim.label.infer import BundleTask, ComponentTask, OverlayTask
 from monai_ifim.label.options import Options, parse_options, refusal, short
 from monai_ifim.label.scoring import IFIMScoring
+from monai_ifim.label.stored import run_stored
 from monai_ifim.label.strategy import IFIMStrategy, UnlabelledAtRandom
 from monai_ifim.messages import RESEARCH_ONLY, reason
 
@@ -78,10 +79,10 @@ class IFIMApp(MONAILabelApp):
         Returns:
             Tasks by name.
         """
-        tasks: dict[str, InferTask] = {b.name: ComponentTask(b) for b in self.bundles}
+        tasks: list[BundleTask] = [ComponentTask(bundle) for bundle in self.bundles]
         if str(self.conf.get("overlay", "true")).lower() != "false":
-            tasks |= {f"{b.name}_overlay": OverlayTask(b) for b in self.bundles}
-        return tasks
+            tasks += [OverlayTask(bundle) for bundle in self.bundles]
+        return {task.name: task for task in tasks}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """One method for each bundle.
@@ -89,7 +90,7 @@ class IFIMApp(MONAILabelApp):
         Returns:
             Methods by the bundle's name.
         """
-        return {b.name: IFIMScoring(b, self.further_files) for b in self.bundles}
+        return {bundle.name: IFIMScoring(bundle) for bundle in self.bundles}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Rankings by each quantity and by the mix with entropy.
@@ -113,8 +114,8 @@ class IFIMApp(MONAILabelApp):
             except Exception as error:  # a configuration can run any code
                 logger.exception("%s is left out: %s", bundle.name, reason(error))
                 self.bundles.remove(bundle)
-                for name in (bundle.name, f"{bundle.name}_overlay"):
-                    self._infers.pop(name, None)
+                for name in [n for n, task in self._infers.items() if task.bundle is bundle]:
+                    del self._infers[name]
                 self._scoring_methods.pop(bundle.name, None)
         super().on_init_complete()
 
@@ -143,97 +144,26 @@ class IFIMApp(MONAILabelApp):
             )
         return self._infers[model]
 
-    def image_path(self, image_id: Any) -> Path:
-        """File of a stored image.
-
-        Args:
-            image_id: as the client sent it.
-
-        Returns:
-            The path.
-
-        Raises:
-            HTTPException: 404, an id that the datastore does not have.
-        """
-        datastore = self.datastore()
-        if not isinstance(image_id, str) or image_id not in datastore.list_images():
-            raise refusal(
-                f"expected the id of a stored image, got {short(image_id)}; "
-                "GET /datastore/?output=all lists them, PUT /datastore/image adds one",
-                404,
-            )
-        path = Path(datastore.get_image_uri(image_id))
-        if not path.exists():
-            raise refusal(
-                f"expected a file for the image {short(image_id)}, got none: it was removed; "
-                "DELETE /datastore/image",
-                404,
-            )
-        return path
-
-    def further_files(self, bundle: ClassificationBundle, image_id: str) -> dict[str, str]:
-        """Files that a bundle wants besides the image: the image's stored labels.
-
-        Args:
-            bundle: for example one with a mask as a further channel.
-            image_id: of a stored image.
-
-        Returns:
-            Path by key of the preprocessing. The label with the key's name as its tag is taken,
-            or else the one tagged ``final``.
-
-        Raises:
-            HTTPException: 422, there is no such label.
-        """
-        files = {}
-        for key in bundle.further_keys:
-            uris = [self.datastore().get_label_uri(image_id, tag) for tag in (key, "final")]
-            found = [uri for uri in uris if uri]
-            if not found:
-                raise refusal(
-                    f"expected a stored label tagged {key!r} or 'final' for the image "
-                    f"{short(image_id)}, which {bundle.name} needs besides it, got none; "
-                    "PUT /datastore/label",
-                    422,
-                )
-            files[key] = found[0]
-        return files
-
     def run(
-        self, model: str, image_id: str, options: Options, folder: Path
+        self, model: str, image_id: Any, options: Options, folder: Path
     ) -> tuple[dict[str, Any], dict[str, Path]]:
         """Compute, write into a folder, and save every component under its tag.
 
         Args:
-            model: name of a task.
-            image_id: of a stored image.
-            options: of the request.
-            folder: the caller's, who removes it.
+            model: name of a task, as the client sent it.
+            image_id: of a stored image, as the client sent it.
+            options: rank or energy, component, device and file format of the request.
+            folder: where to write; the caller removes it.
 
         Returns:
-            What to tell the client, and the files, the chosen one first.
+            What to tell the client, and the files by component, the chosen one first.
 
         Raises:
-            HTTPException: see ``ClassificationBundle.run``.
+            HTTPException: 404, an unknown model or image; 400, a device that is not there; 413,
+                415 or 422, an image that is too large, cannot be read or does not fit the bundle.
         """
-        task, path = self.task(model), self.image_path(image_id)
-        bundle = task.bundle
-        result = bundle.run(path, options, self.further_files(bundle, image_id))
-        files = task.write(result, options, folder)
-        tags = {name: f"{bundle.name}_ifim_{name}" for name in files}
-        answer = {
-            "model": model,
-            "model_version": bundle.model_version,
-            "image": image_id,
-            **task.describe(result, options),
-            "tags": tags,
-            "note": RESEARCH_ONLY,
-        }
-        if not settings.MONAI_LABEL_DATASTORE_READ_ONLY:
-            for name, file in files.items():
-                info = {"model": model, "params": answer}
-                self.datastore().save_label(image_id, str(file), tags[name], info)
-        return answer, files
+        keep = not settings.MONAI_LABEL_DATASTORE_READ_ONLY
+        return run_stored(self.task(model), image_id, options, folder, self.datastore(), keep=keep)
 
     def infer(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
@@ -242,19 +172,18 @@ class IFIMApp(MONAILabelApp):
 
         Args:
             request: ``model``, ``image`` and options.
-            datastore: the app's own, whatever is given.
+            datastore: ignored; the app uses its own.
 
         Returns:
             ``file`` (the caller removes it), ``label``, ``tag`` and ``params``.
 
         Raises:
-            HTTPException: see ``run``.
+            HTTPException: as ``run``; 400 also for an unknown or impossible option.
         """
-        names = set(_BY_SERVER) | set(_BY_BATCH)
-        options = parse_options({k: v for k, v in request.items() if k not in names})
+        options = _options(request)
         model, image_id = str(request.get("model")), request.get("image")
         with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
-            answer, files = self.run(model, image_id, options, Path(folder))  # type: ignore[arg-type]
+            answer, files = self.run(model, image_id, options, Path(folder))
             name, file = next(iter(files.items()))
             handle, kept = tempfile.mkstemp(suffix="".join(file.suffixes))
             os.close(handle)
@@ -262,11 +191,11 @@ class IFIMApp(MONAILabelApp):
         return {"label": image_id, "tag": answer["tags"][name], "file": kept, "params": answer}
 
     def infer_wsi(self, request: Any, datastore: Any = None) -> dict[str, Any]:
-        """Not for whole slides.
+        """Refuse: whole slides are not served.
 
         Args:
-            request: of no consequence.
-            datastore: of no consequence.
+            request: ignored.
+            datastore: ignored.
 
         Returns:
             Never.
@@ -279,11 +208,11 @@ class IFIMApp(MONAILabelApp):
     def batch_infer(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
-        """All images one after the other; one that fails costs no other its result.
+        """All images one after the other; where one fails, the others are unaffected.
 
         Args:
             request: ``model``, ``images`` and options.
-            datastore: the app's own, whatever is given.
+            datastore: ignored; the app uses its own.
 
         Returns:
             Per image what ``infer`` tells, or ``{"status": "failed: ..."}``.
@@ -293,8 +222,7 @@ class IFIMApp(MONAILabelApp):
             RuntimeError: in MONAI Label's background process, at the end, when images failed.
         """
         self.task(str(request.get("model")))
-        names = set(_BY_SERVER) | set(_BY_BATCH)
-        parse_options({k: v for k, v in request.items() if k not in names})
+        _options(request)
         # MONAI Label divides the work among GPUs even where there is none.
         safe = {**request, "multi_gpu": torch.cuda.is_available(), "max_workers": 1}
         answers = self._batch_infer(safe, self.datastore(), self._infer_or_report)
@@ -302,7 +230,9 @@ class IFIMApp(MONAILabelApp):
         for image_id, status in failed.items():
             logger.error("%s %s", image_id, status)
         if failed and not self._server_mode:
-            raise RuntimeError(f"{len(failed)} of {len(answers)} images have no result, see above")
+            raise RuntimeError(
+                f"{len(failed)} of {len(answers)} images have no result; the log names them"
+            )
         return dict(answers)
 
     def _infer_or_report(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
@@ -310,7 +240,7 @@ class IFIMApp(MONAILabelApp):
             return self.infer(request)
         except HTTPException as error:
             return {"status": f"failed: {error.detail}"}
-        except Exception as error:  # one image must not cost the others theirs
+        except Exception as error:  # the other images still get their results
             logger.exception("batch inference of %s", request.get("image"))
             return {"status": f"failed: {reason(error)}"}
 
@@ -321,7 +251,7 @@ class IFIMApp(MONAILabelApp):
 
         Args:
             request: ``method`` and what ``IFIMScoring`` takes.
-            datastore: the app's own, whatever is given.
+            datastore: ignored; the app uses its own.
 
         Returns:
             How many were scored, how many were left out, which failed.
@@ -333,7 +263,7 @@ class IFIMApp(MONAILabelApp):
         self.check_method(request.get("method"))
         result = super().scoring(dict(request), self.datastore())
         if result["failed"] and not self._server_mode:
-            raise RuntimeError(f"{len(result['failed'])} images have no score, see above")
+            raise RuntimeError(f"{len(result['failed'])} images have no score; the log names them")
         return dict(result)
 
     def check_method(self, method: Any) -> None:
@@ -386,3 +316,9 @@ class IFIMApp(MONAILabelApp):
                 404,
             )
         return dict(super().next_sample(dict(request)))
+
+
+def _options(request: Mapping[str, Any]) -> Options:
+    """The client's options, without what MONAI Label adds to a request."""
+    names = {*_BY_SERVER, *_BY_BATCH}
+    return parse_options({k: v for k, v in request.items() if k not in names})

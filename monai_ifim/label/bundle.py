@@ -1,41 +1,40 @@
-"""A classification bundle of MONAI's, as a function from a file to its components."""
+"""A classification bundle as a function from an image file to its components."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nrrd
 import torch
-from monai.data import MetaTensor, NibabelReader
-from monai.transforms import Compose, Invertd, LoadImaged
-from PIL import Image
-from torch import Tensor, nn
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged
+from torch import nn
 
 import monai_ifim as mi
-from monai_ifim.bundle import BundleConfiguration, Inferred, scripts_of
+from monai_ifim.bundle import BundleConfiguration, bundle_network, scripts_of
+from monai_ifim.core import as_likelihood
+from monai_ifim.label.image_file import check_size, is_readable
 from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES, batch_outputs, with_class_names
+from monai_ifim.transforms.scan_grid import ScanGrid
 
 logger = logging.getLogger(__name__)
-_KEYS = tuple(f"ifim_{name}" for name in VOLUMES)
 
 
 @dataclass(frozen=True)
 class Components:
-    """What a bundle says of one image.
+    """What a bundle gives for one image.
 
     Attributes:
         numbers: prediction and spectrum, ready for JSON.
         entropy: of the prediction, in nats.
-        volumes: by name, (C, *S) on the image's own grid.
+        volumes: (C, *S) by their names in ``VOLUMES``, on the image's own grid.
     """
 
     numbers: dict[str, Any]
@@ -44,21 +43,21 @@ class Components:
 
 
 class ClassificationBundle:
-    """Runs the preprocessing and the network of a bundle, and undoes the preprocessing.
+    """Runs the preprocessing and the network of a bundle, and inverts the preprocessing.
 
-    The bundle's handlers and evaluator are not run; of its configuration ``preprocessing``,
-    ``network_def`` and ``inferer`` count, with the weights in ``models/model.pt`` (a state
-    dictionary) or ``models/model.ts`` (TorchScript). Sigmoids are recognised by an
-    ``Activationsd`` with ``sigmoid`` in its postprocessing.
+    Of the bundle's configuration ``preprocessing``, ``network_def`` and ``inferer`` count, with the
+    weights in ``models/model.pt`` (a state dictionary) or ``models/model.ts`` (TorchScript); its
+    handlers and evaluator are not run.
 
     Args:
         folder: of the bundle.
-        likelihood: ``categorical`` or ``bernoulli``; recognised when empty.
+        likelihood: ``categorical`` or ``bernoulli``; when empty, ``bernoulli`` where the bundle's
+            postprocessing takes a sigmoid (``Activationsd``), else ``categorical``.
         device: where to compute; the GPU when empty and there is one.
         max_voxels: images with more voxels are refused before they are read.
 
     Raises:
-        ValueError: the folder is not such a bundle.
+        ValueError: the folder is not such a bundle, or the likelihood is unknown.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class ClassificationBundle:
         self._networks: dict[tuple[str, int], nn.Module] = {}
         self._hashes: dict[int, str] = {}
         self.likelihood = likelihood or self._configuration.likelihood
+        as_likelihood(self.likelihood)
 
     @property
     def model_version(self) -> str:
@@ -104,19 +104,20 @@ class ClassificationBundle:
         """Instantiate preprocessing and network; errors are those of the configuration."""
         with self._lock:
             self._preprocessing()
-            self._inferred(self.device)
+            self._network(self.device)
 
     def run(
         self, path: Path, options: Options, further_files: Mapping[str, str] | None = None
     ) -> Components:
         """Components of one image.
 
-        One image at a time: a network at rest, and MONAI's inversion, cannot be shared.
+        One image at a time: neither a network whose state is set and restored around each image
+        nor MONAI's inversion can serve two threads at once.
 
         Args:
             path: of the image.
-            options: of the request.
-            further_files: one for each of ``further_keys``.
+            options: rank or energy, and the device, of the request.
+            further_files: path of a file for each of ``further_keys``.
 
         Returns:
             Numbers and volumes.
@@ -126,7 +127,7 @@ class ClassificationBundle:
                 cannot be read; 422, the bundle cannot take the image.
         """
         device = self._device(options.device)
-        self._check_size(path)
+        check_size(path, self.max_voxels)
         with self._lock, scripts_of(self.folder):
             preprocessing = self._preprocessing()
             item: dict[str, Any] = {self.image_key: str(path), **(further_files or {})}
@@ -143,36 +144,22 @@ class ClassificationBundle:
                 ) from error
 
     def _decompose(
-        self, image: Tensor, device: str, preprocessing: Compose, options: Options
+        self, image: MetaTensor, device: str, preprocessing: Compose, options: Options
     ) -> Components:
-        batch = image.as_subclass(Tensor)[None].to(device)
+        batch = image.as_tensor()[None].to(device)
         space = mi.eigenspace(
-            self._inferred(device),
+            self._network(device),
             batch,
             likelihood=self.likelihood,
             rank=options.rank,
             energy=options.energy,
         )
         outputs = batch_outputs(space, batch, VOLUMES)
-        values = outputs.values
-        # Resizing goes through float32, which has no numbers for a sure prediction's sensitivity.
-        scale = values["ifim_sensitivity"].max()
-        values["ifim_sensitivity"] /= torch.where(scale > 0, scale, 1)
-        item: dict[str, Any] = {"image": image}
-        for key in _KEYS:
-            value = values[key][0].to(image.device)
-            item[key] = MetaTensor(value).copy_meta_from(image)
-        invert = Invertd(_KEYS, preprocessing, orig_keys="image", nearest_interp=False)
-        item = invert(item)
-        item["ifim_sensitivity"] = item["ifim_sensitivity"].double() * scale.to(image.device)
-        numbers = outputs.numbers[0]
-        probability = torch.tensor(numbers["probabilities"], dtype=torch.float64)
-        if self.likelihood == "bernoulli":
-            probability = torch.stack([probability, 1 - probability])
+        volumes = {name: outputs.values[f"ifim_{name}"][0].to(image.device) for name in VOLUMES}
         return Components(
-            with_class_names(numbers, self.class_names),
-            float(torch.special.entr(probability).sum()),
-            {name: item[f"ifim_{name}"] for name in VOLUMES},
+            with_class_names(outputs.numbers[0], self.class_names),
+            space.likelihood.entropy(space.logits).item(),
+            ScanGrid(preprocessing, self.image_key)(volumes, image),
         )
 
     def _prepare(self, preprocessing: Compose, item: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -182,7 +169,7 @@ class ClassificationBundle:
                 raise TypeError("the preprocessing dropped the image's metadata (track_meta)")
         except Exception as error:  # readers and transforms raise what they like
             logger.debug("preprocessing of %s", path, exc_info=True)
-            status = 422 if _readable(path) else 415
+            status = 422 if is_readable(path) else 415
             raise refusal(
                 f"expected an image that the preprocessing of {self.name} can take, got "
                 f"{path.name}: {reason(error)}",
@@ -190,45 +177,24 @@ class ClassificationBundle:
             ) from error
         return item
 
-    def _check_size(self, path: Path) -> None:
-        """Before the file is read: a header says how large the image is."""
-        try:
-            sizes = _sizes(path)
-        except Exception as error:  # nibabel's, gzip's, pillow's, pynrrd's, the system's
-            raise refusal(
-                f"expected an image, got {path.name}: {reason(error)}; replace it", 415
-            ) from error
-        voxels = math.prod(sizes)
-        if min(sizes, default=0) < 0 or voxels > self.max_voxels:
-            raise refusal(
-                f"expected at most {self.max_voxels} voxels, got {voxels} in {path.name}; crop "
-                "or resample it, or start the server with --conf max_voxels",
-                413,
-            )
-
-    def _device(self, wish: str) -> str:
+    def _device(self, requested: str) -> str:
         allowed = ["cpu"] + (["cuda", self.device] if torch.cuda.is_available() else [])
-        if wish == "cuda" and not torch.cuda.is_available():
-            wish = ""  # the default of MONAI Label's clients, on any machine
-        if wish and wish not in allowed:
-            raise refusal(f"expected device from {', '.join(allowed)}, got {short(wish)}")
-        return wish or self.device
+        if requested == "cuda" and not torch.cuda.is_available():
+            requested = ""  # the default of MONAI Label's clients, on any machine
+        if requested and requested not in allowed:
+            raise refusal(f"expected device from {', '.join(allowed)}, got {short(requested)}")
+        return requested or self.device
 
     def _preprocessing(self) -> Compose:
         with self._lock:
             return mi.traceable_preprocessing(self._configuration.content("preprocessing"))
 
-    def _inferred(self, device: str) -> nn.Module:
-        """The network as the bundle's inferer calls it."""
+    def _network(self, device: str) -> nn.Module:
+        """The network as the bundle's inferer calls it, with the present weights."""
         key = device, self.weights.stat().st_mtime_ns
+        # One at a time: the configuration makes one object, which moves between the devices.
         if key not in self._networks:
-            network = self._configuration.network(device)
-            inferer = self._configuration.inferer()
-            if inferer is not None:
-                network = Inferred(network, inferer)
-            # One device in use at a time is the rule; new weights replace old ones.
-            self._networks = {k: v for k, v in self._networks.items() if k[1] == key[1]}
-            self._networks[key] = network
+            self._networks = {key: bundle_network(self._configuration, device)}
         return self._networks[key]
 
 
@@ -236,14 +202,14 @@ def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBu
     """Classification bundles in a folder.
 
     Args:
-        folder: one folder a bundle.
-        conf: settings, see ``IFIMApp``.
+        folder: holds one folder for each bundle.
+        conf: settings of the app: ``models``, ``device``, ``max_voxels``, ``likelihood.BUNDLE``.
 
     Returns:
-        Bundles in the order of their names; what is no bundle is logged and left out.
+        Bundles in the order of their names; a folder that is no bundle is logged and left out.
 
     Raises:
-        ValueError: a bundle named in ``conf`` is not there.
+        ValueError: a bundle named in ``models`` is not there.
     """
     wanted = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
     present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -259,30 +225,10 @@ def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBu
                 device=conf.get("device", ""),
                 max_voxels=int(conf.get("max_voxels", 2**28)),
             )
-        except Exception as error:  # a file of somebody else's may hold anything
+        except Exception as error:  # a bundle's files may hold anything
             logger.error("%s is left out: %s", name, reason(error))
         else:
             bundles.append(bundle)
     if not bundles:
         logger.error("no bundle in %s; copy one there and restart", folder)
     return bundles
-
-
-def _sizes(path: Path) -> list[int]:
-    """Lengths of all axes, from the header; of other formats the bytes of the file."""
-    if path.name.endswith((".nii", ".nii.gz")):
-        return [int(n) for n in NibabelReader().read(str(path)).shape]
-    if path.suffix == ".nrrd":
-        return [int(n) for n in nrrd.read_header(str(path))["sizes"]]
-    if path.suffix in (".png", ".jpg", ".jpeg", ".tif"):
-        with Image.open(path) as picture:
-            return [*picture.size, len(picture.getbands())]
-    return [path.stat().st_size]
-
-
-def _readable(path: Path) -> bool:
-    try:
-        LoadImaged("image")({"image": str(path)})
-    except Exception:  # any reader's
-        return False
-    return True

@@ -27,12 +27,14 @@ class BundleTask(InferTask):
 
     Args:
         bundle: to run.
-        options: see ``InferTask``.
+        name: of the task, under which clients find it.
+        options: type, labels, description and config of MONAI Label's ``InferTask``.
     """
 
-    def __init__(self, bundle: ClassificationBundle, **options: Any) -> None:
+    def __init__(self, bundle: ClassificationBundle, name: str, **options: Any) -> None:
         super().__init__(dimension=bundle.dimension, **options)
         self.bundle = bundle
+        self.name = name
 
     def is_valid(self) -> bool:
         """Always: a folder that is no bundle never becomes a task."""
@@ -42,7 +44,7 @@ class BundleTask(InferTask):
         """Weights of the bundle.
 
         Args:
-            validate: of no consequence here.
+            validate: ignored; a bundle without weights never becomes a task.
 
         Returns:
             Path of the file.
@@ -89,6 +91,7 @@ class ComponentTask(BundleTask):
     def __init__(self, bundle: ClassificationBundle) -> None:
         super().__init__(
             bundle,
+            bundle.name,
             # "segmentation" would make 3D Slicer take the floats for labels.
             type=InferType.OTHERS,
             labels=[],
@@ -105,8 +108,8 @@ class ComponentTask(BundleTask):
         """Write all components as NIfTI.
 
         Args:
-            result: of the bundle.
-            options: name the component to send back.
+            result: of one image.
+            options: the component to send back.
             folder: where to write.
 
         Returns:
@@ -122,8 +125,8 @@ class ComponentTask(BundleTask):
         """Prediction and spectrum.
 
         Args:
-            result: of the bundle.
-            options: of the request.
+            result: of one image.
+            options: the component that is sent back.
 
         Returns:
             Ready for JSON.
@@ -142,6 +145,7 @@ class OverlayTask(BundleTask):
     def __init__(self, bundle: ClassificationBundle) -> None:
         super().__init__(
             bundle,
+            f"{bundle.name}_overlay",
             type=InferType.SEGMENTATION,
             labels={name: i + 1 for i, name in enumerate(LEVELS)},
             description=f"{bundle.description} Where it is most sensitive.",
@@ -152,8 +156,8 @@ class OverlayTask(BundleTask):
         """Write the label map.
 
         Args:
-            result: of the bundle.
-            options: name the file's extension.
+            result: of one image.
+            options: the file's extension.
             folder: where to write.
 
         Returns:
@@ -174,8 +178,8 @@ class OverlayTask(BundleTask):
         """Prediction, spectrum and names of the levels.
 
         Args:
-            result: of the bundle.
-            options: of the request.
+            result: of one image.
+            options: ignored; there is one label map.
 
         Returns:
             Ready for JSON.
@@ -191,7 +195,7 @@ def sensitivity_levels(sensitivity: Tensor) -> MetaTensor:
 
     Returns:
         (1, *S) of uint8: 0, or the number of the highest of ``LEVELS`` that a voxel reaches among
-        the voxels that the network reacts to at all.
+        the voxels whose sensitivity is not 0.
 
     >>> sensitivity_levels(torch.arange(200.0).reshape(1, 10, 20)).as_tensor().flatten().bincount()
     tensor([180,  10,   8,   2])
@@ -216,6 +220,6 @@ def _write_nifti(volume: MetaTensor, path: Path, dtype: np.dtype | None = None) 
 
 
 def _dtype(volume: Tensor) -> np.dtype:
-    """float32, but float64 for a sensitivity below float32's range, as of a sure prediction."""
+    """float32; float64 for a sensitivity below its range, as of a nearly certain prediction."""
     largest = float(volume.abs().max())
     return np.dtype(np.float64 if 0 < largest < 1e-30 else np.float32)

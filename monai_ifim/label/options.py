@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ PROTECTED = (
     "session",
     "session_id",
 )
-# What MONAI Label's own clients send along, and what has no meaning here: components are float.
+# What MONAI Label's own clients send along; ignored, because components are always float.
 _BY_CLIENTS = ("client_id", "label_info", "logging", "result_compress", "result_dtype", "timeout")
 
 
@@ -86,7 +85,7 @@ saved under its own tag
         rank = None if number is None else int(number)
         if rank != number:
             raise ValueError(f"expected rank as a whole number, got {number}; or leave it out")
-        check_rank(rank, energy, sys.maxsize)
+        check_rank(rank, energy)
     except ValueError as error:
         raise refusal(str(error)) from error
     return Options(
@@ -99,7 +98,7 @@ saved under its own tag
 
 
 def refusal(sentence: str, status: int = 400) -> HTTPException:
-    """An answer that says what was expected, what came, and how to mend it.
+    """An answer that says what was expected, what came, and how to fix it.
 
     Args:
         sentence: for the client.

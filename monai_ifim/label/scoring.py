@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from starlette.exceptions import HTTPException
 
 from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.options import Options, refusal, short
+from monai_ifim.label.stored import further_files
 from monai_ifim.messages import reason
 from monai_ifim.metrics import effective_rank
 
 logger = logging.getLogger(__name__)
 KEY = "ifim"  # of an image's info: scores by bundle
 _PARAMETERS = ("method", "max_samples", "force", "client_id", "gpus", "bundle_path")
-FurtherFiles = Callable[[ClassificationBundle, str], Mapping[str, str]]
 
 
 class IFIMScoring(ScoringMethod):
@@ -32,13 +32,11 @@ class IFIMScoring(ScoringMethod):
 
     Args:
         bundle: to run.
-        further_files: what it needs besides an image.
     """
 
-    def __init__(self, bundle: ClassificationBundle, further_files: FurtherFiles) -> None:
+    def __init__(self, bundle: ClassificationBundle) -> None:
         super().__init__(f"Local sensitivity of {bundle.name}")
         self.bundle = bundle
-        self.further_files = further_files
 
     def waiting(self, datastore: Datastore) -> list[str]:
         """Images without a score of the present model.
@@ -66,7 +64,7 @@ class IFIMScoring(ScoringMethod):
 
         Returns:
             ``scored`` and ``left_out`` as counts; as reasons by id ``unfit``, images that this
-            bundle cannot take (of a mixed folder), and ``failed``, files that nobody can read.
+            bundle cannot take (of a mixed folder), and ``failed``, files that cannot be read.
 
         Raises:
             HTTPException: 400, an unknown or impossible parameter.
@@ -103,11 +101,12 @@ class IFIMScoring(ScoringMethod):
         }
         try:
             path = Path(datastore.get_image_uri(image_id))
-            result = self.bundle.run(path, Options(), self.further_files(self.bundle, image_id))
+            files = further_files(datastore, self.bundle, image_id)
+            result = self.bundle.run(path, Options(), files)
         except HTTPException as error:
             kind = "unfit" if error.status_code in (413, 422) else "failed"
             return {**score, "status": f"{kind}: {error.detail}"}
-        except Exception as error:  # one image must not cost the others their score
+        except Exception as error:  # the other images are still scored
             logger.debug("scoring of %s", image_id, exc_info=True)
             return {**score, "status": f"failed: {reason(error)}"}
         eigenvalues = torch.tensor(result.numbers["eigenvalues"], dtype=torch.float64)

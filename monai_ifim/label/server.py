@@ -3,9 +3,8 @@
 Start it with ``python -m monai_ifim label-server``, or name it to MONAI Label's own command:
 ``monailabel start_server --uvicorn_app monai_ifim.label.server:app``.
 
-The stock server runs an inference inside its event loop, where everybody else waits. The routes
-here are plain functions, which run in worker threads, and refuse what a client has no business
-to choose.
+The stock server runs an inference inside its event loop, where all other requests wait. The routes
+here are plain functions, which run in worker threads, and refuse what a client may not choose.
 """
 
 from __future__ import annotations
@@ -121,14 +120,14 @@ def batch(
 ) -> Any:
     """In the background, or with ``run_sync`` before the answer."""
     app_instance().task(model)
-    # Of the stock defaults, which clients send back, those that mean nothing here are let go.
-    moot = ("gpus", "label_tag", "logging", "max_workers", "multi_gpu", "save_label")
-    wishes = {k: v for k, v in (params or {}).items() if k not in moot}
-    most = wishes.pop("max_batch_size", 0)
+    # Of the stock defaults, which clients send back, those that have no effect here are ignored.
+    ignored = ("gpus", "label_tag", "logging", "max_workers", "multi_gpu", "save_label")
+    chosen = {k: v for k, v in (params or {}).items() if k not in ignored}
+    most = chosen.pop("max_batch_size", 0)
     if not isinstance(most, int) or isinstance(most, bool) or most < 0:
         raise refusal(f"expected max_batch_size as a whole number >= 0 (0: all), got {short(most)}")
-    parse_options(wishes)
-    return batch_infer.run(model, images, {**wishes, "max_batch_size": most}, run_sync)
+    parse_options(chosen)
+    return batch_infer.run(model, images, {**chosen, "max_batch_size": most}, run_sync)
 
 
 @router.put("/datastore/", include_in_schema=False)

@@ -166,7 +166,7 @@ class UnlabelledAtRandom(Strategy):
         """Choose.
 
         Args:
-            request: of no consequence.
+            request: ignored.
             datastore: with the images.
 
         Returns:
