@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
-from torch import nn
+from torch import Tensor, nn
 
 import monai_ifim as mi
 from monai_ifim.bundle import BundleConfiguration, bundle_network, scripts_of
@@ -39,7 +39,7 @@ class Components:
 
     numbers: dict[str, Any]
     entropy: float
-    volumes: dict[str, MetaTensor]
+    volumes: Mapping[Hashable, MetaTensor]
 
 
 class ClassificationBundle:
@@ -155,7 +155,9 @@ class ClassificationBundle:
             energy=options.energy,
         )
         outputs = batch_outputs(space, batch, VOLUMES)
-        volumes = {name: outputs.values[f"ifim_{name}"][0].to(image.device) for name in VOLUMES}
+        volumes: dict[Hashable, Tensor] = {
+            name: outputs.values[f"ifim_{name}"][0].to(image.device) for name in VOLUMES
+        }
         return Components(
             with_class_names(outputs.numbers[0], self.class_names),
             space.likelihood.entropy(space.logits).item(),
