@@ -25,7 +25,7 @@ LAYERS = [
 # Inside a room whose parts have an order of their own.
 INSIDE = {
     "experiments": [
-        {"steps", "environment"},
+        {"steps", "environment", "logits"},
         {"tasks", "statistics"},
         {"networks", "maps"},
         {"measures"},

@@ -11,16 +11,26 @@ from monai.networks.nets import DenseNet121, EfficientNetBN, ViT, resnet18
 from torch import nn
 
 from _helpers.untouched import Rich, assert_untouched, snapshot
-from monai_ifim.experiments.maps.attributions import (
+from monai_ifim.experiments.maps.attributions import attribution_maps
+from monai_ifim.experiments.maps.features import grad_cam_layer
+from monai_ifim.experiments.maps.methods import (
     METHODS,
-    attribution_maps,
-    grad_cam_layer,
-    top_mask,
+    IntegratedGradients,
+    Occlusion,
+    SmoothGrad,
 )
+from monai_ifim.experiments.maps.ranks import top_mask
 
 
 def stream(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def every_method(steps, samples, window):
+    """All of them, in their usual order, at a chosen cost."""
+    chosen = [IntegratedGradients(steps), SmoothGrad(samples), Occlusion(window)]
+    options = {method.name: method for method in chosen}
+    return [options.get(name, name) for name in METHODS]
 
 
 def linear(shape, classes, seed=0):
@@ -77,8 +87,7 @@ def test_a_linear_network(shape, given, window, moves, likelihood):
         images,
         stream(),
         likelihood=likelihood,
-        methods=[name for name in METHODS if name != "grad_cam"],
-        window=given,
+        methods=["gradient", "integrated_gradients", "smoothgrad", Occlusion(given)],
         batch_size=5,
     )
     torch.testing.assert_close(maps["gradient"], weights)
@@ -112,9 +121,7 @@ def test_a_cubic_network():
         Cubic(),
         images,
         stream(1),
-        methods=["smoothgrad", "integrated_gradients"],
-        noise=0.5,
-        samples=4000,
+        methods=[SmoothGrad(samples=4000, noise=0.5), "integrated_gradients"],
         batch_size=1000,
     )
     assert list(maps) == ["smoothgrad", "integrated_gradients"]
@@ -199,7 +206,7 @@ def test_architectures(name):
         network = make()
     images = torch.randn(1, 2, *size, generator=stream())
     before = snapshot(network, images)
-    maps = attribution_maps(network, images, stream(), steps=2, samples=1, window=16)
+    maps = attribution_maps(network, images, stream(), methods=every_method(2, 1, 16))
     assert grad_cam_layer(network, images) is network.get_submodule(layer_name)
     assert_untouched(before, network, images)
     assert list(maps) == list(METHODS)
@@ -298,7 +305,7 @@ def test_untouched_after_a_failure(call):
     images = torch.randn(1, 3, 4, 6, generator=stream()).double()
     before = snapshot(network, images)
     with pytest.raises(RuntimeError, match="on purpose") if call < 11 else nullcontext():
-        attribution_maps(network, images, stream(), steps=4, samples=4, batch_size=2, window=4)
+        attribution_maps(network, images, stream(), methods=every_method(4, 4, 4), batch_size=2)
     assert network.middle.calls == min(call, 10)
     assert_untouched(before, network, images)
 
@@ -366,11 +373,9 @@ def test_a_locally_constant_network_has_a_map_of_zeros():
         ({"methods": ["lime"]}, "expected a list of methods"),
         ({"methods": "gradient"}, "expected a list of methods"),
         ({"methods": []}, "expected a list of methods"),
-        ({"steps": 0}, "at least 1, got 0, 16 and None"),
-        ({"batch_size": 0}, "at least 1, got 32, 16 and 0"),
-        ({"noise": float("nan")}, "expected noise >= 0"),
-        ({"window": 5}, "expected a window"),
-        ({"window": (2, 2, 2)}, "expected a window"),
+        ({"batch_size": 0}, "batch_size of at least 1, got 0"),
+        ({"methods": [Occlusion(5)]}, "expected a window"),
+        ({"methods": [Occlusion((2, 2, 2))]}, "expected a window"),
         ({"likelihood": "poisson"}, "expected likelihood in"),
     ],
 )
@@ -378,6 +383,28 @@ def test_impossible_requests(changes, message):
     network, images = linear((1, 4, 5), 3)
     with pytest.raises(ValueError, match=message):
         attribution_maps(network, images, stream(), **{"methods": ["gradient"], **changes})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: IntegratedGradients(steps=0), "steps of at least 1, got 0"),
+        (lambda: SmoothGrad(samples=0), "samples of at least 1, got 0"),
+        (lambda: SmoothGrad(noise=float("nan")), "expected noise >= 0"),
+        (lambda: SmoothGrad(noise=-0.1), "expected noise >= 0"),
+    ],
+)
+def test_impossible_options(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_segmentation_is_refused():
+    network, images = nn.Conv2d(1, 3, 1), torch.rand(2, 1, 4, 5)
+    with pytest.raises(ValueError, match=r"one prediction per image.*got \(2, 3, 4, 5\)"):
+        attribution_maps(network, images, stream(), methods=["gradient"])
+    head = nn.Sequential(network, nn.AdaptiveAvgPool2d(1))  # leaves axes of length one
+    assert attribution_maps(head, images, stream(), methods=["gradient"])["gradient"].any()
 
 
 def test_values_that_are_not_finite():

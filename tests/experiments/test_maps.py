@@ -11,14 +11,9 @@ from torch import nn
 
 from _helpers.untouched import Rich, assert_untouched, snapshot
 from monai_ifim.core import eigenspace
-from monai_ifim.experiments.maps.attributions import importance_ranks, top_mask
-from monai_ifim.experiments.maps.similarity import (
-    DeletionCurve,
-    deletion_curve,
-    map_angle,
-    rank_correlation,
-    share_inside,
-)
+from monai_ifim.experiments.maps.deletion import DeletionCurve, deletion_curve
+from monai_ifim.experiments.maps.ranks import importance_ranks, top_mask
+from monai_ifim.experiments.maps.similarity import map_angle, rank_correlation, share_inside
 
 
 def draw(*shape, seed=0):
@@ -258,6 +253,12 @@ def test_impossible_requests(changes, message):
     network = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
     with pytest.raises(ValueError, match=message):
         deletion_curve(network, **{**request, **changes})
+
+
+def test_a_segmentation_is_refused():
+    images = torch.rand(2, 1, 4, 5)
+    with pytest.raises(ValueError, match="expected one prediction per image"):
+        deletion_curve(nn.Conv2d(1, 3, 1), images, images, [0, 1])
 
 
 def test_one_share_has_no_area():

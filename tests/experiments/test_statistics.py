@@ -8,19 +8,20 @@ import pytest
 from scipy.stats import norm, rankdata, spearmanr, t
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from monai_ifim.experiments.statistics import bootstrap
-from monai_ifim.experiments.statistics.intervals import (
+from monai_ifim.experiments.statistics import (
     Interval,
-    accuracy_interval,
-    auc_interval,
-    classification_auc_interval,
-    difference_interval,
-    mean_interval,
-    mean_intervals,
-    median_interval,
-    paired_auc_interval,
-    ratio_interval,
-    spearman_interval,
+    accuracy,
+    auc,
+    bootstrap,
+    classification_auc,
+    interval,
+    intervals,
+    mean,
+    means,
+    median,
+    paired_auc,
+    ratio,
+    spearman,
 )
 
 
@@ -40,49 +41,49 @@ def draws(count, resamples, seed=1):
     return np.random.default_rng(seed).integers(0, count, (resamples, count))
 
 
-def assert_interval(interval, distribution, tolerance=0.1):
+def assert_interval(found, distribution, tolerance=0.1):
     """Ends as the percentiles of a slow bootstrap with other draws, within the given widths."""
     low, high = np.percentile(distribution, [2.5, 97.5])
     width = high - low
-    assert abs(interval.low - low) < tolerance * width
-    assert abs(interval.high - high) < tolerance * width
+    assert abs(found.low - low) < tolerance * width
+    assert abs(found.high - high) < tolerance * width
 
 
 def test_mean_of_a_gaussian_has_the_textbook_interval():
     values = 3 + 2 * normal(400)
-    interval = mean_interval(values, resamples=4000)
+    found = interval(mean, values, resamples=4000)
     half = t.ppf(0.975, 399) * values.std(ddof=1) / 20
-    assert interval.value == pytest.approx(values.mean())
-    assert interval.value - interval.low == pytest.approx(half, rel=0.1)
-    assert interval.high - interval.value == pytest.approx(half, rel=0.1)
-    assert interval.count == 400
-    narrow = mean_interval(values, resamples=4000, level=0.5)
+    assert found.value == pytest.approx(values.mean())
+    assert found.value - found.low == pytest.approx(half, rel=0.1)
+    assert found.high - found.value == pytest.approx(half, rel=0.1)
+    assert found.count == 400
+    narrow = interval(mean, values, resamples=4000, level=0.5)
     half = t.ppf(0.75, 399) * values.std(ddof=1) / 20
     assert narrow.high - narrow.low == pytest.approx(2 * half, rel=0.1)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     columns = normal(60, 300)
-    found = mean_intervals(columns, level=0.9, resamples=300)
-    covered = np.mean([interval.low <= 0 <= interval.high for interval in found])
+    found = intervals(means, columns, level=0.9, resamples=300)
+    covered = np.mean([one.low <= 0 <= one.high for one in found])
     # three binomial standard errors of 300 experiments
     assert covered == pytest.approx(0.9, abs=3 * np.sqrt(0.09 / 300))
 
 
 def test_columns_are_those_of_single_means():
     columns = normal(7, 3) * [1, 10, 100]
-    together = mean_intervals(columns, resamples=50, seed=4)
-    assert together == [mean_interval(c, resamples=50, seed=4) for c in columns.T]
+    together = intervals(means, columns, resamples=50, seed=4)
+    assert together == [interval(mean, c, resamples=50, seed=4) for c in columns.T]
     assert [i.value for i in together] == pytest.approx(columns.mean(axis=0).tolist())
 
 
 def test_memory_is_bounded_without_changing_the_draws(monkeypatch):
     columns = normal(40, 3)
-    whole = mean_intervals(columns, resamples=200)
+    whole = intervals(means, columns, resamples=200)
     monkeypatch.setattr(bootstrap, "_BLOCK", 40 * 3 * 8)
     sizes = []
     monkeypatch.setattr(bootstrap, "bootstrap", recording(bootstrap.bootstrap, sizes))
-    assert mean_intervals(columns, resamples=200) == whole
+    assert intervals(means, columns, resamples=200) == whole
     assert sizes == [8]
 
 
@@ -96,46 +97,46 @@ def recording(function, sizes):
 
 def test_median():
     values = np.exp(normal(101))
-    interval = median_interval(values, resamples=3000)
-    assert interval.value == np.median(values)
-    assert_interval(interval, np.median(values[draws(101, 3000)], axis=1))
+    found = interval(median, values, resamples=3000)
+    assert found.value == np.median(values)
+    assert_interval(found, np.median(values[draws(101, 3000)], axis=1))
 
 
 def test_ratio_of_means_is_paired():
     below = np.exp(normal(80))
     above = 3 * below * (1 + 0.01 * normal(80, seed=1))
-    interval = ratio_interval(above, below, resamples=3000)
-    assert interval.value == pytest.approx(above.mean() / below.mean())
+    found = interval(ratio, above, below, resamples=3000)
+    assert found.value == pytest.approx(above.mean() / below.mean())
     indices = draws(80, 3000)
-    assert_interval(interval, above[indices].mean(axis=1) / below[indices].mean(axis=1))
+    assert_interval(found, above[indices].mean(axis=1) / below[indices].mean(axis=1))
     # drawn apart, the ratio would vary fifty times as much
-    assert interval.high - interval.low < 0.05
+    assert found.high - found.low < 0.05
 
 
 def test_differences_are_paired():
     a = 100 * normal(50)
     b = a - 1 + 0.1 * normal(50, seed=1)
-    interval = difference_interval(a, b)
-    assert interval == mean_interval(a - b)
-    assert 0.9 < interval.low < 1 < interval.high < 1.1
+    found = interval(mean, a - b)
+    assert (a.mean() - b.mean()) == pytest.approx(found.value)
+    assert 0.9 < found.low < 1 < found.high < 1.1
 
 
 def test_accuracy():
     labels, predicted = np.arange(90) % 3, np.arange(90) % 3
     predicted[:30] = 0
-    interval = accuracy_interval(labels, predicted, resamples=3000)
-    assert interval.value == accuracy_score(labels, predicted) == pytest.approx(70 / 90)
-    half = norm.ppf(0.975) * np.sqrt(interval.value * (1 - interval.value) / 90)
-    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.15)
+    found = interval(accuracy, labels, predicted, resamples=3000)
+    assert found.value == accuracy_score(labels, predicted) == pytest.approx(70 / 90)
+    half = norm.ppf(0.975) * np.sqrt(found.value * (1 - found.value) / 90)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_auc_with_ties(seed):
     labels, scores = tied_scores(60, seed)
-    interval = auc_interval(labels, scores, resamples=2000)
-    assert interval.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-14)
+    found = interval(auc, labels, scores, resamples=2000)
+    assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-14)
     slow = [roc_auc_score(labels[i], scores[i]) for i in draws(60, 200)]
-    assert_interval(interval, slow, tolerance=0.3)
+    assert_interval(found, slow, tolerance=0.3)
 
 
 def test_auc_in_every_draw_is_that_of_mid_ranks():
@@ -147,23 +148,23 @@ def test_auc_in_every_draw_is_that_of_mid_ranks():
     wins = (rankdata(scores[indices], axis=1) * positive).sum(axis=1) - count * (count + 1) / 2
     slow = np.sort(wins / (count * (17 - count)))
     for level in (0.05, 0.3, 0.9):
-        interval = auc_interval(labels, scores, resamples=41, seed=3, level=level)
+        found = interval(auc, labels, scores, resamples=41, seed=3, level=level)
         expected = np.quantile(slow, [(1 - level) / 2, (1 + level) / 2])
-        assert [interval.low, interval.high] == pytest.approx(expected.tolist(), abs=1e-14)
+        assert [found.low, found.high] == pytest.approx(expected.tolist(), abs=1e-14)
 
 
 def test_auc_keeps_its_direction_and_reads_booleans():
     labels = np.array([False, False, True, True, True])
-    assert auc_interval(labels, [4, 5, 1, 2, 3]) == Interval(0, 0, 0, 5)
-    assert auc_interval(labels, [1, 2, 3, 4, 5]) == Interval(1, 1, 1, 5)
-    assert auc_interval(labels, [7] * 5) == Interval(0.5, 0.5, 0.5, 5)
+    assert interval(auc, labels, [4, 5, 1, 2, 3]) == Interval(0, 0, 0, 5)
+    assert interval(auc, labels, [1, 2, 3, 4, 5]) == Interval(1, 1, 1, 5)
+    assert interval(auc, labels, [7] * 5) == Interval(0.5, 0.5, 0.5, 5)
 
 
 def test_draws_of_one_class_do_not_count():
     # half of all draws of 2 images hold one of them alone
-    assert auc_interval([0, 1], [1.0, 2.0], resamples=50) == Interval(1, 1, 1, 2)
+    assert interval(auc, [0, 1], [1.0, 2.0], resamples=50) == Interval(1, 1, 1, 2)
     with pytest.raises(ValueError, match="expected a draw with an answer"):
-        _ = [auc_interval([0, 1], [1.0, 2.0], resamples=2, seed=s) for s in range(20)]
+        _ = [interval(auc, [0, 1], [1.0, 2.0], resamples=2, seed=s) for s in range(20)]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
@@ -179,10 +180,10 @@ def test_auc_of_a_classifier(classes):
             return roc_auc_score(labels, probabilities[:, 1])
         return roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
 
-    interval = classification_auc_interval(labels, probabilities, resamples=1500)
-    assert interval.value == pytest.approx(area(labels, probabilities), abs=1e-13)
+    found = interval(classification_auc, labels, probabilities, resamples=1500)
+    assert found.value == pytest.approx(area(labels, probabilities), abs=1e-13)
     slow = [area(labels[i], probabilities[i]) for i in draws(64, 100)]
-    assert_interval(interval, slow, tolerance=0.3)
+    assert_interval(found, slow, tolerance=0.3)
 
 
 def test_thousands_of_areas_are_affordable():
@@ -191,7 +192,7 @@ def test_thousands_of_areas_are_affordable():
     times = []
     for seed in range(5):
         start = time.process_time()
-        classification_auc_interval(labels, probabilities, resamples=500, seed=seed)
+        interval(classification_auc, labels, probabilities, resamples=500, seed=seed)
         times.append(time.process_time() - start)
     assert min(times) < 0.06
 
@@ -199,26 +200,26 @@ def test_thousands_of_areas_are_affordable():
 def test_an_image_is_drawn_in_both_versions():
     clean = 10 * normal(40)
     changed = clean + 4
-    interval = paired_auc_interval(clean, changed, resamples=2000)
+    found = interval(paired_auc, clean, changed, resamples=2000)
     labels = np.repeat([0, 1], 40)
-    assert interval.value == pytest.approx(roc_auc_score(labels, np.append(clean, changed)))
-    assert interval.count == 40
+    assert found.value == pytest.approx(roc_auc_score(labels, np.append(clean, changed)))
+    assert found.count == 40
     slow = [roc_auc_score(labels, np.append(clean[i], changed[i])) for i in draws(40, 200)]
-    assert_interval(interval, slow, tolerance=0.2)
-    apart = auc_interval(labels, np.append(clean, changed), resamples=2000)
-    assert interval.high - interval.low < 0.5 * (apart.high - apart.low)
+    assert_interval(found, slow, tolerance=0.2)
+    apart = interval(auc, labels, np.append(clean, changed), resamples=2000)
+    assert found.high - found.low < 0.5 * (apart.high - apart.low)
 
 
 def test_spearman():
     a = normal(70).round(1)
     b = np.exp(a) + normal(70, seed=1).round(1)
-    interval = spearman_interval(a, b, resamples=2000)
-    assert interval.value == pytest.approx(spearmanr(a, b).statistic, abs=1e-14)
+    found = interval(spearman, a, b, resamples=2000)
+    assert found.value == pytest.approx(spearmanr(a, b).statistic, abs=1e-14)
     slow = [spearmanr(a[i], b[i]).statistic for i in draws(70, 500)]
-    assert_interval(interval, slow, tolerance=0.2)
-    assert spearman_interval(a, -a) == Interval(-1, -1, -1, 70)
+    assert_interval(found, slow, tolerance=0.2)
+    assert interval(spearman, a, -a) == Interval(-1, -1, -1, 70)
     # most draws of these images are constant, and do not count
-    assert spearman_interval([1, 1, 1, 2], [3, 3, 3, 5]) == Interval(1, 1, 1, 4)
+    assert interval(spearman, [1, 1, 1, 2], [3, 3, 3, 5]) == Interval(1, 1, 1, 4)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 100, 1001])
@@ -226,25 +227,25 @@ def test_spearman():
 def test_constants_have_no_width(count, number):
     same = np.full(count, number)
     exact = Interval(number, number, number, count)
-    assert mean_interval(same, resamples=20) == exact
-    assert median_interval(same, resamples=20) == exact
-    assert mean_intervals(np.stack([same, same], axis=1), resamples=20) == [exact, exact]
-    ratio = ratio_interval(same, np.abs(same), resamples=20)
-    assert ratio.low == ratio.value == ratio.high == np.sign(number)
+    assert interval(mean, same, resamples=20) == exact
+    assert interval(median, same, resamples=20) == exact
+    assert intervals(means, np.stack([same, same], axis=1), resamples=20) == [exact, exact]
+    found = interval(ratio, same, np.abs(same), resamples=20)
+    assert found.low == found.value == found.high == np.sign(number)
 
 
 def test_same_seed_same_interval_and_the_global_state_is_untouched():
     values = normal(30)
     np.random.seed(3)
     state = np.random.get_state()[1].copy()
-    first = mean_interval(values, seed=1)
-    assert first == mean_interval(values, seed=1)
-    assert first != mean_interval(values, seed=2)
+    first = interval(mean, values, seed=1)
+    assert first == interval(mean, values, seed=1)
+    assert first != interval(mean, values, seed=2)
     assert (np.random.get_state()[1] == state).all()
 
 
 def test_plain_floats_for_json():
-    numbers = mean_interval(np.float32([1, 2, 4])).as_dict()
+    numbers = interval(mean, np.float32([1, 2, 4])).as_dict()
     assert set(numbers) == {"value", "low", "high", "n"}
     assert [type(number) for number in numbers.values()] == [float, float, float, int]
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
@@ -260,26 +261,26 @@ def test_an_interval_is_finite(number):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mean_interval([1.0]), "n >= 2"),
-        (lambda: mean_interval([]), "n >= 2"),
-        (lambda: mean_interval(1.0), "n >= 2"),
-        (lambda: mean_interval(np.ones((3, 2))), "expected values of shape"),
-        (lambda: mean_intervals(np.ones(3)), "expected values of shape"),
-        (lambda: mean_intervals(np.ones((3, 0))), "expected values of shape"),
-        (lambda: mean_interval([1.0, float("nan")]), "expected finite values"),
-        (lambda: mean_interval([1.0, 2.0], level=1), "expected 0 < level < 1"),
-        (lambda: mean_interval([1.0, 2.0], resamples=1), "resamples >= 2"),
-        (lambda: difference_interval([1, 2], [1, 2, 3]), "of the same images"),
-        (lambda: ratio_interval([1, 2], [1, -1]), "not negative"),
-        (lambda: ratio_interval([1, 2, 3], [0, 0, 1]), "above zero in every draw"),
-        (lambda: auc_interval([1, 1], [1, 2]), "both of them"),
-        (lambda: auc_interval([0, 1, 2], [1, 2, 3]), "both of them"),
-        (lambda: auc_interval([0, 1], [1, float("inf")]), "expected finite scores"),
-        (lambda: classification_auc_interval([0, 2, 2], np.ones((3, 3))), "each of the classes"),
-        (lambda: classification_auc_interval([0, 0], np.ones((2, 1))), "K >= 2"),
-        (lambda: classification_auc_interval([0, 1, 1], np.ones((2, 2))), "K >= 2"),
-        (lambda: spearman_interval([1, 1, 1], [1, 2, 3]), "expected a to vary"),
-        (lambda: spearman_interval([1, 2, 3], [2, 2, 2]), "expected b to vary"),
+        (lambda: interval(mean, [1.0]), "n >= 2"),
+        (lambda: interval(mean, []), "n >= 2"),
+        (lambda: interval(mean, 1.0), "n >= 2"),
+        (lambda: interval(mean, np.ones((3, 2))), "expected values of shape"),
+        (lambda: intervals(means, np.ones(3)), "expected values of shape"),
+        (lambda: intervals(means, np.ones((3, 0))), "expected values of shape"),
+        (lambda: interval(mean, [1.0, float("nan")]), "expected finite values"),
+        (lambda: interval(mean, [1.0, 2.0], level=1), "expected 0 < level < 1"),
+        (lambda: interval(mean, [1.0, 2.0], resamples=1), "resamples >= 2"),
+        (lambda: interval(accuracy, [1, 2], [1, 2, 3]), "of the same images"),
+        (lambda: interval(ratio, [1, 2], [1, -1]), "not negative"),
+        (lambda: interval(ratio, [1, 2, 3], [0, 0, 1]), "above zero in every draw"),
+        (lambda: interval(auc, [1, 1], [1, 2]), "both of them"),
+        (lambda: interval(auc, [0, 1, 2], [1, 2, 3]), "both of them"),
+        (lambda: interval(auc, [0, 1], [1, float("inf")]), "expected finite scores"),
+        (lambda: interval(classification_auc, [0, 2, 2], np.ones((3, 3))), "each of the classes"),
+        (lambda: interval(classification_auc, [0, 0], np.ones((2, 1))), "K >= 2"),
+        (lambda: interval(classification_auc, [0, 1, 1], np.ones((2, 2))), "K >= 2"),
+        (lambda: interval(spearman, [1, 1, 1], [1, 2, 3]), "expected a to vary"),
+        (lambda: interval(spearman, [1, 2, 3], [2, 2, 2]), "expected b to vary"),
     ],
 )
 def test_impossible_requests(call, message):

@@ -1,1 +1,1 @@
-"""Attribution maps, and how they are compared."""
+"""Attribution maps, how they are compared, and what deleting by them does."""

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from monai_ifim.core import at_rest
 from monai_ifim.experiments.networks.architectures import build_network
-from monai_ifim.experiments.tasks.task import Split, Task
+from monai_ifim.experiments.tasks.labelled import Task
 
 
 @dataclass(frozen=True)
@@ -159,21 +159,6 @@ def training_set(task: Task, variant: Variant, generator: torch.Generator) -> Te
     return TensorDataset(images, labels)
 
 
-def logits_of(network: nn.Module, images: Tensor, batch_size: int = 64) -> Tensor:
-    """Logits of many images.
-
-    Args:
-        network: left as it was.
-        images: (N, C, *S).
-        batch_size: images at a time.
-
-    Returns:
-        (N, K) in float64.
-    """
-    with at_rest(network, images.device), torch.no_grad():
-        return torch.cat([network(batch).double() for batch in images.split(batch_size)])
-
-
 def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]:
     """All that the weights depend on, for a key in ``Steps``."""
     return {
@@ -183,22 +168,3 @@ def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]
         "recipe": asdict(recipe),
         "torch": str(torch.__version__),
     }
-
-
-def balanced(split: Split, count: int) -> Split:
-    """The first images, evenly from every class as far as they go.
-
-    Args:
-        split: to choose from.
-        count: how many at the most.
-
-    Returns:
-        Those images, in their order.
-    """
-    order = torch.arange(len(split))
-    turns = torch.zeros_like(order)
-    for label in split.labels.unique():
-        members = split.labels == label
-        turns[members] = torch.arange(int(members.sum()))
-    chosen = torch.argsort(turns * len(split) + order)[:count].sort().values
-    return Split(split.images[chosen], split.labels[chosen])

@@ -3,6 +3,9 @@
 All intervals are percentile intervals of ``scipy.stats.bootstrap``. Its default, BCa, has no
 answer (NaN) where all resamples agree, as they do for an accuracy of 1.
 
+A statistic is a function: it takes the numbers of n images, checks them, and returns ``Figures``,
+which say what the statistic is for any draw of the images. ``interval`` does the rest.
+
 Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", Chapman and Hall 1993,
 section 13.3.
 """
@@ -64,43 +67,98 @@ class Interval:
         }
 
 
-def intervals(
-    statistic: Callable[[Indices], Floats],
-    shape: tuple[int, ...],
-    level: float,
-    resamples: int,
-    seed: int,
-) -> list[Interval]:
-    """Intervals of E figures from one bootstrap over n images.
+@dataclass(frozen=True)
+class Figures:
+    """A statistic of n images as a function of which of them are drawn.
+
+    Attributes:
+        count: number of images n.
+        of: from drawn indices (R, n) to E figures of each draw, (E, R); NaN for a draw without an
+            answer. Such draws do not count, as if they were drawn again until there is one.
+        width: numbers that are looked up for every drawn image; how many draws are held in memory
+            at a time follows from it.
+    """
+
+    count: int
+    of: Callable[[Indices], Floats]
+    width: int = 1
+
+
+Statistic = Callable[..., Figures]
+
+
+def interval(
+    statistic: Statistic,
+    *samples: ArrayLike,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A figure over images and its bootstrap interval.
 
     Args:
-        statistic: from drawn indices (R, n) to (E, R); NaN for a draw without an answer. Such
-            draws do not count, as if they were drawn again until there is one.
-        shape: (values looked at for each image, n).
-        level: of the interval.
-        resamples: R.
-        seed: of the draws.
+        statistic: of one figure: ``mean``, ``median``, ``ratio``, ``accuracy``, ``spearman``,
+            ``auc``, ``classification_auc``, ``paired_auc``, or a function like them.
+        samples: what the statistic takes, one row an image. Where it takes several samples, they
+            are of the same images in the same order, and an image is drawn in all of them.
+        level: of the interval, between 0 and 1.
+        resamples: how many times the images are drawn again.
+        seed: of the draws; the global random state is not touched.
 
     Returns:
-        E intervals.
+        The figure and its interval.
 
     Raises:
-        ValueError: an impossible level or number, or no draw with an answer.
+        ValueError: samples that the statistic refuses (another shape, fewer than 2 images, values
+            that are not finite), an impossible level or number of draws, or no draw with an
+            answer.
+
+    >>> from monai_ifim.experiments.statistics import mean
+    >>> interval(mean, [2.0, 2.0, 2.0])
+    Interval(value=2.0, low=2.0, high=2.0, count=3)
     """
+    (found,) = intervals(statistic, *samples, level=level, resamples=resamples, seed=seed)
+    return found
+
+
+def intervals(
+    statistic: Statistic,
+    *samples: ArrayLike,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Interval]:
+    """Several figures over the same images from one bootstrap: all use the same draws.
+
+    Args:
+        statistic: of any number of figures, such as ``means``.
+        samples: what the statistic takes, one row an image.
+        level: of the intervals, between 0 and 1.
+        resamples: how many times the images are drawn again.
+        seed: of the draws; the global random state is not touched.
+
+    Returns:
+        An interval for each figure; it holds for that figure, not for all of them at once.
+
+    Raises:
+        ValueError: samples that the statistic refuses, an impossible level or number of draws, or
+            no draw with an answer.
+    """
+    figures = statistic(*samples)
     if not 0 < level < 1 or resamples < 2:
         raise ValueError(
             f"expected 0 < level < 1 and resamples >= 2, got level={level} and "
             f"resamples={resamples}; 0.95 and 1000 are usual"
         )
-    images = np.arange(shape[-1])
+    images = np.arange(figures.count)
     with warnings.catch_warnings():
         # What scipy says of any NaN among the draws, in words about BCa.
         warnings.simplefilter("ignore", DegenerateDataWarning)
         result = bootstrap(
             (images,),
-            lambda drawn, axis: statistic(drawn),
+            lambda drawn, axis: figures.of(drawn),
             n_resamples=resamples,
-            batch=max(1, _BLOCK // math.prod(shape)),
+            batch=max(1, _BLOCK // (figures.width * figures.count)),
             vectorized=True,
             method="percentile",
             rng=np.random.default_rng(seed),
@@ -113,11 +171,11 @@ def intervals(
             "resamples"
         )
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1).tolist()
-    values = statistic(images[None])[:, 0].tolist()
-    return [Interval(*figures, len(images)) for figures in zip(values, low, high, strict=True)]
+    values = figures.of(images[None])[:, 0].tolist()
+    return [Interval(*ends, len(images)) for ends in zip(values, low, high, strict=True)]
 
 
-def numbers(name: str, values: ArrayLike, dimensions: int) -> Floats:
+def numbers(name: str, values: ArrayLike, dimensions: int = 1) -> Floats:
     """Check the numbers of n images.
 
     Args:
@@ -147,27 +205,23 @@ def numbers(name: str, values: ArrayLike, dimensions: int) -> Floats:
     return array
 
 
-def paired_numbers(
-    name: str, values: ArrayLike, other: str, others: ArrayLike
-) -> tuple[Floats, Floats]:
-    """Check two numbers of each of n images.
+def paired_numbers(**samples: ArrayLike) -> list[Floats]:
+    """Check several numbers of each of n images.
 
     Args:
-        name: of the first, for the message.
-        values: (n,).
-        other: name of the second.
-        others: (n,).
+        samples: (n,) each, by name.
 
     Returns:
-        Both in float64.
+        All of them in float64, in that order.
 
     Raises:
-        ValueError: see ``numbers``; or different counts.
+        ValueError: what ``numbers`` refuses, or different counts.
     """
-    a, b = numbers(name, values, 1), numbers(other, others, 1)
-    if a.shape != b.shape:
+    found = [numbers(name, values) for name, values in samples.items()]
+    if len({len(row) for row in found}) > 1:
         raise ValueError(
-            f"expected {name} and {other} of the same images, got {len(a)} and {len(b)} numbers; "
-            "pass one of each for every image"
+            f"expected {' and '.join(samples)} of the same images, got "
+            f"{' and '.join(str(len(row)) for row in found)} numbers; pass one of each for every "
+            "image"
         )
-    return a, b
+    return found

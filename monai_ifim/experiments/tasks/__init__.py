@@ -1,1 +1,1 @@
-"""What the networks learn: with a known answer, and clinical tasks."""
+"""What the networks learn: tasks with a known answer, and clinical ones."""

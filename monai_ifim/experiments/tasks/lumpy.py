@@ -11,13 +11,13 @@ detection performance", Journal of the Optical Society of America A 9 (1992).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from monai_ifim.experiments.tasks.signal import WHITE_SHARE, SignalTask, signal_task
+from monai_ifim.experiments.tasks.blobs import WHITE_SHARE, signal_task
+from monai_ifim.experiments.tasks.signal import SignalTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,42 +36,38 @@ class LumpyTask(SignalTask):
         """Check the spectrum, the signals and the rate.
 
         Raises:
-            ValueError: as in ``SignalTask``, or a rate that is not positive.
+            ValueError: a spectrum or signals that ``SignalTask`` refuses, or a rate that is not
+                positive.
         """
         super().__post_init__()
         if not self.rate > 0:
             raise ValueError(f"expected a rate above 0, got {self.rate}; 0.01 is one in 100 pixels")
 
-    def sample(self, labels: Sequence[int] | Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one image of each of these classes.
+    def background(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw lumps and noise, without a signal.
 
         Args:
-            labels: (B,) classes.
+            count: number of images.
             generator: source of lumps and noise, on the CPU.
 
         Returns:
-            (B, 1, *S) in float32.
-
-        Raises:
-            ValueError: a label outside 0 to K - 1.
+            (count, *S) in float32.
         """
-        labels = self.check_labels(labels)
         axes = tuple(range(1, self.power.dim() + 1))
-        rates = torch.full((len(labels), *self.shape), self.rate)
+        rates = torch.full((count, *self.shape), self.rate)
         # Counts of unit variance and mean 0: convolved with the lump, its spectrum comes out.
         counts = (torch.poisson(rates, generator=generator) - self.rate) / self.rate**0.5
         lump = (self.power - WHITE_SHARE).clamp_min(0).sqrt()[..., : self.shape[-1] // 2 + 1]
         spectrum = torch.fft.rfftn(counts, dim=axes) * lump.float()
         lumps = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
-        noise = WHITE_SHARE**0.5 * torch.randn(lumps.shape, generator=generator)
-        return (lumps + noise + self.additions[labels])[:, None]
+        return lumps + WHITE_SHARE**0.5 * torch.randn(lumps.shape, generator=generator)
 
 
 def lumpy_task(name: str) -> LumpyTask:
     """The lumpy variant of a task of ``signal_task``.
 
     Args:
-        name: see ``signal_task``.
+        name: ``"2d"``, ``"2d_small"``, ``"2d_four"`` or ``"3d"``, as in ``signal_task``.
 
     Returns:
         The task, the same at every call.

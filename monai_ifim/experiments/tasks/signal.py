@@ -20,13 +20,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
-from torch.utils.data import Dataset
 
 
 class Accuracy(NamedTuple):
@@ -34,13 +31,6 @@ class Accuracy(NamedTuple):
 
     value: float
     standard_error: float
-
-
-class Sample(TypedDict):
-    """One image (1, *S) in float32 and its class."""
-
-    image: Tensor
-    label: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +66,7 @@ class SignalTask:
         if not (torch.isfinite(self.power).all() and (self.power > 0).all()):
             raise ValueError(
                 "expected a finite power spectrum above 0 at every frequency, got "
-                f"{self.power.min():g} to {self.power.max():g}; add a white floor"
+                f"{self.power.min():g} to {self.power.max():g}; add white noise"
             )
         axes = tuple(range(self.power.dim()))
         mirrored = self.power.flip(axes).roll((1,) * len(axes), axes)
@@ -149,6 +139,7 @@ class SignalTask:
         Returns:
             Accuracy with its standard error.
 
+        >>> from monai_ifim.experiments import signal_task
         >>> value, standard_error = signal_task("2d").ideal_accuracy()
         >>> round(value, 6), standard_error
         (0.841345, 0.0)
@@ -180,26 +171,28 @@ class SignalTask:
         Raises:
             ValueError: a label outside 0 to K - 1.
         """
-        labels = self.check_labels(labels)
-        axes = tuple(range(1, self.power.dim() + 1))
-        noise = torch.randn(len(labels), *self.shape, generator=generator)
-        spectrum = torch.fft.rfftn(noise, dim=axes) * self._amplitude
-        background = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
-        return (background + self.additions[labels])[:, None]
-
-    def check_labels(self, labels: Sequence[int] | Tensor) -> Tensor:
-        """Labels (B,) as a tensor.
-
-        Raises:
-            ValueError: a label outside 0 to K - 1.
-        """
         labels = torch.as_tensor(labels, dtype=torch.long)
         if bool(((labels < 0) | (labels >= self.classes)).any()):
             raise ValueError(
                 f"expected labels from 0 to {self.classes - 1}, got {labels.tolist()}; "
                 "class 0 is the background alone"
             )
-        return labels
+        return (self.background(len(labels), generator) + self._additions[labels])[:, None]
+
+    def background(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw backgrounds without a signal.
+
+        Args:
+            count: how many.
+            generator: source of the background, on the CPU.
+
+        Returns:
+            (count, *S) in float32.
+        """
+        axes = tuple(range(1, self.power.dim() + 1))
+        noise = torch.randn(count, *self.shape, generator=generator)
+        spectrum = torch.fft.rfftn(noise, dim=axes) * self._amplitude
+        return torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
 
     @cached_property
     def _amplitude(self) -> Tensor:
@@ -207,140 +200,6 @@ class SignalTask:
         return self.power[..., : self.shape[-1] // 2 + 1].sqrt().float()
 
     @cached_property
-    def additions(self) -> Tensor:
+    def _additions(self) -> Tensor:
         """What each class adds to the background, (K, *S) in float32."""
         return torch.cat([torch.zeros_like(self.signals[:1]), self.signals]).float()
-
-
-class SignalDataset(Dataset[Sample]):
-    """Images of a task, drawn when asked for: item i is a function of (seed, i) alone.
-
-    Labels go round the classes, so that any stretch is balanced. The global random state
-    is neither read nor changed.
-    """
-
-    def __init__(
-        self, task: SignalTask | str, length: int, seed: int, *, named: bool = False
-    ) -> None:
-        """Describe the images; none is drawn yet.
-
-        Args:
-            task: a task, or the name of one in ``signal_task``.
-            length: number of images.
-            seed: two data sets of different seeds are independent.
-            named: give each image a name as a file has it, for tables with a row an image.
-
-        Raises:
-            ValueError: a length below 1 or a negative seed.
-        """
-        if length < 1 or seed < 0:
-            raise ValueError(
-                f"expected length >= 1 and seed >= 0, got length {length} and seed {seed}; "
-                "ask for at least one image"
-            )
-        self.task = signal_task(task) if isinstance(task, str) else task
-        self.length = length
-        self.seed = seed
-        self.named = named
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        """Draw one image.
-
-        Args:
-            index: 0 to length - 1; negative indices count from the end.
-
-        Returns:
-            ``image`` (1, *S) in float32 and ``label``.
-
-        Raises:
-            IndexError: index out of range.
-        """
-        if not -self.length <= index < self.length:
-            raise IndexError(f"expected an index below {self.length}, got {index}")
-        index %= self.length
-        # SeedSequence mixes the pair: neighbouring (seed, index) have unrelated streams.
-        mixed = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(mixed))
-        label = index % self.task.classes
-        image = self.task.sample([label], generator)[0]
-        if self.named:
-            name = f"seed {self.seed} image {index:06d}"
-            image = MetaTensor(image, meta={"filename_or_obj": name})
-        return {"image": image, "label": label}
-
-
-def signal_task(name: str) -> SignalTask:
-    """A task of the signal bundles (``"2d"``, ``"3d"``) or of the experiments.
-
-    ``"2d"``: 64 x 64, one signal, two classes, detectability d' = 2. ``"2d_small"``: the same on
-    32 x 32, d' = 3. ``"2d_four"``: 32 x 32, three signals at different places, four classes,
-    d' = 3. ``"3d"``: 32 x 32 x 32, two signals, three classes, d' = 2.5. Gaussian blobs in a
-    correlated Gaussian background of unit variance.
-
-    Args:
-        name: one of these.
-
-    Returns:
-        The task, the same at every call.
-
-    Raises:
-        ValueError: unknown name.
-
-    >>> task = signal_task("3d")
-    >>> task.shape, task.classes, [round(float(d), 6) for d in task.detectability]
-    ((32, 32, 32), 3, [2.5, 2.5])
-    """
-    if name not in _TASKS:
-        raise ValueError(f"expected a task in {sorted(_TASKS)}, got {name!r}; choose one of them")
-    shape, centres, width, detectability = _TASKS[name]
-    return _blob_task(shape, centres, width, detectability)
-
-
-def lump_spectrum(shape: Sequence[int]) -> Tensor:
-    """Power spectrum of the backgrounds: lumps and a white floor, of unit variance.
-
-    Args:
-        shape: of the images, *S.
-
-    Returns:
-        (*S) in float64, in the order of ``torch.fft.fftn``.
-    """
-    frequencies = [torch.fft.fftfreq(size, dtype=torch.float64) for size in shape]
-    # lumps exp(-r²/2a²) scattered at random have the spectrum exp(-(2 pi f a)²)
-    lumps = torch.exp(-((2 * math.pi * _LUMP_WIDTH) ** 2) * _squared_radius(frequencies))
-    return (1 - WHITE_SHARE) * lumps / lumps.mean() + WHITE_SHARE
-
-
-# shape, centres of the signals, their standard deviation in voxels, detectability
-_TASKS: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]], float, float]] = {
-    "2d": ((64, 64), [(27, 38)], 2.5, 2.0),
-    "2d_small": ((32, 32), [(13, 19)], 2.0, 3.0),
-    "2d_four": ((32, 32), [(9, 11), (13, 23), (23, 15)], 2.0, 3.0),
-    "3d": ((32, 32, 32), [(10, 13, 19), (21, 17, 12)], 2.0, 2.5),
-}
-
-_LUMP_WIDTH = 3.0  # standard deviation of the background's lumps, in voxels
-WHITE_SHARE = 0.2  # share of white noise in the background's variance
-
-
-def _blob_task(
-    shape: tuple[int, ...], centres: list[tuple[int, ...]], width: float, detectability: float
-) -> SignalTask:
-    """Gaussian blobs (one per centre) of equal detectability in a correlated background."""
-    power = lump_spectrum(shape)
-    blobs = []
-    for centre in centres:
-        offsets = [torch.arange(n) - place for n, place in zip(shape, centre, strict=True)]
-        blobs.append(torch.exp(-_squared_radius(offsets) / (2 * width**2)))
-    unscaled = SignalTask(torch.stack(blobs), power)
-    scale = detectability / unscaled.detectability
-    return SignalTask(unscaled.signals * scale.view(-1, *[1] * len(shape)), power)
-
-
-def _squared_radius(axes: list[Tensor]) -> Tensor:
-    """Squared distance (*S) in float64 from the origin, from the coordinates on each axis."""
-    return torch.stack(torch.meshgrid(axes, indexing="ij")).double().square().sum(dim=0)

@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 
 from monai_ifim.data.atomic import complete_file
-from monai_ifim.experiments.tasks.signal import SignalDataset, SignalTask
+from monai_ifim.experiments.tasks.signal import SignalTask
+from monai_ifim.experiments.tasks.signal_dataset import SignalDataset
 
 
 def write_signal_images(

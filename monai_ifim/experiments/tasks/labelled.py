@@ -1,0 +1,89 @@
+"""Labelled images to train on and to test on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monai_ifim.experiments.steps import digest
+from monai_ifim.experiments.tasks.signal import SignalTask
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images (N, C, *S) in float32 and their classes (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Images to train on and to test on.
+
+    Attributes:
+        name: in ``TASKS``.
+        classes: their names.
+        source: where the images come from, and their licence.
+        train: to train on.
+        test: to test on; disjoint from the others.
+        signal: of a controlled task, its templates and ideal decisions.
+        known_answer: ``exact`` where the ideal observer's template is known, ``reference`` where
+            only the best linear one is, None for clinical tasks.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    source: str
+    train: Split
+    test: Split
+    signal: SignalTask | None = None
+    known_answer: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (C, *S) of one image."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def templates(self) -> Tensor:
+        """Templates of the (ideal or best linear) observer, (1, K - 1, 1, *S) in float64.
+
+        Raises:
+            ValueError: a clinical task.
+        """
+        if self.signal is None:
+            raise ValueError(
+                f"expected a controlled task, got {self.name}, whose answer is unknown"
+            )
+        return self.signal.templates[None, :, None]
+
+    def digest(self) -> str:
+        """Short name of the images and labels, for keys of results."""
+        splits = (self.train, self.test)
+        return digest(*(tensor for split in splits for tensor in (split.images, split.labels)))
+
+
+def balanced(split: Split, count: int) -> Split:
+    """The first images, evenly from every class as far as they go.
+
+    Args:
+        split: to choose from.
+        count: how many at the most.
+
+    Returns:
+        Those images, in their order.
+    """
+    order = torch.arange(len(split))
+    turns = torch.zeros_like(order)
+    for label in split.labels.unique():
+        members = split.labels == label
+        turns[members] = torch.arange(int(members.sum()))
+    chosen = torch.argsort(turns * len(split) + order)[:count].sort().values
+    return Split(split.images[chosen], split.labels[chosen])
