@@ -8,13 +8,10 @@ from monai_ifim.core.perturbation import (
 )
 from monai_ifim.experiments.measures.agreement import Agreement, agreement
 from monai_ifim.experiments.measures.directions import change_directions
+from monai_ifim.experiments.tasks.blobs import signal_task
 from monai_ifim.experiments.tasks.hippocampus import write_hippocampus_patches
-from monai_ifim.experiments.tasks.signal import (
-    Accuracy,
-    SignalDataset,
-    SignalTask,
-    signal_task,
-)
+from monai_ifim.experiments.tasks.signal import Accuracy, SignalTask
+from monai_ifim.experiments.tasks.signal_dataset import SignalDataset
 from monai_ifim.experiments.tasks.signal_images import write_signal_images
 
 __all__ = [

@@ -14,7 +14,7 @@ from monai_ifim.__main__ import main
 from monai_ifim.experiments.run.experiment import run_experiment
 from monai_ifim.experiments.run.settings import read_settings
 from monai_ifim.experiments.steps import Steps
-from monai_ifim.experiments.tasks.signal import signal_task
+from monai_ifim.experiments.tasks.blobs import signal_task
 from monai_ifim.experiments.tasks.signal_images import write_signal_images
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from monai_ifim.core import eigenspace
-from monai_ifim.experiments.measures.changes import all_directions, changes_summary, measure_changes
+from monai_ifim.experiments.measures.changes import changes_summary, measure_changes
 from monai_ifim.experiments.measures.controls import (
     chance_angle,
     change_control,
@@ -17,8 +17,9 @@ from monai_ifim.experiments.measures.controls import (
     randomised,
     weighted_layers,
 )
+from monai_ifim.experiments.measures.directions import all_directions, change_directions
 from monai_ifim.experiments.measures.law import law_summary, measure_law
-from monai_ifim.experiments.measures.maps import (
+from monai_ifim.experiments.measures.sensitivity import (
     maps_summary,
     measure_attributions,
     measure_maps,
@@ -108,8 +109,6 @@ def test_changes_have_the_same_norm(trained, images):
 
 
 def test_band_limited_noise_has_the_spectrum_of_the_image():
-    from monai_ifim.experiments.measures.directions import change_directions
-
     torch.manual_seed(0)
     waves = torch.sin(2 * math.pi * 3 * torch.arange(16) / 16)[None, None, None].expand(
         2, 1, 16, 16

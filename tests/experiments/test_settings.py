@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from monai_ifim.experiments.run.settings import PROFILES, read_settings
-from monai_ifim.experiments.tasks.task import TASKS
+from monai_ifim.experiments.tasks.catalogue import TASKS
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
 
@@ -59,34 +59,51 @@ def test_profiles_change_the_standard_one(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epochs": 3}, r"expected keys from .* got \['epochs'\]"),
-        ({"recipe": {"momentum": 1}}, r"recipe, got \['momentum'\]"),
-        ({"train": "many"}, "expected a whole number >= 0 for train"),
-        ({"train": 100.5}, "expected a whole number >= 0 for train"),
-        ({"train": -1}, "expected a whole number >= 0 for train"),
-        ({"seed": True}, "expected a whole number >= 0 for seed"),
-        ({"recipe": {"learning_rate": "fast"}}, "expected a number >= 0 for learning_rate"),
-        ({"recipe": 5}, "expected a mapping in"),
-        ({"measures": None}, "expected a mapping in"),
-        ({"networks": {"cnn": 8}}, "got cnn: 8"),
-        ({"networks": {"cnn": {"width": "wide"}}}, "got cnn"),
-        ({"networks": {}}, "expected networks in"),
-        ({"measures": {"corruptions": ["fog"]}}, r"got \['fog'\]"),
-        ({"measures": {"norms": [0, 1]}}, "expected positive norms"),
-        ({"measures": {"top_share": 2}}, "expected top_share in"),
-        ({"measures": {"changed_images": 1}}, "at least 2 images"),
-        ({"task": "mednist", "training_sizes": [10]}, "with a known answer"),
-        ({"title": 3}, "expected a text for title"),
-        ({"controls": "cnn"}, "expected a list for controls"),
-        ({"networks": ["cnn"]}, "expected networks as a mapping"),
-        ({"networks": {"alexnet": None}}, "got alexnet"),
-        ({"networks": {"cnn": {"depth": 3}}}, "at most a width"),
+        ({"epochs": 3}, r"mine.yaml: epochs: expected keys from .*take it out"),
+        ({"recipe": {"momentum": 1}}, r"recipe.momentum: expected keys from .*'learning_rate'"),
+        ({"train": "many"}, "train: expected a whole number >= 0, got 'many'"),
+        ({"train": 100.5}, "train: expected a whole number >= 0, got 100.5"),
+        ({"train": "100"}, "train: expected a whole number >= 0, got '100'"),
+        ({"train": -1}, "train: expected a whole number >= 0, got -1"),
+        ({"test": 1}, "test: expected at least 2 images"),
+        ({"seed": True}, "seed: expected a whole number >= 0, got True"),
+        (
+            {"recipe": {"learning_rate": "fast"}},
+            "recipe.learning_rate: expected a number >= 0, got 'fast'",
+        ),
+        ({"recipe": {"learning_rate": True}}, "expected a number >= 0, got True"),
+        ({"recipe": 5}, "recipe: expected a mapping, name: value, got 5"),
+        ({"measures": None}, "measures: expected a mapping, name: value, got None"),
+        ({"networks": {"cnn": 8}}, "networks.cnn: expected .*at most a width above 0.*got 8"),
+        ({"networks": {"cnn": {"width": "wide"}}}, "networks.cnn.width: expected .*got 'wide'"),
+        ({"networks": {"cnn": {"width": True}}}, "networks.cnn.width: expected .*got True"),
+        ({"networks": {}}, "networks: expected at least one"),
+        ({"measures": {"corruptions": ["fog"]}}, r"measures.corruptions: .*got \['fog'\]"),
+        ({"measures": {"norms": [0, 1]}}, "measures.norms.0: expected .*positive norms.*got 0"),
+        ({"measures": {"norms": [float("inf")]}}, "expected .*positive norms.*got inf"),
+        ({"measures": {"top_share": 2}}, r"measures.top_share: expected a share in \(0, 1\]"),
+        ({"measures": {"changed_images": 1}}, "measures.changed_images: .*at least 2 images"),
+        ({"task": "mednist", "training_sizes": [10]}, "with a known answer, got mednist"),
+        ({"task": "signals"}, "task: expected a task in .*got 'signals'"),
+        ({"title": 3}, "title: expected a text, got 3"),
+        ({"controls": "cnn"}, "controls: expected a list of names.*got 'cnn'"),
+        ({"networks": ["cnn"]}, "networks: expected a mapping of networks"),
+        ({"networks": {"alexnet": None}}, "expected a network in .*got 'alexnet'"),
+        ({"networks": {"cnn": {"depth": 3}}}, "networks.cnn.depth: .*at most a width"),
         ({"networks": {"cnn": None}, "controls": ["vit"]}, r"got \['vit'\]"),
     ],
 )
 def test_what_means_nothing(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_settings(write(tmp_path, **content))
+
+
+def test_every_mistake_is_named_at_once(tmp_path):
+    with pytest.raises(ValueError, match="train: expected") as raised:
+        read_settings(write(tmp_path, train=-1, seed="a", recipe={"images": None}))
+    lines = str(raised.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["train", "recipe.images", "seed"]
+    assert all(line.startswith(str(tmp_path / "mine.yaml")) for line in lines)
 
 
 def test_what_is_no_configuration(tmp_path):

@@ -219,7 +219,7 @@ def test_an_interrupted_file_never_bears_its_final_name(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_errors_say_what_was_expected_and_how_to_mend():
+def test_errors_say_what_was_expected_and_how_to_fix_it():
     task = small_task()
     with pytest.raises(ValueError, match=r"expected labels from 0 to 2.*background alone"):
         task.sample([3], torch.Generator())
@@ -235,7 +235,7 @@ def test_errors_say_what_was_expected_and_how_to_mend():
         SignalTask(task.signals[0], task.power)
     with pytest.raises(ValueError, match="convert them with"):
         SignalTask(task.signals.float(), task.power)
-    with pytest.raises(ValueError, match="add a white floor"):
+    with pytest.raises(ValueError, match="add white noise"):
         SignalTask(task.signals, task.power - task.power.min())
     skewed = task.power.clone()
     skewed[1, 2] += 1

@@ -12,12 +12,8 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from monai_ifim.experiments.measures import spectra
-from monai_ifim.experiments.measures.spectra import (
-    SCORES,
-    corruption_detection,
-    error_detection,
-    prediction_scores,
-)
+from monai_ifim.experiments.measures.detection import corruption_detection, error_detection
+from monai_ifim.experiments.measures.spectra import SCORES, prediction_scores
 from monai_ifim.metrics import effective_rank
 
 SHAPE = (7, 2, 3, 5)
@@ -262,7 +258,7 @@ class Foreign:
 def test_impossible_requests():
     with pytest.raises(ValueError, match="batch_size >= 1"):
         prediction_scores(Linear(3), images(), batch_size=0)
-    with pytest.raises(ValueError, match="expected the categorical or the Bernoulli"):
+    with pytest.raises(ValueError, match="expected a family with the methods entropy"):
         prediction_scores(Linear(3), images(), likelihood=Foreign())
     with pytest.raises(ValueError, match="expected"):
         prediction_scores(Linear(3), images()[:0])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from monai_ifim.experiments import signal_task
+from monai_ifim.experiments.tasks.catalogue import TASKS, load_task
+from monai_ifim.experiments.tasks.clinical import MissingDataError
 from monai_ifim.experiments.tasks.lumpy import LumpyTask, lumpy_task
-from monai_ifim.experiments.tasks.signal import signal_task
-from monai_ifim.experiments.tasks.task import TASKS, MissingDataError, load_task
 
 
 def test_lumpy_background_has_the_moments_of_the_gaussian_one():

@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import nn
 
+from monai_ifim.experiments.logits import logits_of
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES, build_network
 from monai_ifim.experiments.networks.training import (
     Recipe,
     Variant,
-    balanced,
     estimate_statistics,
-    logits_of,
     train,
     training_key,
     training_set,
 )
-from monai_ifim.experiments.tasks.task import Split, load_task
+from monai_ifim.experiments.tasks.catalogue import load_task
+from monai_ifim.experiments.tasks.labelled import Split, balanced
 
 SMALL = {"resnet18": 4, "cnn": 4, "vit": 24}
 

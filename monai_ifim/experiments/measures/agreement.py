@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import at_rest, eigenspace
+from monai_ifim.core import Categorical, eigenspace
 from monai_ifim.core.angles import principal_angles
+from monai_ifim.experiments.logits import logits_of
 from monai_ifim.experiments.tasks.signal import SignalTask
 
 
@@ -61,6 +62,9 @@ def agreement(
 
     Returns:
         The figures.
+
+    Raises:
+        ValueError: a network with a dense prediction.
     """
     generator = torch.Generator().manual_seed(seed)
     correct = ideal = 0
@@ -71,8 +75,8 @@ def agreement(
         count = min(batch_size, decisions - done)
         labels = torch.randint(task.classes, (count,), generator=generator)
         images = task.sample(labels, generator)
-        with at_rest(network, images.device), torch.no_grad():
-            correct += int((network(images).argmax(dim=1) == labels).sum())
+        decided = Categorical().predicted(logits_of(network, images, batch_size))
+        correct += int((decided == labels).sum())
         ideal += int((task.ideal_logits(images).argmax(dim=1) == labels).sum())
         if done < eigenspaces:
             some = images[: eigenspaces - done]

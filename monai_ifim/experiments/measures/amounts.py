@@ -1,13 +1,40 @@
-"""How much of everything is measured."""
+"""How many images are used for which measure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from monai_ifim.experiments.measures.corruptions import CORRUPTIONS
 
 
-@dataclass(frozen=True)
-class Measures:
-    """How much is measured on each network; 0 leaves a part out.
+def _known_corruptions(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = sorted(set(names) - set(CORRUPTIONS))
+    if unknown:
+        raise ValueError(
+            f"expected corruptions from {list(CORRUPTIONS)}, got {unknown}; take them out"
+        )
+    return names
+
+
+def _several(count: int) -> int:
+    if count == 1:
+        raise ValueError("expected at least 2 images for intervals, or 0 for none, got 1; raise it")
+    return count
+
+
+Images = Annotated[
+    int, Field(strict=True, ge=0, description="a whole number >= 0"), AfterValidator(_several)
+]
+Norms = Annotated[
+    tuple[Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)], ...],
+    Field(description="a list of positive norms, without 0"),
+]
+
+
+class Measures(BaseModel, frozen=True, extra="forbid"):
+    """On how many images each measure is made; 0 leaves a measure out.
 
     Attributes:
         changed_images: for the perturbation curves; at least as many as ``map_images``.
@@ -19,16 +46,22 @@ class Measures:
         norms: of the changes, as shares of the median norm of the images.
         ratio_norms: which of them the summary shows.
         top_share: share of the pixels that an attribution selects.
-        corruptions: see ``corruptions.CORRUPTIONS``.
+        corruptions: names in ``CORRUPTIONS``.
     """
 
-    changed_images: int = 64
-    law_images: int = 48
-    scored_images: int = 600
-    agreement_images: int = 100
-    control_images: int = 32
-    map_images: int = 32
-    norms: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-    ratio_norms: tuple[float, ...] = (0.01, 0.1, 0.3)
-    top_share: float = 0.1
-    corruptions: tuple[str, ...] = ("noise", "blur", "bias_field", "motion")
+    changed_images: Images = 64
+    law_images: Images = 48
+    scored_images: Images = 600
+    agreement_images: Images = 100
+    control_images: Images = 32
+    map_images: Images = 32
+    norms: Norms = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    ratio_norms: Norms = (0.01, 0.1, 0.3)
+    top_share: Annotated[float, Field(strict=True, gt=0, le=1, description="a share in (0, 1]")] = (
+        0.1
+    )
+    corruptions: Annotated[
+        tuple[str, ...],
+        Field(description="a list of corruptions, [a, b]"),
+        AfterValidator(_known_corruptions),
+    ] = ("noise", "blur", "bias_field", "motion")

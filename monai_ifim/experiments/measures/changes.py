@@ -9,24 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_ifim.core import Eigenspace, as_likelihood
+from monai_ifim.core import Eigenspace, Likelihood, as_likelihood
 from monai_ifim.core.perturbation import PerturbationCurve, perturbation_curve
-from monai_ifim.experiments.maps.attributions import top_mask
-from monai_ifim.experiments.measures.directions import change_directions, normalised
+from monai_ifim.experiments.measures.directions import all_directions
+from monai_ifim.experiments.measures.sensitivity import attributions
+from monai_ifim.experiments.measures.subject import Subject
 from monai_ifim.experiments.networks.trained_classifier import (
     TrainedClassifier,
     batch_size,
     batches,
 )
-from monai_ifim.experiments.statistics.intervals import (
-    accuracy_interval,
-    mean_interval,
-    mean_intervals,
-    ratio_interval,
+from monai_ifim.experiments.statistics import (
+    classification_scores,
+    interval,
+    intervals,
+    mean,
+    means,
+    ratio,
 )
-from monai_ifim.experiments.statistics.roc import classification_auc_interval
 
-_RESAMPLES = 1000
 _RATIOS = {
     "random": ("random_in_eigenspace", "random_in_complement"),
     "along_components": ("attenuate_high", "attenuate_orth"),
@@ -34,6 +35,53 @@ _RATIOS = {
 }
 _ALPHAS = (0.25, 0.5, 1.0)
 _CURVES = ("logits", "divergence", "quadratic", "probability_change", "flipped")
+
+
+def perturbation(subject: Subject) -> dict[str, Any]:
+    """Perturbation curves along all directions.
+
+    Args:
+        subject: what to measure; ``changed_images`` of its images at least are used.
+
+    Returns:
+        Numbers ready for JSON.
+    """
+    asked = subject.amounts
+    images, labels = subject.first(subject.attributed_images)
+    maps = attributions(subject)
+    raw = subject.step(
+        "perturbation",
+        [len(images), asked.norms, asked.top_share],
+        lambda: measure_changes(
+            subject.classifier, images, labels, maps, asked.norms, asked.top_share, subject.seed
+        ),
+        version=3,
+    )
+    return changes_summary(raw, subject.classifier.family, asked.ratio_norms)
+
+
+def plain_ratios(subject: Subject) -> list[dict[str, Any]] | None:
+    """Ratios of the perturbation curves alone, for a network that has learned nothing.
+
+    Args:
+        subject: what to measure.
+
+    Returns:
+        What ``ratios`` gives; None when no curves are asked for.
+    """
+    asked = subject.amounts
+    if not asked.changed_images:
+        return None
+    images, _ = subject.first(subject.attributed_images)
+    raw = subject.step(
+        "plain perturbation",
+        [len(images), asked.norms],
+        lambda: measure_changes(
+            subject.classifier, images, None, {}, asked.norms, asked.top_share, subject.seed
+        ),
+        version=3,
+    )
+    return ratios(raw, asked.ratio_norms)
 
 
 def measure_changes(
@@ -75,41 +123,16 @@ def measure_changes(
     kept: list[Tensor] = []
     for start, batch in enumerate(batches(images)):
         first = start * batch_size(images)
-        maps = {name: value[first : first + len(batch)] for name, value in attributions.items()}
         usable = _usable(classifier.eigenspace(batch), batch)
         kept.append(usable)
         if not bool(usable.any()):
             continue
         batch = batch[usable]
+        maps = {n: value[first : first + len(usable)][usable] for n, value in attributions.items()}
         space = classifier.eigenspace(batch)
-        maps = {name: value[usable] for name, value in maps.items()}
         units = all_directions(space, batch, maps, top_share, generator)
         names = list(units)
-
-        def curve(chosen: list[Tensor], grid: Any) -> PerturbationCurve:
-            return perturbation_curve(
-                classifier.network,
-                batch,  # noqa: B023, called within this pass of the loop
-                torch.stack(chosen, dim=1),
-                grid,
-                likelihood=classifier.likelihood,
-                space=space,  # noqa: B023
-            )
-
-        found = curve(list(units.values()), norms)
-        high = space.split(batch)[0].flatten(1).norm(dim=1).double()
-        # Only here is it an attenuation: beyond the norm of x_h, the component is turned round.
-        taken = curve(
-            [units["attenuate_high"], units["attenuate_orth"]],
-            high[:, None] * torch.tensor(_ALPHAS, dtype=torch.float64),
-        )
-        values = {
-            "high_norm": high,
-            "attenuation": taken.divergence,
-            "attenuation_quadratic": taken.quadratic,
-            **{name: getattr(found, name) for name in _CURVES},
-        }
-        for name, value in values.items():
+        for name, value in _batch_changes(classifier, batch, space, units, norms).items():
             parts.setdefault(name, []).append(value)
     if not parts:
         raise ValueError(
@@ -129,6 +152,40 @@ def measure_changes(
     }
 
 
+def _batch_changes(
+    classifier: TrainedClassifier,
+    images: Tensor,
+    space: Eigenspace,
+    units: Mapping[str, Tensor],
+    norms: Sequence[float],
+) -> dict[str, Tensor]:
+    """The curves of one batch along its directions, and the attenuation of both components."""
+
+    def curve(chosen: list[Tensor], grid: Sequence[float] | Tensor) -> PerturbationCurve:
+        return perturbation_curve(
+            classifier.network,
+            images,
+            torch.stack(chosen, dim=1),
+            grid,
+            likelihood=classifier.family,
+            space=space,
+        )
+
+    found = curve(list(units.values()), norms)
+    high = space.split(images)[0].flatten(1).norm(dim=1).double()
+    # Only here is it an attenuation: beyond the norm of x_h, the component is turned round.
+    taken = curve(
+        [units["attenuate_high"], units["attenuate_orth"]],
+        high[:, None] * torch.tensor(_ALPHAS, dtype=torch.float64),
+    )
+    return {
+        "high_norm": high,
+        "attenuation": taken.divergence,
+        "attenuation_quadratic": taken.quadratic,
+        **{name: getattr(found, name) for name in _CURVES},
+    }
+
+
 def _usable(space: Eigenspace, images: Tensor) -> Tensor:
     """Images that no direction is zero for: an eigenpair, a component in it, not constant."""
     high, orth = space.split(images)
@@ -138,49 +195,20 @@ def _usable(space: Eigenspace, images: Tensor) -> Tensor:
     return (space.rank > 0) & varied & parts[0] & parts[1]
 
 
-def all_directions(
-    space: Eigenspace,
-    images: Tensor,
-    attributions: Mapping[str, Tensor],
-    top_share: float,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """The directions of ``change_directions``, and those that attributions choose.
-
-    Args:
-        space: of the images.
-        images: (B, C, *S).
-        attributions: maps (B, C, *S) by method; none is constant.
-        top_share: share of the pixels that an attribution selects.
-        generator: of the random ones.
-
-    Returns:
-        Unit vectors (B, C, *S) by name. Along ``METHOD_mask`` the selected pixels move towards the
-        mean of the image, as an occlusion does.
-    """
-    directions = change_directions(space, images, generator)
-    axes = tuple(range(1, images.ndim))
-    towards_mean = images.mean(dim=axes, keepdim=True) - images
-    for method, attribution in attributions.items():
-        change = towards_mean * top_mask(attribution, top_share)
-        directions[f"{method}_mask"] = normalised(f"{method}_mask", change)
-    return directions
-
-
 def changes_summary(
-    raw: dict[str, Any], likelihood: str, ratio_norms: Sequence[float]
+    raw: dict[str, Any], likelihood: str | Likelihood, ratio_norms: Sequence[float]
 ) -> dict[str, Any]:
     """Means with 95 % bootstrap intervals over images.
 
     Args:
         raw: from ``measure_changes``.
-        likelihood: of the classifier.
+        likelihood: of the classifier, a family or its name.
         ratio_norms: relative norms at which ratios of mean divergences are given.
 
     Returns:
         Numbers ready for JSON.
     """
-    labels = None if raw["labels"] is None else raw["labels"].numpy()
+    family = as_likelihood(likelihood)
     directions = {}
     for d, name in enumerate(raw["directions"]):
         rows = {
@@ -189,11 +217,10 @@ def changes_summary(
             "flip_rate": raw["flipped"].double(),
         }
         directions[name] = {
-            key: [i.as_dict() for i in mean_intervals(value[:, d], resamples=_RESAMPLES)]
-            for key, value in rows.items()
+            key: [i.as_dict() for i in intervals(means, value[:, d])] for key, value in rows.items()
         }
         directions[name]["quadratic"] = raw["quadratic"][:, d].mean(dim=0).tolist()
-        directions[name].update(_scores(raw["logits"][:, d], labels, likelihood))
+        directions[name].update(_scores(raw["logits"][:, d], raw["labels"], family))
     return {
         "images": len(raw["divergence"]),
         **{key: raw[key] for key in ("pixels", "image_norm", "norms", "top_share")},
@@ -203,23 +230,11 @@ def changes_summary(
     }
 
 
-def _scores(logits: Tensor, labels: np.ndarray | None, likelihood: str) -> dict[str, Any]:
-    """Accuracy and AUC of the changed images (N, E, K), where they can be had."""
-    usable = labels is not None and (likelihood == "categorical" or logits.shape[-1] == 1)
-    if labels is None or not usable:
-        return {"accuracy": None, "auc": None}
-    probabilities = as_likelihood(likelihood).probabilities(logits.flatten(0, 1))
-    if probabilities.shape[1] == 1:
-        probabilities = torch.cat([1 - probabilities, probabilities], dim=1)
-    table = probabilities.unflatten(0, logits.shape[:2]).numpy()
-    steps = [table[:, e] for e in range(table.shape[1])]
-    every_class = set(labels.tolist()) == set(range(table.shape[2]))
-    return {
-        "accuracy": [accuracy_interval(labels, p.argmax(axis=1)).as_dict() for p in steps],
-        "auc": [classification_auc_interval(labels, p).as_dict() for p in steps]
-        if every_class
-        else None,
-    }
+def _scores(logits: Tensor, labels: Tensor | None, family: Likelihood) -> dict[str, Any]:
+    """Accuracy and AUC of the changed images (N, E, K), for each norm, where there are any."""
+    steps = [classification_scores(labels, family, step) for step in logits.unbind(1)]
+    columns = {"accuracy": [s["accuracy"] for s in steps], "auc": [s["auc"] for s in steps]}
+    return {key: None if None in column else column for key, column in columns.items()}
 
 
 def ratios(raw: dict[str, Any], ratio_norms: Sequence[float]) -> list[dict[str, Any]]:
@@ -248,7 +263,7 @@ def ratios(raw: dict[str, Any], ratio_norms: Sequence[float]) -> list[dict[str, 
             for name, value in values.items()
             if name.endswith("_mask")
         }
-        row["share"] = mean_interval((inside > outside).double()).as_dict()
+        row["share"] = interval(mean, (inside > outside).double()).as_dict()
         squares = float(outside.square().sum())
         row["effective_images"] = float(outside.sum()) ** 2 / squares if squares else 0.0
         row["alpha"] = float((raw["norms"][e] / raw["high_norm"]).median())
@@ -287,4 +302,4 @@ def _ratio(above: Tensor, below: Tensor) -> dict[str, float] | None:
     """Ratio of means, or None where so many of the second are zero that some draw has no other."""
     if int((below > 0).sum()) < min(len(below), 20):
         return None
-    return ratio_interval(above, below).as_dict()
+    return interval(ratio, above, below).as_dict()

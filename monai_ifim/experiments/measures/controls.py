@@ -1,4 +1,4 @@
-"""Controls: what an eigenspace must not survive, and what it must."""
+"""Controls: changes that must move an eigenspace, and changes that must not."""
 
 from __future__ import annotations
 
@@ -12,16 +12,43 @@ from monai_ifim.core import Eigenspace
 from monai_ifim.core.angles import principal_angles
 from monai_ifim.experiments.measures.directions import change_directions
 from monai_ifim.experiments.measures.law import in_float64
+from monai_ifim.experiments.measures.subject import Subject
 from monai_ifim.experiments.networks.trained_classifier import (
     TrainedClassifier,
     batches,
     largest_angles,
 )
 from monai_ifim.experiments.networks.training import estimate_statistics
-from monai_ifim.experiments.statistics.intervals import median_interval
+from monai_ifim.experiments.statistics import interval, median
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RELATIVE_NORMS = (0.01, 0.03, 0.1, 0.3)
+
+
+def controls(subject: Subject) -> dict[str, Any]:
+    """Controls that need no other training.
+
+    Args:
+        subject: what to measure; ``control_images`` of its images are used.
+
+    Returns:
+        ``layers``, ``recomputed`` and ``float64``, each None when no images are asked for.
+    """
+    if not subject.amounts.control_images:
+        return {"layers": None, "recomputed": None, "float64": None}
+    images, _ = subject.first(subject.amounts.control_images)
+    classifier, norm, seed = subject.classifier, subject.image_norm, subject.seed
+
+    def compute() -> dict[str, Any]:
+        spaces = classifier.eigenspaces(images)
+        return {
+            "layers": layer_control(classifier, images, spaces, seed),
+            "recomputed": change_control(classifier, images, spaces, norm, seed),
+            "float64": precision_control(classifier, images, spaces),
+        }
+
+    found: dict[str, Any] = subject.step("controls", [len(images), norm], compute, version=3)
+    return found
 
 
 def randomised(network: nn.Module, layers: int, seed: int) -> tuple[nn.Module, float]:
@@ -83,7 +110,7 @@ def layer_control(
         estimate_statistics(network, several)
         other = TrainedClassifier(classifier.name, network, classifier.likelihood, "")
         angles = largest_angles(spaces, other.eigenspaces(images))
-        rows.append({"layers": depth, "share": share, "angle": median_interval(angles).as_dict()})
+        rows.append({"layers": depth, "share": share, "angle": interval(median, angles).as_dict()})
     return rows
 
 
@@ -119,7 +146,7 @@ def change_control(
         unit = torch.cat([directions[name] for directions in units])
         for share in _RELATIVE_NORMS:
             changed = classifier.eigenspaces(images + share * image_norm * unit)
-            angle = median_interval(largest_angles(spaces, changed)).as_dict()
+            angle = interval(median, largest_angles(spaces, changed)).as_dict()
             rows.append({"relative_norm": share, "direction": name, "angle": angle})
     return rows
 

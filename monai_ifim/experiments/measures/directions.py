@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from monai_ifim.core import Eigenspace
+from monai_ifim.experiments.maps.ranks import top_mask
 
 
 def change_directions(
@@ -58,6 +61,35 @@ def change_directions(
         "attenuate_orth": -orth,
     }
     return {name: normalised(name, value) for name, value in directions.items()}
+
+
+def all_directions(
+    space: Eigenspace,
+    images: Tensor,
+    attributions: Mapping[str, Tensor],
+    top_share: float,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """The directions of ``change_directions``, and those that attributions choose.
+
+    Args:
+        space: of the images.
+        images: (B, C, *S).
+        attributions: maps (B, C, *S) by method; none is constant.
+        top_share: share of the pixels that an attribution selects.
+        generator: of the random ones.
+
+    Returns:
+        Unit vectors (B, C, *S) by name. Along ``METHOD_mask`` the selected pixels move towards the
+        mean of the image, as an occlusion does.
+    """
+    directions = change_directions(space, images, generator)
+    axes = tuple(range(1, images.ndim))
+    towards_mean = images.mean(dim=axes, keepdim=True) - images
+    for method, attribution in attributions.items():
+        change = towards_mean * top_mask(attribution, top_share)
+        directions[f"{method}_mask"] = normalised(f"{method}_mask", change)
+    return directions
 
 
 def normalised(name: str, directions: Tensor) -> Tensor:

@@ -9,16 +9,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_ifim.core import Eigenspace, as_likelihood
+from monai_ifim.core import Eigenspace
 from monai_ifim.core.perturbation import perturbation_curve
-from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier, batches
-from monai_ifim.experiments.statistics.intervals import median_interval, spearman_interval
+from monai_ifim.experiments.measures.subject import Subject
+from monai_ifim.experiments.networks.trained_classifier import (
+    TrainedClassifier,
+    batch_size,
+    batches,
+)
+from monai_ifim.experiments.statistics import interval, spearman
+from monai_ifim.experiments.statistics import median as middle
 
 # Change of the fastest contrast at which the law is checked: far above float64's rounding, far
 # below where the curvature of a softmax counts.
 _SMALL = 1e-5
 _GRID = torch.logspace(-4, 0, 33, dtype=torch.float64)
 _PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def law(subject: Subject) -> dict[str, Any]:
+    """How far the quadratic law reaches for each image.
+
+    Args:
+        subject: what to measure; ``law_images`` of its images are used.
+
+    Returns:
+        Numbers ready for JSON.
+    """
+    images, labels = subject.first(subject.amounts.law_images)
+    norm = subject.image_norm
+    raw = subject.step(
+        "law", [len(images), norm], lambda: measure_law(subject.classifier, images, labels, norm)
+    )
+    return law_summary(raw)
 
 
 def in_float64(classifier: TrainedClassifier) -> TrainedClassifier:
@@ -44,35 +67,26 @@ def measure_law(
         (of the predicted outcome), ``correct`` (booleans, or None without labels).
     """
     precise = in_float64(classifier)
-    family = as_likelihood(classifier.likelihood)
-    errors: list[Tensor] = []
     rows: dict[str, list[Tensor]] = {}
-    answers = None if labels is None else [str(label) for label in labels.tolist()]
-    correct: list[bool] = []
-    start = 0
-    for batch in batches(images):
+    for start, batch in enumerate(batches(images)):
+        first = start * batch_size(images)
         batch = batch.double()
         space = precise.eigenspace(batch)
         reacts = space.rank > 0
-        errors.append(_errors(precise, batch, space))
-        outcomes, probability = family.most_probable(space.logits)
-        radius = _radius(precise, batch, space, image_norm)
         found = {
-            "radius": radius,
-            "largest_eigenvalue": space.eigenvalues[:, 0],
-            "probability": probability,
+            "radius": _radius(precise, batch, space, image_norm)[reacts],
+            "largest_eigenvalue": space.eigenvalues[reacts, 0],
+            "probability": precise.family.most_probable(space.logits)[1][reacts],
+            "error": _errors(precise, batch, space),
         }
+        if labels is not None:
+            right = precise.family.predicted(space.logits) == labels[first : first + len(batch)]
+            found["correct"] = right.reshape(len(batch), -1).all(dim=1)[reacts]
         for name, value in found.items():
-            rows.setdefault(name, []).append(value[reacts])
-        if answers is not None:
-            truth = answers[start : start + len(batch)]
-            pairs = zip(outcomes, truth, reacts.tolist(), strict=True)
-            correct += [a == b for a, b, reacting in pairs if reacting]
-        start += len(batch)
+            rows.setdefault(name, []).append(value)
     return {
         "image_norm": image_norm,
-        "error": torch.cat(errors),
-        "correct": None if answers is None else torch.tensor(correct),
+        "correct": None,
         **{name: torch.cat(values) for name, values in rows.items()},
     }
 
@@ -95,7 +109,7 @@ def _errors(precise: TrainedClassifier, images: Tensor, space: Eigenspace) -> Te
         images[usable],
         vectors[usable],
         steps[usable, None],
-        likelihood=precise.likelihood,
+        likelihood=precise.family,
         space=part,
     )
     expected = 0.5 * steps[usable, None].square() * space.eigenvalues[usable]
@@ -114,7 +128,7 @@ def _radius(
             images[usable],
             space.eigenvectors[usable][:, :1],
             _GRID * image_norm,
-            likelihood=precise.likelihood,
+            likelihood=precise.family,
             space=_of(space, usable),
         )
         radius[usable] = curve.quadratic_radius(0.1)[:, 0]
@@ -152,7 +166,7 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
     varied = len(radius) >= 10 and np.ptp(radius) > 0 and np.ptp(confidence) > 0
 
     def median(chosen: np.ndarray) -> dict[str, float] | None:
-        return median_interval(relative[chosen]).as_dict() if chosen.sum() >= 5 else None
+        return interval(middle, relative[chosen]).as_dict() if chosen.sum() >= 5 else None
 
     return {
         "images": len(radius),
@@ -167,7 +181,7 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
             "relative_to_image_norm": np.percentile(relative, _PERCENTILES).tolist(),
             "fisher_length": np.percentile(length.numpy(), _PERCENTILES).tolist(),
         },
-        "radius_confidence": spearman_interval(radius, confidence).as_dict() if varied else None,
+        "radius_confidence": interval(spearman, radius, confidence).as_dict() if varied else None,
         "radius_correct": None if correct is None else median(correct),
         "radius_wrong": None if correct is None else median(~correct),
     }

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.core import Eigenspace, eigenspace
+from monai_ifim.core import Eigenspace, Likelihood, as_likelihood, eigenspace
 from monai_ifim.core.angles import principal_angles
+from monai_ifim.core.families import FAMILIES
+from monai_ifim.experiments.logits import one_prediction
 
 # Pixels of a batch: some 200 MB of activations in the networks that are trained here.
 _PIXELS = 1 << 16
@@ -21,14 +23,25 @@ class TrainedClassifier:
     Attributes:
         name: for people.
         network: (B, C, *S) to logits (B, K).
-        likelihood: ``categorical`` or ``bernoulli``.
+        likelihood: what its logits mean, a family or its name.
         digest: short name of the weights.
     """
 
     name: str
     network: nn.Module
-    likelihood: str
+    likelihood: str | Likelihood
     digest: str
+
+    @property
+    def family(self) -> Likelihood:
+        """The predictive family as an object."""
+        return as_likelihood(self.likelihood)
+
+    @property
+    def family_name(self) -> str:
+        """The family's name, for keys of results; a foreign family as it is written in Python."""
+        names = [name for name, family in FAMILIES.items() if family == self.family]
+        return names[0] if names else repr(self.family)
 
     def eigenspaces(self, images: Tensor) -> list[Eigenspace]:
         """Eigenspaces of many images, batch by batch.
@@ -42,8 +55,20 @@ class TrainedClassifier:
         return [self.eigenspace(batch) for batch in batches(images)]
 
     def eigenspace(self, images: Tensor) -> Eigenspace:
-        """Eigenspace of one batch (B, C, *S)."""
-        return eigenspace(self.network, images, likelihood=self.likelihood)
+        """Eigenspace of one batch.
+
+        Args:
+            images: (B, C, *S).
+
+        Returns:
+            The whole eigenspace of each image.
+
+        Raises:
+            ValueError: a network with a dense prediction, or images that ``eigenspace`` refuses.
+        """
+        space = eigenspace(self.network, images, likelihood=self.family)
+        one_prediction(space.logits)
+        return space
 
 
 def batches(images: Tensor) -> tuple[Tensor, ...]:

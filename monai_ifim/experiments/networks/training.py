@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from ignite.handlers import ProgressBar
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from monai_ifim.core import at_rest
 from monai_ifim.experiments.networks.architectures import build_network
 from monai_ifim.experiments.tasks.labelled import Task
 
+Count = Annotated[int, Field(strict=True, ge=0, description="a whole number >= 0")]
+Rate = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number >= 0")]
 
-@dataclass(frozen=True)
-class Recipe:
+
+class Recipe(BaseModel, frozen=True, extra="forbid"):
     """AdamW, one cycle of the learning rate, cross-entropy, no augmentation.
 
     Attributes:
@@ -29,9 +31,9 @@ class Recipe:
         learning_rate: its peak.
     """
 
-    images: int = 10000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    images: Count = 10000
+    batch_size: Count = 64
+    learning_rate: Rate = 1e-3
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Variant:
     """What is trained, apart from the recipe.
 
     Attributes:
-        architecture: see ``build_network``.
-        width: see ``build_network``.
+        architecture: ``cnn``, ``resnet18``, ``densenet121``, ``efficientnet_b0`` or ``vit``.
+        width: channels or tokens where they can be chosen; the usual number by default.
         seed: of the weights and of the order of the images.
         shuffled: give the images each other's labels, so that there is nothing to learn.
         limit: train on the first images only.
@@ -165,6 +167,6 @@ def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]
         "weights": 1,  # raise when the code changes what it gives
         "task": task.digest(),
         "variant": asdict(variant),
-        "recipe": asdict(recipe),
+        "recipe": recipe.model_dump(),
         "torch": str(torch.__version__),
     }

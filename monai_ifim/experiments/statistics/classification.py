@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from torch import Tensor
 
 from monai_ifim.core import Likelihood
@@ -11,12 +9,8 @@ from monai_ifim.experiments.statistics.averages import accuracy
 from monai_ifim.experiments.statistics.bootstrap import interval
 from monai_ifim.experiments.statistics.roc import classification_auc
 
-
-class Scores(TypedDict):
-    """``accuracy`` and ``auc`` with their intervals as plain numbers, None where there is none."""
-
-    accuracy: dict[str, float] | None
-    auc: dict[str, float] | None
+Scores = dict[str, dict[str, float] | None]
+"""``accuracy`` and ``auc`` with their intervals as plain numbers, None where there is none."""
 
 
 def classification_scores(
@@ -51,7 +45,7 @@ def classification_scores(
         if every_class
         else None
     )
-    return {"accuracy": correct.as_dict(), "auc": area and area.as_dict()}
+    return {"accuracy": correct.as_dict(), "auc": None if area is None else area.as_dict()}
 
 
 def has_classes(labels: Tensor, family: Likelihood, logits: Tensor) -> bool:

@@ -80,10 +80,26 @@ def balanced(split: Split, count: int) -> Split:
     Returns:
         Those images, in their order.
     """
-    order = torch.arange(len(split))
-    turns = torch.zeros_like(order)
-    for label in split.labels.unique():
-        members = split.labels == label
-        turns[members] = torch.arange(int(members.sum()))
-    chosen = torch.argsort(turns * len(split) + order)[:count].sort().values
+    chosen = balanced_indices(split.labels, count)
     return Split(split.images[chosen], split.labels[chosen])
+
+
+def balanced_indices(labels: Tensor, count: int) -> Tensor:
+    """Positions of the first images, evenly from every class as far as they go.
+
+    Args:
+        labels: (N,), the class of each image.
+        count: how many at the most.
+
+    Returns:
+        At most ``count`` positions, rising.
+
+    >>> balanced_indices(torch.tensor([0, 0, 0, 1]), 2)
+    tensor([0, 3])
+    """
+    order = torch.arange(len(labels))
+    turns = torch.zeros_like(order)
+    for label in labels.unique():
+        members = labels == label
+        turns[members] = torch.arange(int(members.sum()))
+    return torch.argsort(turns * len(labels) + order)[:count].sort().values

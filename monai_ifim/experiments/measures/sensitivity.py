@@ -1,0 +1,221 @@
+"""The iFIM sensitivity map beside attribution maps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core import Eigenspace
+from monai_ifim.experiments.maps.attributions import attribution_maps
+from monai_ifim.experiments.maps.deletion import deletion_curve
+from monai_ifim.experiments.maps.features import grad_cam_layer
+from monai_ifim.experiments.maps.methods import (
+    GradCam,
+    Gradient,
+    IntegratedGradients,
+    Method,
+    Occlusion,
+    SmoothGrad,
+)
+from monai_ifim.experiments.maps.similarity import map_angle, rank_correlation, share_inside
+from monai_ifim.experiments.measures.subject import Subject
+from monai_ifim.experiments.networks.trained_classifier import (
+    TrainedClassifier,
+    batch_size,
+    batches,
+)
+from monai_ifim.experiments.statistics import interval, mean
+from monai_ifim.experiments.tasks.labelled import balanced_indices
+
+logger = logging.getLogger(__name__)
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+
+def maps(subject: Subject) -> dict[str, Any]:
+    """How attribution maps agree with the sensitivity map, and what deleting by each does.
+
+    Args:
+        subject: what to measure; ``map_images`` of its images are used.
+
+    Returns:
+        Numbers ready for JSON.
+    """
+    images, labels = subject.first(subject.attributed_images)
+    count = subject.amounts.map_images
+    some = torch.arange(len(images))[:count] if labels is None else balanced_indices(labels, count)
+    chosen = {name: value[some] for name, value in attributions(subject).items()}
+    raw = subject.step(
+        "maps", some.tolist(), lambda: measure_maps(subject.classifier, images[some], chosen)
+    )
+    return maps_summary(raw)
+
+
+def attributions(subject: Subject) -> dict[str, Tensor]:
+    """Attribution maps of the images of the curves and of the maps.
+
+    Args:
+        subject: what to measure.
+
+    Returns:
+        (N, C, *S) by name of the method, for ``subject.attributed_images`` images.
+    """
+    images, _ = subject.first(subject.attributed_images)
+    found: dict[str, Tensor] = subject.step(
+        "attributions",
+        len(images),
+        lambda: measure_attributions(subject.classifier, images, subject.seed),
+    )
+    return found
+
+
+def measure_attributions(
+    classifier: TrainedClassifier, images: Tensor, seed: int
+) -> dict[str, Tensor]:
+    """Attribution maps of many images: 16 steps for an integral, 8 samples, windows of a fifth.
+
+    Args:
+        classifier: the network.
+        images: (N, C, *S).
+        seed: of SmoothGrad's noise, and of the order of pixels where a map has none.
+
+    Returns:
+        (N, C, *S) by name of the method; without Grad-CAM, and a line in the log, where the
+        network has no layer for it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = attribution_maps(
+        classifier.network,
+        images,
+        generator,
+        likelihood=classifier.family,
+        methods=_methods(classifier, images),
+    )
+    return {name: ranked(attribution, generator) for name, attribution in found.items()}
+
+
+def _methods(classifier: TrainedClassifier, images: Tensor) -> list[Method]:
+    window = tuple(max(2, size // 5) for size in images.shape[2:])
+    methods = [Gradient(), IntegratedGradients(steps=16), SmoothGrad(samples=8)]
+    try:
+        methods.append(GradCam(grad_cam_layer(classifier.network, images[:1])))
+    except ValueError as error:  # TorchScript, or no feature map: measured without
+        logger.warning("%s: no Grad-CAM: %s", classifier.name, error)
+    return [*methods, Occlusion(window)]
+
+
+def ranked(attribution: Tensor, generator: torch.Generator) -> Tensor:
+    """The map, with random numbers for an image where it prefers no pixel to another.
+
+    Where a network is locally constant (a dead Grad-CAM layer) any choice of pixels is as good.
+
+    Args:
+        attribution: (B, C, *S).
+        generator: of the random numbers.
+
+    Returns:
+        (B, C, *S).
+    """
+    sizes = attribution.abs().flatten(1)
+    constant = sizes.amax(dim=1) == sizes.amin(dim=1)
+    if not bool(constant.any()):
+        return attribution
+    random = torch.rand(attribution.shape, generator=generator, dtype=attribution.dtype)
+    return torch.where(constant.reshape(-1, *[1] * (attribution.ndim - 1)), random, attribution)
+
+
+def measure_maps(
+    classifier: TrainedClassifier, images: Tensor, attributions: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """How maps agree with the sensitivity map, and what deleting by them does.
+
+    Args:
+        classifier: the network.
+        images: (N, C, *S).
+        attributions: their maps by method, from ``measure_attributions``.
+
+    Returns:
+        For ``ifim`` and each attribution method, per image: ``deletion`` and ``insertion`` (N,)
+        areas, ``deletion_curve`` and ``insertion_curve`` (N, E), and, for attributions,
+        ``rank_correlation``, ``angle`` (degrees) with the sensitivity map and ``inside``, the
+        share of the signed map's energy in the eigenspace.
+    """
+    parts: dict[str, dict[str, list[Tensor]]] = {}
+    for start, batch in enumerate(batches(images)):
+        first = start * batch_size(images)
+        space = classifier.eigenspace(batch)
+        # No eigenpair, no preference: pixels in any order.
+        sensitivity = ranked(
+            _relative(space.sensitivity()).to(batch.dtype), torch.Generator().manual_seed(start)
+        )
+        found = {"ifim": _deleted(classifier, batch, sensitivity)}
+        for name, value in attributions.items():
+            attribution = value[first : first + len(batch)]
+            found[name] = {
+                **_deleted(classifier, batch, attribution),
+                **_compared(space, attribution, sensitivity),
+            }
+        for name, values in found.items():
+            for key, value in values.items():
+                parts.setdefault(name, {}).setdefault(key, []).append(value)
+    return {
+        name: {key: torch.cat(values) for key, values in found.items()}
+        for name, found in parts.items()
+    }
+
+
+def _relative(sensitivity: Tensor) -> Tensor:
+    """Root of the sensitivity by its largest value in each image, (B, C, *S) in float64."""
+    # Far below float32's range for a sure prediction; a map's scale means nothing here.
+    top = sensitivity.flatten(1).amax(dim=1).reshape(-1, *[1] * (sensitivity.ndim - 1))
+    # The root, because attributions are gradients and not their squares.
+    return (sensitivity / torch.where(top > 0, top, 1)).sqrt()
+
+
+def _deleted(
+    classifier: TrainedClassifier, images: Tensor, attribution: Tensor
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for insertion, key in ((False, "deletion"), (True, "insertion")):
+        curve = deletion_curve(
+            classifier.network,
+            images,
+            attribution,
+            SHARES,
+            likelihood=classifier.family,
+            insertion=insertion,
+        )
+        found[key], found[f"{key}_curve"] = curve.area, curve.probability
+    return found
+
+
+def _compared(space: Eigenspace, attribution: Tensor, sensitivity: Tensor) -> dict[str, Tensor]:
+    return {
+        "rank_correlation": rank_correlation(attribution, sensitivity),
+        "angle": map_angle(attribution, sensitivity).rad2deg(),
+        "inside": share_inside(space, attribution),
+    }
+
+
+def maps_summary(raw: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
+    """Means over images with 95 % intervals.
+
+    Args:
+        raw: from ``measure_maps``.
+
+    Returns:
+        Numbers ready for JSON.
+    """
+    methods = {}
+    for name, found in raw.items():
+        row: dict[str, Any] = {
+            key: interval(mean, found[key]).as_dict() if key in found else None
+            for key in ("rank_correlation", "angle", "inside", "deletion", "insertion")
+        }
+        for key in ("deletion_curve", "insertion_curve"):
+            row[key] = found[key].mean(dim=0).tolist()
+        methods[name] = row
+    return {"images": len(raw["ifim"]["deletion"]), "shares": list(SHARES), "methods": methods}
