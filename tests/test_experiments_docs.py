@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from monai_ifim.experiments.tasks.catalogue import TASKS
+from monai_ifim.experiments.tasks.clinical import CLINICAL
 
 ROOT = Path(__file__).parents[1]
 DOCS = (ROOT / "docs" / "experiments.md").read_text()
@@ -22,6 +23,12 @@ def test_python_block():
 def test_every_experiment_has_its_data_described():
     table = DOCS[DOCS.index("| experiment |") :].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) >= set(TASKS)
+
+
+def test_the_way_to_get_the_data_is_that_of_the_messages():
+    for name, source in CLINICAL.items():
+        for command in source.fetch.split(" and "):
+            assert f"`{command}`" in DOCS, name
 
 
 def test_functions_exist():

@@ -127,7 +127,25 @@ def test_missing_data_are_said(folder, config, network, tmp_path, capsys):
     assert "](results/small/perturbation.png" in anew.read_text()
 
 
-def test_one_failing_experiment_costs_no_other(folder, config, network, tmp_path, capsys):
+def test_a_named_experiment_without_its_data_fails(tmp_path, capsys):
+    """Status 1, and a sentence with the files that are missing and where they come from."""
+    (tmp_path / "data").mkdir()
+    for data in ([], ["--data", str(tmp_path / "data")]):
+        arguments = ["experiment", "pneumoniamnist", "--profile", "quick", *data]
+        assert main([*arguments, "--output", str(tmp_path / "results")]) == 1
+        out = capsys.readouterr().out
+        assert "expected the images of pneumoniamnist as" in out
+        assert "pneumoniamnist.npz" in out
+        assert 'medmnist.PneumoniaMNIST("train", download=True, root=DATA)' in out
+    assert "pneumoniamnist.npz" in (tmp_path / "results" / "results.md").read_text()
+
+
+def test_a_folder_of_experiments_without_any_data_fails(tmp_path):
+    write(tmp_path, "clinical", task="pneumoniamnist", training_sizes=[])
+    assert main(["experiment", str(tmp_path), "--output", str(tmp_path / "results")]) == 1
+
+
+def test_a_failing_experiment_leaves_the_others(folder, config, network, tmp_path, capsys):
     wrong = {"densenet121": {"width": 3}}
     write(tmp_path, "a_wrong", networks=wrong, controls=[], sized_networks=[])
     shutil.copy(config, tmp_path)

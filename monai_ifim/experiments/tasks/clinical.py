@@ -27,6 +27,7 @@ class ClinicalSource:
         places: below the data folder; the first that is there is read.
         classes: their names.
         source: where the images come from, and their licence.
+        fetch: how to get them into the folder DATA.
         smallest: pad images at their edge to at least this many pixels along every axis, which
             DenseNet121 and EfficientNet need; 0 leaves them as they are.
         known_answer: None, as nobody knows the ideal observer of clinical images.
@@ -35,6 +36,7 @@ class ClinicalSource:
     places: tuple[str, ...]
     classes: tuple[str, ...]
     source: str
+    fetch: str
     smallest: int = 0
     known_answer: None = None
 
@@ -69,10 +71,10 @@ class ClinicalSource:
             if place.exists():
                 return place
         wanted = " or ".join(map(str, choices or self.places))
-        where = "" if choices else " in a data folder, --data"
+        where = "" if choices else " in a folder of clinical data"
         raise MissingDataError(
-            f"expected the images of {name}, {wanted}{where}, got none; docs/experiments.md says "
-            f"where they come from ({self.source})"
+            f"expected the images of {name} as {wanted}{where}, got none; fetch them with "
+            f"{self.fetch}, then say --data DATA; more in docs/experiments.md"
         )
 
     def _read(self, place: Path, section: str, count: int, size: int | None) -> Split:
@@ -97,27 +99,33 @@ CLINICAL = {
         ("pneumoniamnist.npz", "pneumoniamnist/pneumoniamnist.npz"),
         ("normal", "pneumonia"),
         f"PneumoniaMNIST, paediatric chest radiographs ({_MEDMNIST}; Kermany et al., Cell 2018)",
+        'medmnist.PneumoniaMNIST("train", download=True, root=DATA)',
         32,
     ),
     "mednist": ClinicalSource(
         ("MedNIST", "mednist6_64"),
         ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT"),
         "MedNIST, made available by Dr. Bradley J. Erickson (Mayo Clinic), CC BY-SA 4.0",
+        'monai.apps.MedNISTDataset(DATA, "training", download=True)',
     ),
     "adrenalmnist3d": ClinicalSource(
         ("adrenalmnist3d.npz", "adrenalmnist3d/adrenalmnist3d.npz"),
         ("normal", "hyperplasia or mass"),
         f"AdrenalMNIST3D, masks of the gland, 28³ ({_MEDMNIST})",
+        'medmnist.AdrenalMNIST3D("train", download=True, root=DATA)',
     ),
     "adrenalmnist3d_64": ClinicalSource(
         ("adrenalmnist3d_64.npz", "adrenalmnist3d/adrenalmnist3d_64.npz"),
         ("normal", "hyperplasia or mass"),
         f"AdrenalMNIST3D, masks of the gland, 64³ ({_MEDMNIST})",
+        'medmnist.AdrenalMNIST3D("train", download=True, root=DATA, size=64)',
     ),
     "hippocampus": ClinicalSource(
         ("hippocampus", "hippo3d_dev/hippo3d_dev.npz"),
         ("other", "anterior", "posterior"),
         "Patches of Task04 Hippocampus, Medical Segmentation Decathlon, Antonelli et al., Nature "
         "Communications 2022, CC BY-SA 4.0",
+        'monai.apps.DecathlonDataset(DATA, "Task04_Hippocampus", "training", download=True) and '
+        "python -m monai_ifim hippocampus-patches DATA/Task04_Hippocampus DATA/hippocampus",
     ),
 }

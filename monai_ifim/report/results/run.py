@@ -35,7 +35,7 @@ def run_evidence(
     """Run the experiments of some configurations, one after the other.
 
     Every experiment leaves ``OUTPUT/NAME/results.json``; plots and ``OUTPUT/results.md`` follow.
-    One that fails is reported and costs no other its result.
+    One that fails is reported; the others are unaffected.
 
     Args:
         configs: files, or folders of them.
@@ -47,7 +47,9 @@ def run_evidence(
         cache: where trainings and measurements are kept; ``OUTPUT/cache`` by default.
 
     Returns:
-        Exit status: 1 when an experiment failed.
+        Exit status: 1 when an experiment failed, when the data of one that was named are missing,
+        or when no network was measured. From a folder, experiments whose data are missing are
+        left out, and the page names them.
 
     Raises:
         FileNotFoundError: a configuration or a folder that is not there.
@@ -59,7 +61,7 @@ def run_evidence(
     if bundle is not None and data is None:
         raise ValueError("expected --data with the images of the bundle, got none; say --data DIR")
     steps = Steps(cache or output / "cache", say=_say)
-    failed = 0
+    failed = measured = False
     for settings, file in wanted:
         command = _command(file, profile, bundle, likelihood)
 
@@ -74,19 +76,21 @@ def run_evidence(
         except (ValueError, OSError, RuntimeError) as error:
             if bundle is not None or len(wanted) == 1:
                 raise ValueError(f"{settings.name}: {error}") from error
-            # Costs no other experiment its result, and does not leave an older one in its place.
+            # The other experiments are unaffected; an older result is not left in its place.
             reason = f"failed: {error}"
             result = {"experiment": settings.name, "title": settings.title, "networks": {}}
             result.update(profile=profile, missing=reason, complete=False)
             _say(f"{settings.name}: {reason}")
-            failed += 1
-        failed += bool(result.get("failures"))
+            failed = True
+        asked_for = file in configs  # by name, not as one of a folder
+        failed |= bool(result.get("failures") or (asked_for and result.get("missing")))
+        measured |= bool(result["networks"])
         write(result)
     if steps.reused:
         _say(f"{steps.reused} steps were found done in an earlier run, {steps.computed} computed")
     _say(f"{write_results_page(output, output / 'results.md')}\n")
     _say(f"{summary_text(output)}\n{RESEARCH_ONLY}")
-    return 1 if failed else 0
+    return 1 if failed or not measured else 0
 
 
 def _wanted(
