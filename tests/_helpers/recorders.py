@@ -1,8 +1,13 @@
 """MONAI's evaluator, and what it has put out for each image."""
 
+import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
+
+import monai_ifim as mi
+
+INFERERS = pytest.mark.parametrize("inferer", [mi.IFIMInferer(), None], ids=["shared", "own"])
 
 
 class Recorder:
