@@ -65,8 +65,8 @@ class Steps:
         >>> first, second, steps.reused
         (2, 2, 1)
         """
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        file = self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{digest}.pt"
+        short = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        file = self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{short}.pt"
         kept = self._kept(title, file)
         if kept is not None:
             if file.name not in self._seconds:  # and not a moment ago, for another part

@@ -174,7 +174,7 @@ def test_impossible_commands(arguments, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-# --- somebody's bundle ----------------------------------------------------------------------------
+# --- a bundle from outside ------------------------------------------------------------------------
 
 
 def own(tmp_path, bundle, images, *options):
@@ -210,7 +210,7 @@ def test_bundles_of_other_people(name, tmp_path):
 
 
 def test_a_bundle_without_labels(tmp_path):
-    """The MedNIST bundle on pictures whose classes nobody says."""
+    """The MedNIST bundle on pictures without labels."""
     images = tmp_path / "images"
     images.mkdir()
     generator = torch.Generator().manual_seed(0)

@@ -109,7 +109,7 @@ def test_classes_without_a_place_are_left_out(tmp_path: Path):
     assert [(row["subject"], row["class"]) for row in rows] == [("005", "posterior")]
 
 
-def test_errors_say_the_mend(task: Path, tmp_path: Path):
+def test_errors_say_how_to_fix_it(task: Path, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"expected imagesTr.* got none; pass the folder"):
         write_hippocampus_patches(tmp_path, tmp_path / "out")
     write_case(tmp_path, 1, np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8))

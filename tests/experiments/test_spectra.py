@@ -35,7 +35,7 @@ class Linear(nn.Module):
 
 
 class Fixed(nn.Module):
-    """The given logits, whatever the image."""
+    """The given logits for any image."""
 
     def __init__(self, logits):
         super().__init__()

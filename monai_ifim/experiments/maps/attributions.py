@@ -128,7 +128,7 @@ def _check_map(values: Tensor, method: str, image: int) -> None:
 def _seed(device: torch.device, generator: torch.Generator) -> None:
     """Seed the global stream that captum draws from; ``at_rest`` restores it."""
     seed = int(torch.randint(2**62, (), generator=generator))
-    # torch.manual_seed would also seed devices whose state nobody restores.
+    # torch.manual_seed would also seed devices whose state is not restored.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -91,7 +91,7 @@ CORRUPTIONS: Mapping[str, Callable[[float, float], Transform]] = {
 def corrupt(images: Tensor, name: str, strength: float = 1.0, seed: int = 0) -> Tensor:
     """Corrupt every image of a batch.
 
-    Strength 1 is clearly visible, whatever the unit of the images: ``noise`` of half the image's
+    Strength 1 is clearly visible for images of any unit: ``noise`` of half the image's
     own standard deviation; ``blur`` with a Gaussian of standard deviation 1 voxel; ``bias_field``,
     a factor exp of a random cubic with Legendre coefficients up to 0.3; ``motion``, a turn of 5
     degrees and a shift of 5 % of the extent while k-space is read; ``gibbs``, k-space cut off at
@@ -146,7 +146,7 @@ def _deviations(images: Tensor) -> list[float]:
         )
     if not bool(torch.isfinite(images).all()):
         raise ValueError(
-            "expected finite images, got NaN or infinite values; mend the preprocessing"
+            "expected finite images, got NaN or infinite values; fix the preprocessing"
         )
     values = images.double().flatten(1)
     constant = values.amin(dim=1) == values.amax(dim=1)

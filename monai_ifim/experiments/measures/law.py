@@ -17,8 +17,7 @@ from monai_ifim.experiments.networks.trained_classifier import (
     batch_size,
     batches,
 )
-from monai_ifim.experiments.statistics import interval, spearman
-from monai_ifim.experiments.statistics import median as middle
+from monai_ifim.experiments.statistics import interval, median, spearman
 
 # Change of the fastest contrast at which the law is checked: far above float64's rounding, far
 # below where the curvature of a softmax counts.
@@ -165,8 +164,8 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
     confidence = raw["probability"].numpy()
     varied = len(radius) >= 10 and np.ptp(radius) > 0 and np.ptp(confidence) > 0
 
-    def median(chosen: np.ndarray) -> dict[str, float] | None:
-        return interval(middle, relative[chosen]).as_dict() if chosen.sum() >= 5 else None
+    def typical(chosen: np.ndarray) -> dict[str, float] | None:
+        return interval(median, relative[chosen]).as_dict() if chosen.sum() >= 5 else None
 
     return {
         "images": len(radius),
@@ -182,6 +181,6 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
             "fisher_length": np.percentile(length.numpy(), _PERCENTILES).tolist(),
         },
         "radius_confidence": interval(spearman, radius, confidence).as_dict() if varied else None,
-        "radius_correct": None if correct is None else median(correct),
-        "radius_wrong": None if correct is None else median(~correct),
+        "radius_correct": None if correct is None else typical(correct),
+        "radius_wrong": None if correct is None else typical(~correct),
     }

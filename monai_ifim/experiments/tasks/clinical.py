@@ -30,7 +30,7 @@ class ClinicalSource:
         fetch: how to get them into the folder DATA.
         smallest: pad images at their edge to at least this many pixels along every axis, which
             DenseNet121 and EfficientNet need; 0 leaves them as they are.
-        known_answer: None, as nobody knows the ideal observer of clinical images.
+        known_answer: None: the ideal observer of clinical images is unknown.
     """
 
     places: tuple[str, ...]
