@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from monai_ifim.experiments.run.settings import read_settings
-from monai_ifim.report.results import page as evidence_page
+from monai_ifim.report.results import page as results_page
 from monai_ifim.report.results.measured import read_results
 
 ROOT = Path(__file__).parents[2]
@@ -16,11 +16,11 @@ def test_the_page_is_drawn_from_the_numbers(monkeypatch, tmp_path):
     def committed(result, folder):
         return sorted(folder.glob("*.png"))
 
-    monkeypatch.setattr(evidence_page, "write_plots", committed)
+    monkeypatch.setattr(results_page, "write_figures", committed)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "results").symlink_to(RESULTS)
     monkeypatch.chdir(tmp_path)  # the page names the paths that it was given
-    page = evidence_page.write_results_page(Path("docs/results"), Path("docs/results.md"))
+    page = results_page.write_results_page(Path("docs/results"), Path("docs/results.md"))
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "results.md").read_text("utf-8")
 
 

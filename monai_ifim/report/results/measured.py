@@ -18,7 +18,7 @@ NETWORKS = {
     "efficientnet_b0": "EfficientNet-B0",
     "vit": "ViT",
 }
-CONTROLS = {"random_weights": "random weights", "shuffled_labels": "shuffled labels"}
+CONTROL_NETWORKS = {"random_weights": "random weights", "shuffled_labels": "shuffled labels"}
 NEEDED = ("experiment", "title", "networks")
 
 
@@ -44,7 +44,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def _read(file: Path) -> Result:
-    """One file; of a damaged one the reason, so that it costs no other experiment its page."""
+    """One file; a damaged one becomes a result that says why, and the others are unaffected."""
     name = file.parent.name
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def _read(file: Path) -> Result:
 
 
 def block(source: Any, *keys: str) -> Any:
-    """What lies under nested keys, or None where something on the way is null or absent.
+    """The value under nested keys, or None where one of them is null or absent.
 
     >>> block({"law": {"images": 32}}, "law", "images"), block({"law": None}, "law", "images")
     (32, None)
@@ -87,7 +87,7 @@ def measured(interval: Any) -> bool:
 
 
 def scaled(interval: Any, factor: float) -> Interval | None:
-    """The interval of a multiple, such as of a share in per cent.
+    """The interval of a multiple, such as a share in per cent.
 
     >>> scaled({"value": 0.5, "low": 0.25, "high": None}, 100)
     {'value': 50.0, 'low': 25.0}
@@ -101,15 +101,6 @@ def networks_with(result: Result, *keys: str) -> dict[str, Any]:
     """The blocks under nested keys, by network, for the networks that have it."""
     found = {name: block(network, *keys) for name, network in (result["networks"] or {}).items()}
     return {name: part for name, part in found.items() if part}
-
-
-def map_methods(result: Result) -> dict[str, dict[str, Any]]:
-    """The numbers of every map, by network and method, where there are some."""
-    found = networks_with(result, "maps", "methods")
-    return {
-        name: {method: numbers for method, numbers in methods.items() if numbers}
-        for name, methods in found.items()
-    }
 
 
 def network_name(name: str) -> str:
@@ -128,8 +119,17 @@ def cells(results: list[Result], *keys: str) -> Iterator[tuple[Result, str, Any]
             yield result, name, part
 
 
+def entry(numbers: Any, index: int) -> Any:
+    """An entry of a list, or None where there is no such list or entry.
+
+    >>> entry([0.1, 0.2], 1), entry([0.1], 1), entry(None, 0)
+    (0.2, None, None)
+    """
+    return numbers[index] if isinstance(numbers, list) and len(numbers) > index else None
+
+
 def at_norm(part: Any, direction: str, quantity: str, norm: float) -> Any:
-    """What was measured for a direction at the norm of the grid that is the nearest one.
+    """What was measured for a direction at the nearest norm of the grid.
 
     Args:
         part: the perturbation block of a network.
@@ -151,16 +151,14 @@ class Comparison(NamedTuple):
     """One ratio of mean divergences at equal norm.
 
     Attributes:
-        at: the norm, for people.
+        at: the norm, as the page writes it.
         ratio: with its interval.
-        law: the mean divergence in its numerator by what the quadratic law predicts.
-        method: of the attribution in the denominator, or nothing.
+        law: the mean divergence in the numerator divided by what the quadratic law predicts.
     """
 
     at: str
     ratio: Interval | None
     law: float | None
-    method: str = ""
 
 
 def comparisons(part: Any, kind: str) -> list[Comparison]:
@@ -172,7 +170,7 @@ def comparisons(part: Any, kind: str) -> list[Comparison]:
             component), or ``masks`` (random inside to pixels that attribution selects).
 
     Returns:
-        Those that were measured, null ones too.
+        One for each norm (and attribution method); a ratio that could not be formed is None.
     """
     if kind == "attenuation":
         rows = block(part, "attenuation") or []
@@ -181,15 +179,14 @@ def comparisons(part: Any, kind: str) -> list[Comparison]:
     for step in block(part, "ratios") or []:
         at, law = f"{100 * step['relative_norm']:.3g} %", law_ratio(part, step["norm"])
         if kind == "masks":
-            masks = step.get("masks") or {}
-            found += [Comparison(at, ratio, law, method) for method, ratio in masks.items()]
+            found += [Comparison(at, ratio, law) for ratio in (step.get("masks") or {}).values()]
         else:
             found.append(Comparison(at, step.get(kind), law))
     return found
 
 
 def law_ratio(part: Any, norm: float) -> float | None:
-    """Mean KL of random changes inside by what the quadratic law predicts for it, at a norm."""
+    """Mean KL of random changes inside divided by the quadratic law's prediction, at a norm."""
     found = block(at_norm(part, "random_in_eigenspace", "divergence", norm), "value")
     law = at_norm(part, "random_in_eigenspace", "quadratic", norm)
     return found / law if known(found) and known(law) and law > 0 else None

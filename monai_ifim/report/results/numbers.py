@@ -1,16 +1,14 @@
-"""Numbers and intervals in words, and what may be concluded from an interval."""
+"""Numbers and intervals in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from monai_ifim.report.results.measured import block, known, measured
+from monai_ifim.report.results.measured import block, known, measured, network_name
 
 ABSENT = "–"
-HOLDS, UNDECIDED, FAILS = "holds", "undecided", "fails"
-FEWEST = 8  # samples behind a verdict
 
 
 def number(value: Any, *, powers: bool = False) -> str:
@@ -28,6 +26,15 @@ def number(value: Any, *, powers: bool = False) -> str:
         return f"{value:.{max(0, 2 - power)}f}"
     digits, exponent = f"{value:.1e}".split("e")
     return f"{digits}e{int(exponent)}"
+
+
+def count(value: Any) -> str:
+    """A count in full.
+
+    >>> count(12000), count(None)
+    ('12,000', '–')
+    """
+    return f"{value:,}" if known(value) else ABSENT
 
 
 def interval(given: Any, unit: str = "") -> str:
@@ -57,64 +64,6 @@ def percent(share: Any) -> str:
     return f"{100 * share:.3g} %" if known(share) else ABSENT
 
 
-def verdict(ratio: Any, border: float = 1.0) -> str:
-    """Whether a ratio is above a border, by its interval.
-
-    Args:
-        ratio: an interval.
-        border: what the ratio would be if there were no effect.
-
-    Returns:
-        ``holds`` with the interval entirely above the border, ``fails`` with it entirely below,
-        ``undecided`` when it holds the border, is not known, or comes from fewer than 8 samples,
-        whose percentile intervals are much too narrow; ``–`` without a value.
-
-    >>> verdict({"value": 2.0, "low": 1.5, "high": 3.0})
-    'holds'
-    >>> verdict({"value": 2.0, "low": 0.9, "high": 3.0})
-    'undecided'
-    >>> verdict({"value": 0.5, "low": 0.4, "high": 0.9})
-    'fails'
-    """
-    if not measured(ratio):
-        return ABSENT
-    count = block(ratio, "n")
-    if known(count) and count < FEWEST:
-        return UNDECIDED
-    low, high = block(ratio, "low"), block(ratio, "high")
-    if known(low) and low > border:
-        return HOLDS
-    if known(high) and high < border:
-        return FAILS
-    return UNDECIDED
-
-
-def compare(first: Any, second: Any) -> str:
-    """Whether one value is larger than another, by whether their intervals are apart.
-
-    Intervals that overlap leave it undecided. This is stricter than an interval of the difference.
-
-    Args:
-        first: an interval.
-        second: an interval.
-
-    Returns:
-        ``holds`` (the first is larger), ``fails`` (smaller), ``undecided``, or ``–`` without
-        values.
-
-    >>> compare({"value": 2, "low": 1.5, "high": 3}, {"value": 1, "low": 0.5, "high": 1.4})
-    'holds'
-    """
-    if not (measured(first) and measured(second)):
-        return ABSENT
-    ends = [block(part, side) for part in (first, second) for side in ("low", "high")]
-    if not all(map(known, ends)):
-        return UNDECIDED
-    if ends[0] > ends[3]:
-        return HOLDS
-    return FAILS if ends[1] < ends[2] else UNDECIDED
-
-
 def listed(words: Sequence[str]) -> str:
     """Words as an enumeration.
 
@@ -134,3 +83,19 @@ def spread(values: Sequence[float]) -> str:
     """
     low, high = number(min(values)), number(max(values))
     return low if low == high else f"{low} to {high}"
+
+
+def each(pairs: Iterable[tuple[str, Any]], unit: str = "") -> str:
+    """Intervals of networks as an enumeration; those that were not measured are left out.
+
+    Args:
+        pairs: a network's name, as in the results, and its interval.
+        unit: behind every number.
+
+    Returns:
+        The enumeration, empty where nothing was measured.
+
+    >>> each([("cnn", {"value": 0.5, "low": 0.4, "high": 0.6}), ("vit", None)])
+    '0.500 [0.400, 0.600] (CNN)'
+    """
+    return listed([f"{interval(v, unit)} ({network_name(n)})" for n, v in pairs if measured(v)])

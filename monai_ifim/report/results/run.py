@@ -17,7 +17,8 @@ from monai_ifim.experiments.run.own_classifier import measure_bundle
 from monai_ifim.experiments.run.settings import Settings, read_settings
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.messages import RESEARCH_ONLY
-from monai_ifim.report.results.page import summary_text, write_results_page
+from monai_ifim.report.results.page import write_results_page
+from monai_ifim.report.results.summary import summary_text
 
 _DIGITS = 6
 

@@ -11,10 +11,16 @@ import pytest
 
 from monai_ifim.__main__ import main
 from monai_ifim.messages import RESEARCH_ONLY
-from monai_ifim.report.results.numbers import compare, interval, number, verdict
-from monai_ifim.report.results.page import summary_text, write_results_page
-from monai_ifim.report.results.plots import FIGURES, draw_detection, write_plots
+from monai_ifim.report.results.figures import write_figures
+from monai_ifim.report.results.numbers import interval, number
+from monai_ifim.report.results.page import write_results_page
+from monai_ifim.report.results.sections import SECTIONS
+from monai_ifim.report.results.sections.detection import draw_detection
 from monai_ifim.report.results.style import settings
+from monai_ifim.report.results.summary import summary_text
+from monai_ifim.report.results.verdicts import compare, verdict
+
+FIGURES = tuple(section.name for section in SECTIONS)
 
 NETWORKS = ("cnn", "resnet18", "densenet121", "efficientnet_b0", "vit")
 METHODS = ("gradient", "integrated_gradients", "smoothgrad", "grad_cam", "occlusion")
@@ -117,12 +123,12 @@ def maps(draw):
 
 def controls(draw):
     shares = (0.02, 0.1, 0.3, 0.6, 1.0)
-    untaught = [
+    ratios = [
         {"norm": r * IMAGE_NORM, "relative_norm": r, "random": around(70, 128, 0.3)}
         for r in RELATIVE
     ]
     return {
-        "random_weights": {"cosine": share(0.08, 8), "auc": share(0.52, 8), "ratios": untaught},
+        "random_weights": {"cosine": share(0.08, 8), "auc": share(0.52, 8), "ratios": ratios},
         "shuffled_labels": {"cosine": share(0.11, 100), "auc": share(0.47, 624)},
         "two_seeds": {"angle": around(48.0, 100), "chance_angle": 88.2},
         "layers": [
@@ -270,7 +276,7 @@ def text_only(monkeypatch):
     def all_of_them(result, folder):
         return [folder / f"{name}.png" for name in FIGURES]
 
-    monkeypatch.setattr("monai_ifim.report.results.page.write_plots", all_of_them)
+    monkeypatch.setattr("monai_ifim.report.results.page.write_figures", all_of_them)
 
     def text(folder, *results):
         return write_results_page(stored(folder / "r", *results), folder / "p.md").read_text()
@@ -292,7 +298,7 @@ def test_the_page_has_every_section(written):
         "Trained networks",
         "The quadratic law",
         "Agreement with the known template",
-        "Telling wrong predictions",
+        "Detection of wrong predictions",
         "Made task bare",
         "Made task mednist",
         "Made task signal",
@@ -346,7 +352,7 @@ def test_the_claim_follows_from_the_intervals(text_only, tmp_path, ratio, words,
     assert (
         "against the orthogonal one the claim holds for CNN at α = 0.25, α = 0.5 and α = 1" in page
     )
-    # And it is said that networks which learned nothing pass it.
+    # The page says that networks which have learned nothing pass it.
     assert "the claim for random directions holds in 3 of 3 comparisons" in page
 
 
@@ -373,7 +379,7 @@ def test_sentences_have_the_numbers(text_only, tmp_path):
     assert f"{says} 0.500 [0.450, 0.550] (CNN) and 0.500 [0.450, 0.550] (ResNet-18)" in page
     assert "ideal observer's templates is 0.840 [0.800, 0.880] (CNN)" in page
     assert "0.200 [0.160, 0.240] with 250 training images" in page
-    assert "interval holds 0.5 everywhere" in page
+    assert "interval contains 0.5 everywhere" in page
 
 
 def test_a_control_that_fails_is_said(text_only, tmp_path):
@@ -381,7 +387,7 @@ def test_a_control_that_fails_is_said(text_only, tmp_path):
     controls = result["networks"]["cnn"]["controls"]
     controls["shuffled_labels"] = {"cosine": share(0.83, 100), "auc": share(0.7, 624)}
     page = text_only(tmp_path, result)
-    assert "its interval **does not hold 0.5 for CNN**" in page
+    assert "its interval **does not contain 0.5 for CNN**" in page
     assert "| 0.830 [0.790, 0.870] | **undecided** |" in page
     controls["shuffled_labels"]["cosine"] = share(0.95, 100)
     assert "| **no** |" in text_only(tmp_path / "again", result)
@@ -425,7 +431,7 @@ def test_missing_blocks_leave_out_their_figures(tmp_path):
         "leading": cnn["perturbation"]["directions"]["leading"] | {"auc": None}
     }
     cnn["perturbation"]["ratios"] = None
-    drawn = write_plots(result, tmp_path)
+    drawn = write_figures(result, tmp_path)
     names = [path.name for path in drawn]
     assert names == ["perturbation.png", "detection.png"]
     with settings():
@@ -452,7 +458,7 @@ def test_figures_survive_what_is_not_known(tmp_path):
     cnn["controls"]["layers"] = cnn["controls"]["two_seeds"] = None
     cnn["controls"]["recomputed"] = cnn["agreement"]["by_training_size"] = None
     cnn["detection"]["corruption_auc"] = cnn["maps"]["methods"]["grad_cam"] = None
-    assert len(write_plots(result, tmp_path)) == len(FIGURES)
+    assert len(write_figures(result, tmp_path)) == len(FIGURES)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +496,7 @@ def test_summary_is_short(written):
     assert not_numbers(text) == []
 
 
-def test_refusals_say_the_mend(tmp_path):
+def test_refusals_say_how_to_fix_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected .*results\.json.* run an experiment"):
         write_results_page(tmp_path, tmp_path / "page.md")
     (tmp_path / "one").mkdir()
