@@ -19,10 +19,11 @@ from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
 from monai_ifim.experiments.statistics import classification_scores
 from monai_ifim.experiments.statistics.classification import has_classes
 
-METHODS = (
-    "check contrasts factor probabilities most_probable outcome_probability entropy uncertainty "
-    "divergence predicted class_table outcome_logits dense"
-).split()
+METHODS = [
+    *("check", "contrasts", "factor", "probabilities", "most_probable", "outcome_probability"),
+    *("entropy", "uncertainty", "divergence", "predicted", "class_table", "outcome_logits"),
+    "dense",
+]
 
 
 def outside(family):
