@@ -19,8 +19,6 @@ REASON = re.compile(r"# (long:|noqa: PLR0913)\W*\w.{9,}")
 
 # What is longer for now, and why.
 LONG_FILES = {
-    "tests/core/test_gradients.py": "to be split by subject",
-    "tests/core/test_input_gradients.py": "to be split by subject",
     "tests/label/test_server.py": "to be split by subject",
     "tests/report/test_evidence_page.py": "to be split by subject",
     "tests/test_handler.py": "to be split by subject",

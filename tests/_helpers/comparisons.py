@@ -9,3 +9,8 @@ def assert_close(actual, expected, tolerance=1e-5):
     assert actual.shape == expected.shape
     distance = (actual.double() - expected.double()).abs().max()
     assert distance <= tolerance * expected.double().abs().max()
+
+
+def relative_error(ours, theirs):
+    """Norm of the difference by the norm of what is right."""
+    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
