@@ -38,7 +38,7 @@ class IFIMHandler:
     inferer it uses that forward pass; otherwise, and whenever sharing would give wrong gradients
     (autocast, train mode), it runs one of its own. An engine that never fires FORWARD_COMPLETED
     (plain Ignite, a custom ``iteration_update``) is served at ITERATION_COMPLETED; the values
-    are then in ``engine.state.ifim`` too, whatever the engine's output is.
+    are then in ``engine.state.ifim`` too, because its output can be anything.
 
     An image without a result (NaN logits, a file that ``FaultTolerantDataLoader`` could not load)
     gets a row with the reason; the other images are unaffected.

@@ -72,8 +72,8 @@ class IFIMInferer(Inferer):
         Args:
             inputs: images (B, C, *S).
             network: the classifier.
-            args: passed on.
-            kwargs: passed on.
+            args: further positional arguments of the network.
+            kwargs: further keyword arguments of the network.
 
         Returns:
             What the wrapped inferer returns, detached.

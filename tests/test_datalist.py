@@ -68,7 +68,7 @@ class TestFindImages:
         file = tmp_path / "other" / "a.png"
         assert find_images(str(file)) == [{"image": str(file)}]
 
-    def test_errors_say_the_mend(self, tmp_path: Path):
+    def test_errors_say_how_to_fix_them(self, tmp_path: Path):
         with pytest.raises(FileNotFoundError, match=r"expected a folder .* pass --dataset_dir"):
             find_images(tmp_path / "nowhere")
         touch(tmp_path, "labels.csv")

@@ -273,7 +273,7 @@ def noisy_network():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_evaluator_in_train_mode(images, shared):
-    """The host's prediction with dropout and batch statistics; ours from the network at rest."""
+    """The host's prediction with dropout and batch statistics; ours in eval mode."""
     batch = [{"image": images, "label": torch.zeros(2)}]
     network, other = noisy_network(), noisy_network()
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""A file that cannot be read costs no other image its result."""
+"""A file that cannot be read leaves the other images alone."""
 
 import csv
 import logging

@@ -114,7 +114,7 @@ def test_the_evaluators_own_prediction_is_as_before(images):
         ({"rank": 1, "energy": 0.5}, "expected rank or energy"),
     ],
 )
-def test_impossible_wishes(images, params, message):
+def test_impossible_requests(images, params, message):
     with pytest.raises(ValueError, match=message):
         Host("ifim_signal_2d").run(images / "2d" / "signal_0000.nii.gz", **params)
 

@@ -118,7 +118,7 @@ def torchrun(arguments, folder):
 
 
 def by_hand(folder, how):
-    """Two processes without anybody who watches them, as under SLURM's srun."""
+    """Two processes without a launcher that watches them, as under SLURM's srun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -28,7 +28,7 @@ class Failure(NamedTuple):
 
 
 class FaultTolerantDataLoader(DataLoader):
-    """MONAI's ``DataLoader``, except that an image that fails to load costs no other its result.
+    """MONAI's ``DataLoader``, except that the run goes on when an image fails to load.
 
     The failing image is left out of its batch, logged, and listed in ``failures``; a batch of
     which nothing is left is skipped and counted in ``skipped``. ``IFIMHandler`` writes a row for
@@ -83,7 +83,7 @@ class _Guarded(Dataset):
         file = self._file(index)
         try:
             return file, self.dataset[index]
-        except Exception as error:  # whatever a reader or a transform raises
+        except Exception as error:  # readers and transforms raise all kinds
             return file, Failure(file, reason(error))
 
     def _file(self, index: int) -> str:

@@ -149,6 +149,8 @@ class TableWriter:
         rows += [{"file": f"rank {rank}", "status": text} for rank in absent]
         try:
             self._write(rows)
+        except OSError as second:  # the first error is the one to raise
+            logger.error("the table is not written: %s", reason(second))
         finally:
             ranks.saved()
 
