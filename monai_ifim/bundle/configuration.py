@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_ifim.bundle.metadata import image_input, read_metadata
+from monai_ifim.core.gradients.quiet import quiet
 
 _importing = threading.RLock()
 
@@ -93,7 +94,8 @@ class BundleConfiguration:
             The network; errors are those of its making, or say which weights do not fit.
         """
         if self.weights.suffix == ".ts":
-            return torch.jit.load(str(self.weights), map_location=device).eval()
+            with quiet():
+                return torch.jit.load(str(self.weights), map_location=device).eval()
         network = self.content("network_def")
         state = torch.load(self.weights, map_location=device, weights_only=True)
         network.load_state_dict(state.get("model", state))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -42,12 +43,13 @@ def test_torchscript(image, tmp_path):
     network = parser.get_parsed_content("network_def")
     weights = root / "models" / "model.pt"
     network.load_state_dict(torch.load(weights, weights_only=True))
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.trace(network.eval(), torch.rand(1, 1, 64, 64)).save(
             str(root / "models" / "model.ts")
         )
     weights.unlink()
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the user cannot help it that the bundle is TorchScript
         got = ClassificationBundle(root).run(image, Options())
     assert got.numbers["trace"] == pytest.approx(expected.numbers["trace"], rel=1e-5)
     np.testing.assert_allclose(got.volumes["high"], expected.volumes["high"], atol=1e-6)

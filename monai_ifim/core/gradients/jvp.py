@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from monai_ifim.core.gradients.batched import quiet
 from monai_ifim.core.gradients.forward import Forward
+from monai_ifim.core.gradients.quiet import quiet
 from monai_ifim.core.gradients.vjp import backward
 
 # Forward-mode products that are batched: beyond this a product costs as much as in a batch.

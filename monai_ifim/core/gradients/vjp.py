@@ -7,8 +7,8 @@ import logging
 import torch
 from torch import Tensor
 
-from monai_ifim.core.gradients.batched import quiet
 from monai_ifim.core.gradients.forward import Forward
+from monai_ifim.core.gradients.quiet import quiet
 
 # On a CPU, batches of backward passes took 0.3 to 1.0 of the loop's time for images of up to so
 # many values in all, with every network tried; for larger ones it depends on the network

@@ -1,4 +1,4 @@
-"""Several passes through one graph at once, without the noise that this makes."""
+"""Warnings of torch that its users can do nothing about."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ _PROCESS = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of torch that nobody outside torch can act upon.
+    """Without the warnings of torch that its users can do nothing about.
 
-    Operations without a batched form run pass by pass, and forward mode scripts functions of
-    torch's own when it is first used.
+    Operations without a batched form run pass by pass; forward mode scripts functions of torch's
+    own when it is first used; some bundles hold their network as TorchScript.
+
+    Yields:
+        Nothing; other threads wait for this block.
     """
     with _PROCESS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         # A DeprecationWarning up to torch 2.13, a FutureWarning, which everybody sees, after it.
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
         yield
