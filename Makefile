@@ -7,13 +7,33 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
-.PHONY: demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
-.PHONY: test test-all lint label label-install label-test clean
+NEWEST := .venv-newest
+NEWEST_INSTALLED := $(NEWEST)/.installed
 
-# Everything is installed into .venv; constraints.txt holds the versions we develop with.
-$(INSTALLED): pyproject.toml constraints.txt
+# The versions that we develop with; `make CONSTRAINTS=file` installs others.
+CONSTRAINTS ?= constraints.txt
+INSTALL := -m pip install -q --upgrade-strategy only-if-needed
+
+.PHONY: help demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
+.PHONY: test test-all test-newest lint label label-install label-test clean
+
+help:
+	@echo 'make lint              ruff, mypy and codespell'
+	@echo 'make test              tests, but for those that take minutes'
+	@echo 'make test-all          all tests'
+	@echo 'make test-newest       tests with the newest torch, in an environment of its own'
+	@echo 'make demo              bundles on images made here, and on DATA=folder; results in demo/'
+	@echo 'make experiments       experiments at PROFILE=quick, standard or full; results in results/'
+	@echo 'make results-page      docs/results.md and its plots from docs/results/'
+	@echo 'make bench             benchmarks, 20 minutes; also bench-all, bench-gpu, bench-peers'
+	@echo 'make performance-page  docs/performance.md from docs/performance/'
+	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
+	@echo 'make clean             remove environments and results'
+
+# Everything is installed into .venv.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -33,8 +53,8 @@ results-page: $(INSTALLED)
 # torch; what is used of them does not import it.
 PEERS := $(VENV)/.peers
 $(PEERS): $(INSTALLED)
-	$(BIN)/python -m pip install -q --upgrade-strategy only-if-needed -c constraints.txt -e '.[benchmarks]'
-	$(BIN)/python -m pip install -q --no-deps -c constraints.txt curvlinops-for-pytorch nngeometry
+	$(BIN)/python $(INSTALL) -c $(CONSTRAINTS) -e '.[benchmarks]'
+	$(BIN)/python -m pip install -q --no-deps -c $(CONSTRAINTS) curvlinops-for-pytorch nngeometry
 	touch $@
 
 bench-peers: $(PEERS)
@@ -53,18 +73,31 @@ performance-page: $(INSTALLED)
 	$(BIN)/python -m benchmarks.page
 
 # Two workers with one thread each: most of the time goes into starting bundle runs.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := -m pytest -n 2 --dist loadfile
 
 test: $(INSTALLED)
-	$(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 test-all: $(INSTALLED)
-	$(PYTEST) -m ''
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m ''
+
+# What a plain `pip install torch` brings; on Linux a CUDA build of several gigabytes.
+constraints-newest.txt: constraints.txt
+	grep -v '^torch==' $< > $@
+
+$(NEWEST_INSTALLED): pyproject.toml constraints-newest.txt
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python $(INSTALL) -c constraints-newest.txt -e '.[test]'
+	touch $@
+
+test-newest: $(NEWEST_INSTALLED)
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # MONAI Label in an environment of its own: it wants pydicom 2, we want 3 (docs/monai_label.md).
 $(LABEL_INSTALLED): pyproject.toml constraints-label.txt
@@ -90,4 +123,4 @@ label-test: $(LABEL_INSTALLED)
 	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
 
 clean:
-	rm -rf $(VENV) $(LABEL) label demo results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

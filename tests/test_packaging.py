@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from _helpers.imports import imports
 from monai_ifim.cli.failures import install_command
@@ -99,3 +100,31 @@ def test_the_command_that_installs_a_package(module: str, extra: str, command: s
         f'{line}; extra == "{extra}"' for extra, lines in extras.items() for line in lines
     ]
     assert install_command(module, requirements, extra) == command
+
+
+def test_the_hooks_have_the_versions_of_the_environment():
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.count("==") == 1 and not line.startswith("#")
+    )
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    versions = {Path(repo["repo"]).name: repo.get("rev") for repo in hooks}
+    assert versions == {
+        "ruff-pre-commit": f"v{pins['ruff']}",
+        "codespell": f"v{pins['codespell']}",
+        "local": None,
+    }
+
+
+def test_the_workflow_runs_on_the_ends_of_what_is_promised():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    matrix = yaml.safe_load(text)["jobs"]["run"]["strategy"]["matrix"]
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    (torch,) = (name for name in PROJECT["project"]["dependencies"] if name.startswith("torch"))
+    assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert matrix["python"][0] == oldest
+    assert [entry["torch"] for entry in matrix["include"]] == [
+        f"{torch.removeprefix('torch>=')}.0",
+        "newest",
+    ]

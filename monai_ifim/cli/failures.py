@@ -13,6 +13,7 @@ _DISTRIBUTIONS = {
     "jwt": "pyjwt",
     "nrrd": "pynrrd",
     "PIL": "pillow",
+    "pydantic_core": "pydantic",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

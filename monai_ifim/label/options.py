@@ -1,4 +1,4 @@
-"""What a client may ask of an inference: a whitelist, nothing of it evaluated."""
+"""What a client may ask of an inference: an allowlist, nothing of it evaluated."""
 
 from __future__ import annotations
 
