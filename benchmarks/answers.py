@@ -341,7 +341,7 @@ def entry_points(name: str) -> dict[str, Callable[[Path], Answer]]:
     """What answers a case, by name; each wants an empty folder."""
     if name in BUNDLES:
         return {"monai.bundle run": partial(bundle_run, *BUNDLES[name])}
-    return {door: partial(answer, CASES[name]) for door, answer in ENTRY_POINTS.items()}
+    return {point: partial(answer, CASES[name]) for point, answer in ENTRY_POINTS.items()}
 
 
 def main(argv: list[str]) -> None:
@@ -357,9 +357,9 @@ def main(argv: list[str]) -> None:
         if parts and not any(part in name for part in parts):
             continue
         answers[name] = {}
-        for door, answer in entry_points(name).items():
+        for point, answer in entry_points(name).items():
             with tempfile.TemporaryDirectory() as folder:
-                answers[name][door] = answer(Path(folder))
+                answers[name][point] = answer(Path(folder))
     torch.save({"package": str(Path(mi.__file__).parent), "answers": answers}, file)
 
 

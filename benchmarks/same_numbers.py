@@ -205,14 +205,14 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> bool:
     print(f"{'case':37} {'entry point':24} values  largest difference")
     for case in {**before, **now}:
         allowed = TOLERANCE if any(word in case for word in APPROXIMATE) else 0.0
-        for door in {**before.get(case, {}), **now.get(case, {})}:
-            one, other = (side.get(case, {}).get(door, {}) for side in (before, now))
+        for point in {**before.get(case, {}), **now.get(case, {})}:
+            one, other = (side.get(case, {}).get(point, {}) for side in (before, now))
             found = dict(differences(case, one, other))
             largest = max(found.values(), default=math.inf)
             wrong = [name for name, value in found.items() if value > allowed]
             text = "same bits" if largest == 0 else f"{largest:.0e} of {allowed:.0e} allowed"
             verdict = f"; DIFFERENT: {', '.join(wrong)}" if wrong or not found else ""
-            print(f"{case:37} {door:24} {len(found):6}  {text}{verdict}")
+            print(f"{case:37} {point:24} {len(found):6}  {text}{verdict}")
             equal &= not verdict
     return equal
 

@@ -189,7 +189,7 @@ def test_the_sampling_grid_is_built_once(tmp_path, monkeypatch):
 
 
 class Mine(Flipd):
-    """Anybody may derive from MONAI's transforms and treat the channels differently."""
+    """A transform derived from one of MONAI's may treat the channels differently."""
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from torch import nn
 
 
 class Affine(nn.Module):
-    """Logits W x + b: its Jacobian is W, whatever the image."""
+    """Logits W x + b: its Jacobian is W for every image."""
 
     def __init__(self, weight, bias=None):
         super().__init__()

@@ -121,7 +121,7 @@ def test_no_partial_files_remain(results: Path):
     assert not [path for path in results.rglob(".*") if path.is_file()]
 
 
-def test_one_bad_image_costs_no_other_its_result(bundle: Path, images: Path, tmp_path: Path):
+def test_one_bad_image_leaves_the_others_unaffected(bundle: Path, images: Path, tmp_path: Path):
     data = tmp_path / "data"
     data.mkdir()
     sources = sorted(p for p in images.rglob("*") if p.suffix in (".gz", ".jpeg"))[:3]

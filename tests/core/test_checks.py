@@ -1,4 +1,4 @@
-"""What is refused, with a message that says what was expected, what came, and how to mend it."""
+"""What is refused, with a message that says what was expected, what came, and how to fix it."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from _helpers.problems import Affine, smooth_images, smooth_network
 
 
 class Returns(nn.Module):
-    """A network that does with its input and its logits whatever a test wants."""
+    """A network that does with its input and its logits what a test asks for."""
 
     def __init__(self, change, outputs=3):
         super().__init__()
@@ -309,7 +309,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
     images = torch.rand(2, 1, 3, 4)
     with pytest.warns(UserWarning, match="are they probabilities"):
         mi.eigenspace(network, images)
-    # The mend that the warning names is exact.
+    # The remedy that the warning names is exact.
     mended = mi.eigenspace(network, images, output_transform=torch.log)
     torch.testing.assert_close(mended.trace, mi.eigenspace(network[:2], images).trace)
 

@@ -105,7 +105,7 @@ def test_gradients_of_any_size(dtype, exponent):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3, 24, generator=generator, dtype=torch.float64)
     images = smooth_images(1, dtype=dtype)
-    # The logits are 0 for every image, so that p = 1/3 whatever the gradients are.
+    # The logits are 0 for every image, so that p = 1/3 for any gradients.
 
     class Centred(Affine):
         def forward(self, x):
@@ -159,16 +159,16 @@ def test_rank_one():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fewer_features_than_classes(dtype):
-    """A waist of two features: rank 2, though ten classes would allow 9."""
+    """Two features in the middle: rank 2, though ten classes would allow 9."""
     generator = torch.Generator().manual_seed(0)
-    waist = torch.randn(2, 24, generator=generator, dtype=torch.float64)
+    narrow = torch.randn(2, 24, generator=generator, dtype=torch.float64)
     head = torch.randn(10, 2, generator=generator, dtype=torch.float64)
-    network = nn.Sequential(Affine(waist), nn.Tanh(), Affine(head)).to(dtype)
+    network = nn.Sequential(Affine(narrow), nn.Tanh(), Affine(head)).to(dtype)
     images = smooth_images(1, dtype=dtype) / 5
     space = mi.eigenspace(network, images)
     assert space.rank.tolist() == [2] * len(images)
-    # The eigenspace is the row space of the waist, for every image.
-    projector = oracle.projector(torch.linalg.qr(waist.T)[0], 2)
+    # The eigenspace is the row space of the first layer, for every image.
+    projector = oracle.projector(torch.linalg.qr(narrow.T)[0], 2)
     tolerance = 1e-9 if dtype == torch.float64 else 1e-3
     for v in space.eigenvectors[:, :2].flatten(2).double():
         assert (v.T @ v - projector).abs().max() <= tolerance
@@ -242,7 +242,7 @@ def test_the_image_is_the_logits():
 
 
 def test_a_nan_image_leaves_its_neighbours_tiny_gradients_alone():
-    """Weights beyond float32's range are scaled, whatever another image of the batch holds."""
+    """Weights beyond float32's range are scaled, for any other image in the batch."""
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3, bias=False))
     with torch.no_grad():
         network[1].weight.mul_(1e-40)

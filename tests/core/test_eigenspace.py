@@ -195,7 +195,7 @@ def test_split_adds_up_is_orthogonal_and_final(dims, family, outputs, largest, d
     assert (same - orth).abs().max() <= tolerance * orth.abs().max()
 
 
-def test_split_uses_the_leading_eigenvectors_only_when_told():
+def test_split_uses_fewer_eigenvectors_only_when_a_rank_is_given():
     network, images = smooth_network(2, 5), smooth_images(2)
     space = mi.eigenspace(network, images)
     v = columns(space)

@@ -17,7 +17,7 @@ from _helpers.tables import read_table
 
 @pytest.mark.parametrize("options", [{}, {"rank": 1}, {"energy": 0.6}])
 def test_table(files, tmp_path, options):
-    options = {**options, "vjp_chunk": None}  # the same passes whatever the size of the batch
+    options = {**options, "vjp_chunk": None}  # the same passes for every batch size
     data = dataset(files)
     network = smooth_network(3)
     handler = mi.IFIMHandler(output_dir=tmp_path, filename="t.csv", **options)

@@ -1,4 +1,4 @@
-"""ifim_validate.yaml on somebody else's training."""
+"""ifim_validate.yaml on a training of another project."""
 
 import csv
 import warnings

@@ -138,7 +138,7 @@ def test_the_default_rank_and_the_numbers_of_an_image():
     assert 1 / 3 <= numbers["probability"] <= 1
 
 
-def test_an_image_with_nan_costs_no_other_its_result():
+def test_an_image_with_nan_leaves_the_others_unaffected():
     net, images = small_network(2), images_of(2)
     spoilt = images.clone()
     spoilt[1, 0, 0, 0] = torch.nan

@@ -276,7 +276,7 @@ def test_the_training_that_follows_is_the_same():
 # Eval mode inside ---------------------------------------------------------------------------
 
 
-def test_batch_norm_and_dropout_are_at_rest_in_a_training_network():
+def test_batch_norm_and_dropout_are_in_eval_mode_also_in_a_training_network():
     network, images = Rich(), smooth_images(2)
     space = mi.eigenspace(network, images)
     resting = copy.deepcopy(network).eval()
@@ -287,7 +287,7 @@ def test_batch_norm_and_dropout_are_at_rest_in_a_training_network():
     torch.testing.assert_close(alone.eigenvalues[0], space.eigenvalues[3], rtol=1e-10, atol=0)
 
 
-def test_randomness_in_the_forward_is_repeatable_and_costs_the_caller_nothing():
+def test_randomness_in_the_forward_is_repeatable_and_leaves_the_callers_random_state():
     network, images = Rich(Noisy()), smooth_images(2)
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -306,20 +306,20 @@ def test_a_train_method_of_the_networks_own_cannot_spoil_the_flags():
             self.frozen_norm.eval()
             return self
 
-    class AlwaysAtRest(nn.Dropout):
+    class AlwaysInEvalMode(nn.Dropout):
         def train(self, mode=True):
             return super().train(False)
 
     network, images = KeepsNormFrozen(), smooth_images(2)
     network.drop.eval()
-    network.middle = AlwaysAtRest()  # its flag is True until somebody calls train()
+    network.middle = AlwaysInEvalMode()  # its flag is True until train() is called
     assert network.middle.training
     before = snapshot(network, images)
     mi.eigenspace(network, images)
     assert_untouched(before, network, images)
 
 
-def test_a_network_that_is_at_rest_is_not_put_there_again():
+def test_a_network_in_eval_mode_is_not_switched_again():
     """Exported programs refuse ``eval()``, and on hundreds of modules it takes its time."""
 
     class Refuses(Rich):
@@ -337,7 +337,7 @@ def test_a_network_that_is_at_rest_is_not_put_there_again():
 # The context manager itself -----------------------------------------------------------------
 
 
-def test_inside_at_rest():
+def test_eval_mode_and_frozen_parameters_inside_the_context():
     network, images = Rich(), smooth_images(2)
     before = snapshot(network, images)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -353,7 +353,7 @@ def test_inside_at_rest():
     assert_untouched(before, network, images)
 
 
-def test_at_rest_nests():
+def test_contexts_can_be_nested():
     network, images = Rich(CountsInPlace()), smooth_images(2)
     before = snapshot(network, images)
     with at_rest(network, images.device):

@@ -1,4 +1,4 @@
-"""Many classes: the narrow waist, truncation and iteration against a dense F in float64."""
+"""Many classes: last-layer features, truncation and iteration against a dense F in float64."""
 
 import copy
 import warnings
@@ -18,7 +18,7 @@ CLASSES = 90
 
 
 def network(*, peak=1.0, last=CLASSES, seed=0):
-    """A smooth network with a waist of 16 features; ``peak`` scales the logits."""
+    """A smooth network with 16 last-layer features; ``peak`` scales the logits."""
     net = smooth_network(2, last, seed=seed)
     with torch.no_grad():
         net[-1].weight.mul_(peak)
@@ -26,7 +26,7 @@ def network(*, peak=1.0, last=CLASSES, seed=0):
 
 
 def wide(*, peak=1.0, seed=0):
-    """No waist narrower than the image: 72 pixels, 80 features, 90 classes."""
+    """No layer has fewer features than the image has pixels: 72 pixels, 80 features, 90 classes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(
@@ -49,7 +49,7 @@ def angle(vectors, others):
 
 
 @pytest.mark.parametrize("peak", [1.0, 4.0])
-def test_exact_needs_as_many_passes_as_the_waist_is_wide(peak):
+def test_exact_needs_as_many_passes_as_there_are_last_layer_features(peak):
     net, images = network(peak=peak), smooth_images(2)
     space = mi.eigenspace(net, images)
     assert space.gradients.shape[1] == 16
@@ -163,7 +163,7 @@ def test_the_same_call_gives_the_same_bits(dtype):
 
 
 @pytest.mark.parametrize("choice", [{"method": "krylov", "rank": 3}, {"tolerance": 0.1}])
-def test_the_network_is_left_alone(choice):
+def test_the_network_is_unchanged(choice):
     net, images = wide(), smooth_images(2)
     before = snapshot(net, images)
     mi.eigenspace(net, images, **choice)
@@ -171,7 +171,7 @@ def test_the_network_is_left_alone(choice):
 
 
 @pytest.mark.parametrize("choice", [{"method": "krylov", "rank": 3}, {"tolerance": 0.1}, {}])
-def test_an_image_with_nan_costs_no_other_its_result(choice):
+def test_an_image_with_nan_leaves_the_others_unaffected(choice):
     net, images = wide(), smooth_images(2)
     spoilt = images.clone()
     spoilt[2, 0, 0, 0] = torch.nan
@@ -253,7 +253,7 @@ def test_networks_that_are_hard_to_differentiate_forwards(middle):
     torch.testing.assert_close(iterated.eigenvalues, complete.eigenvalues[:, :3], rtol=1e-8, atol=0)
 
 
-def test_the_waist_is_found_and_nothing_else_is_taken_for_one():
+def test_the_last_layer_is_found_and_nothing_else_is_taken_for_it():
     images = smooth_images(2).requires_grad_()
     net = network().requires_grad_(False)
     assert torch.equal(head_weight(net(images)), net[-1].weight)
@@ -320,7 +320,7 @@ class Branch(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["bias", "weights"])
-def test_weights_and_bias_that_depend_on_the_image_are_no_waist(kind):
+def test_weights_and_bias_that_depend_on_the_image_are_no_last_layer(kind):
     net, images = Branch(kind).eval(), smooth_images(2)[:1]
     space = mi.eigenspace(net, images)
     values = exact(net, images)[0]

@@ -20,7 +20,7 @@ from monai_ifim.core.gradients.fast.input_gradients import input_gradients
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), axes=st.sampled_from([2, 3]), seed=st.integers(0, 99))
 def test_the_gradient_is_that_of_autograd(data, axes, seed):
-    """Every choice of axes, in float64, with whatever is left over at the far end."""
+    """Every choice of axes, in float64, also where the strides leave a remainder."""
     kernel = tuple(data.draw(st.lists(st.integers(1, 5), min_size=axes, max_size=axes)))
     stride = tuple(data.draw(st.lists(st.integers(1, 3), min_size=axes, max_size=axes)))
     padding = tuple(data.draw(st.lists(st.integers(0, 5), min_size=axes, max_size=axes)))
@@ -43,7 +43,7 @@ def test_the_gradient_is_that_of_autograd(data, axes, seed):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("name", STEMS)
-def test_stems_take_our_route_and_are_right(name, bias):
+def test_stems_have_our_gradient_and_are_right(name, bias):
     x, weight, b, stride, padding, convolution = stem(name)
     b = b if bias else None
     plain = convolution(x, weight, b, stride, padding)
@@ -100,7 +100,7 @@ def test_forward_mode_and_vmap_inside(name):
     assert relative_error(gradient, plain) < 2e-6
 
 
-def test_the_stem_of_a_resnet_takes_our_route():
+def test_the_stem_of_a_resnet_has_our_gradient():
     network = resnet10(spatial_dims=3, n_input_channels=1, num_classes=2).eval()
     network.requires_grad_(False)
     x = torch.randn(2, 1, 18, 17, 19, requires_grad=True)
@@ -122,7 +122,7 @@ def test_circular_padding_is_right():
     assert relative_error(torch.autograd.grad(ours, x, u)[0], expected) < 2e-6
 
 
-def test_a_stem_under_metadata_takes_our_route():
+def test_a_stem_under_metadata_has_our_gradient():
     """MONAI's inferers hand the network a MetaTensor."""
     x, weight, bias, stride, padding, function = stem("volume")
     tracked = MetaTensor(x, meta={"name": "scan"})

@@ -22,7 +22,7 @@ VOLUMES = ("high", "orth", "sensitivity")
     [("categorical", {}), ("categorical", {"rank": 2}), ("bernoulli", {"energy": 0.9})],
 )
 @pytest.mark.parametrize("dims", [2, 3])
-def test_four_doors_give_the_same_numbers(tmp_path, dims, likelihood, options):
+def test_four_entry_points_give_the_same_numbers(tmp_path, dims, likelihood, options):
     files = write_scans(tmp_path, dims, count=5)
     data, network = dataset(files), smooth_network(dims)
     loader = DataLoader(data, batch_size=3)
@@ -47,9 +47,9 @@ def test_four_doors_give_the_same_numbers(tmp_path, dims, likelihood, options):
     from_dictionary = [dictionary(item) for item in data]
 
     assert min(core["ifim_rank"]) >= 1
-    for door in (alone, with_inferer, from_array, from_dictionary):
-        assert len(door) == len(files)
-        for i, item in enumerate(door):
+    for items in (alone, with_inferer, from_array, from_dictionary):
+        assert len(items) == len(files)
+        for i, item in enumerate(items):
             assert item["ifim_rank"] == core["ifim_rank"][i]
             for key in KEYS:
                 assert_close(item[key], core[key][i])
@@ -63,7 +63,7 @@ def test_four_doors_give_the_same_numbers(tmp_path, dims, likelihood, options):
 
 
 def test_two_images_do_not_share_their_numbers(tmp_path):
-    """Guards the test above: all doors agreeing on one constant would pass it."""
+    """Guards the test above: all entry points agreeing on one constant would pass it."""
     files = write_scans(tmp_path, 3, count=2)
     images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
     space = mi.eigenspace(smooth_network(3), images)
