@@ -20,7 +20,6 @@ REASON = re.compile(r"# (long:|noqa: PLR0913)\W*\w.{9,}")
 # What is longer for now, and why.
 LONG_FILES = {
     "tests/label/test_server.py": "to be split by subject",
-    "tests/report/test_evidence_page.py": "to be split by subject",
     "tests/test_handler.py": "to be split by subject",
     "tests/test_save.py": "to be split by subject",
 }

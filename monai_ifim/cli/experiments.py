@@ -32,10 +32,10 @@ def _experiment_arguments(parser: ArgumentParser) -> None:
 
 
 def _experiment(options: Namespace) -> int:
-    from monai_ifim.report.results.run import run_evidence
+    from monai_ifim.report.results.run import run_experiments
 
     known = configurations("experiments")
-    return run_evidence(
+    return run_experiments(
         [known.get(name, Path(name)) for name in options.config],
         options.output,
         profile=options.profile,

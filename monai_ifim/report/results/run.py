@@ -1,4 +1,4 @@
-"""Run experiments, write their numbers, plots and the page."""
+"""Run experiments, write their numbers, figures and the page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from monai_ifim.report.results.summary import summary_text
 _DIGITS = 6
 
 
-def run_evidence(
+def run_experiments(
     configs: Sequence[Path],
     output: Path,
     *,
@@ -35,7 +36,7 @@ def run_evidence(
 ) -> int:
     """Run the experiments of some configurations, one after the other.
 
-    Every experiment leaves ``OUTPUT/NAME/results.json``; plots and ``OUTPUT/results.md`` follow.
+    Every experiment leaves ``OUTPUT/NAME/results.json``; figures and ``OUTPUT/results.md`` follow.
     One that fails is reported; the others are unaffected.
 
     Args:
@@ -62,36 +63,89 @@ def run_evidence(
     if bundle is not None and data is None:
         raise ValueError("expected --data with the images of the bundle, got none; say --data DIR")
     steps = Steps(cache or output / "cache", say=_say)
+    run = _Run(output, steps, profile, data, bundle, likelihood)
     failed = measured = False
     for settings, file in wanted:
-        command = _command(file, profile, bundle, likelihood)
-
-        def write(result: dict[str, Any], command: str = command) -> None:
-            _write({**result, "command": command}, output / result["experiment"] / "results.json")
-
         try:
-            if bundle is not None and data is not None:
-                result = measure_bundle(settings, steps, bundle, data, likelihood=likelihood)
-            else:
-                result = run_experiment(settings, steps, data=data, say=_say, keep=write)
+            result = run.measure(settings, file)
         except (ValueError, OSError, RuntimeError) as error:
             if bundle is not None or len(wanted) == 1:
                 raise ValueError(f"{settings.name}: {error}") from error
-            # The other experiments are unaffected; an older result is not left in its place.
-            reason = f"failed: {error}"
-            result = {"experiment": settings.name, "title": settings.title, "networks": {}}
-            result.update(profile=profile, missing=reason, complete=False)
-            _say(f"{settings.name}: {reason}")
+            result = run.report_failure(settings, file, error)
             failed = True
         asked_for = file in configs  # by name, not as one of a folder
         failed |= bool(result.get("failures") or (asked_for and result.get("missing")))
         measured |= bool(result["networks"])
-        write(result)
     if steps.reused:
         _say(f"{steps.reused} steps were found done in an earlier run, {steps.computed} computed")
     _say(f"{write_results_page(output, output / 'results.md')}\n")
     _say(f"{summary_text(output)}\n{RESEARCH_ONLY}")
     return 1 if failed or not measured else 0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all experiments of one run share.
+
+    Attributes:
+        output: folder of the results.
+        steps: keeps trainings and measurements.
+        profile: ``quick``, ``standard`` or ``full``.
+        data: clinical data sets, or the images of the bundle.
+        bundle: the bundle to measure, None for the networks of the configurations.
+        likelihood: of the bundle, recognised when empty.
+    """
+
+    output: Path
+    steps: Steps
+    profile: str
+    data: Path | None
+    bundle: Path | None
+    likelihood: str
+
+    def measure(self, settings: Settings, file: Path) -> dict[str, Any]:
+        """The numbers of one experiment; they are written after every network."""
+
+        def keep(result: dict[str, Any]) -> None:
+            self._write(result, file)
+
+        if self.bundle is not None and self.data is not None:
+            result = measure_bundle(
+                settings, self.steps, self.bundle, self.data, likelihood=self.likelihood
+            )
+        else:
+            result = run_experiment(settings, self.steps, data=self.data, say=_say, keep=keep)
+        keep(result)
+        return result
+
+    def report_failure(self, settings: Settings, file: Path, error: Exception) -> dict[str, Any]:
+        """A result without networks, which takes the place of an older one."""
+        reason = f"failed: {error}"
+        result: dict[str, Any] = {
+            "experiment": settings.name,
+            "title": settings.title,
+            "networks": {},
+            "profile": self.profile,
+            "missing": reason,
+            "complete": False,
+        }
+        _say(f"{settings.name}: {reason}")
+        self._write(result, file)
+        return result
+
+    def _write(self, result: dict[str, Any], file: Path) -> None:
+        numbers = _rounded({**result, "command": self._command(file)})
+        text = json.dumps(numbers, separators=(",", ":"), allow_nan=False)
+        with complete_file(self.output / result["experiment"] / "results.json") as partial:
+            partial.write_text(text + "\n")
+
+    def _command(self, file: Path) -> str:
+        shipped = file.parent.name == "experiments" and file.parent.parent.name == "configs"
+        place = f"configs/experiments/{file.name}" if shipped else file.name
+        words = ["python", "-m", "monai_ifim", "experiment", place, "--profile", self.profile]
+        words += [] if self.bundle is None else ["--bundle", self.bundle.name]
+        words += ["--likelihood", self.likelihood] if self.likelihood else []
+        return f"{shlex.join(words)} --data DATA --output RESULTS"
 
 
 def _wanted(
@@ -105,10 +159,10 @@ def _wanted(
                 "configs/experiments"
             )
         files += sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-    found = [(read_settings(file, profile), file) for file in files]
+    read = [(read_settings(file, profile), file) for file in files]
     chosen = [
         (settings, file)
-        for settings, file in found
+        for settings, file in read
         if settings is not None and (settings.task == "bundle") == (bundle is not None)
     ]
     if not chosen:
@@ -118,21 +172,6 @@ def _wanted(
             "--bundle and --data, any other one goes without --bundle"
         )
     return chosen
-
-
-def _command(file: Path, profile: str, bundle: Path | None, likelihood: str) -> str:
-    shipped = file.parent.name == "experiments" and file.parent.parent.name == "configs"
-    place = f"configs/experiments/{file.name}" if shipped else file.name
-    words = ["python", "-m", "monai_ifim", "experiment", place, "--profile", profile]
-    words += [] if bundle is None else ["--bundle", bundle.name]
-    words += ["--likelihood", likelihood] if likelihood else []
-    return f"{shlex.join(words)} --data DATA --output RESULTS"
-
-
-def _write(result: dict[str, Any], file: Path) -> None:
-    text = json.dumps(_rounded(result), separators=(",", ":"), allow_nan=False)
-    with complete_file(file) as partial:
-        partial.write_text(text + "\n")
 
 
 def _rounded(value: Any) -> Any:

@@ -48,15 +48,8 @@ def _has_template(result: Result) -> bool:
     return bool(block(result, "task", "known_answer"))
 
 
-def draw_agreement(result: Result) -> Figure | None:
-    """Cosines beside those of control networks, and by the number of training images.
-
-    Args:
-        result: of one experiment.
-
-    Returns:
-        One column for each network, or None where nothing was measured.
-    """
+def _draw(result: Result) -> Figure | None:
+    """Cosines beside those of control networks, and by the number of training images."""
     parts = networks_with(result, "agreement")
     if not parts:
         return None
@@ -129,16 +122,8 @@ def _sentences(result: Result) -> Iterator[str]:
             )
 
 
-def agreement_table(results: list[Result]) -> str:
-    """Cosines with the known template, beside those of networks that cannot know it.
-
-    Args:
-        results: of all experiments.
-
-    Returns:
-        One row for each network; the interval of the random weights is over networks, all others
-        are over images.
-    """
+def _overview(results: list[Result]) -> str:
+    """Cosines with the known template, beside those of networks that cannot know it."""
     rows = []
     for result, network, part in cells(results, "agreement"):
         controls = block(result["networks"][network], "controls")
@@ -148,13 +133,13 @@ def agreement_table(results: list[Result]) -> str:
         row += ["ideal" if _exact(result) else "best linear"]
         row += [count(part.get("images")), interval(part.get("cosine"))]
         row += [f"{number(low)} to {number(high)}", number(part.get("chance"))]
-        rows.append([*row, *map(interval, others), above_controls(part.get("cosine"), others)])
+        rows.append([*row, *map(interval, others), _above_controls(part.get("cosine"), others)])
     header = ["Task", "Network", "Template", "Images", "Median cosine", "10 to 90 % of the images"]
     header += ["Chance", "Random weights", "Shuffled labels", "Above both controls"]
     return table(header, rows)
 
 
-def above_controls(trained: Any, controls: Sequence[Any]) -> str:
+def _above_controls(trained: Any, controls: Sequence[Any]) -> str:
     """Whether the trained network's interval lies above those of all controls that were run.
 
     Args:
@@ -176,8 +161,8 @@ def above_controls(trained: Any, controls: Sequence[Any]) -> str:
 AGREEMENT = Section(
     name="agreement",
     alt="Cosines with the known template",
-    draw=draw_agreement,
+    draw=_draw,
     sentences=_sentences,
-    overview=agreement_table,
+    overview=_overview,
     applies=_has_template,
 )

@@ -41,15 +41,8 @@ class _Row(NamedTuple):
     draw: Callable[[Sequence[Axes], Axes, Result, dict[str, Any]], None]
 
 
-def draw_controls(result: Result) -> Figure | None:
-    """Angles between eigenspaces, and AUC of the control networks.
-
-    Args:
-        result: of one experiment.
-
-    Returns:
-        One column for each network, or None where nothing was measured.
-    """
+def _draw(result: Result) -> Figure | None:
+    """Angles between eigenspaces, and AUC of the control networks."""
     parts = networks_with(result, "controls")
     rows = [r for r in ROWS if any(p.get(key) for p in parts.values() for key in r.blocks)]
     if not rows:
@@ -143,6 +136,6 @@ def _sentences(result: Result) -> Iterator[str]:
 CONTROLS = Section(
     name="controls",
     alt="Angles between eigenspaces and AUC of the controls",
-    draw=draw_controls,
+    draw=_draw,
     sentences=_sentences,
 )

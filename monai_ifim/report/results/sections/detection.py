@@ -24,15 +24,8 @@ from monai_ifim.report.results.style import NEUTRAL, NO_INFORMATION, SCORES, sty
 from monai_ifim.report.results.verdicts import compare, counted
 
 
-def draw_detection(result: Result) -> Figure | None:
-    """AUC of the scores for wrong predictions and for every change of the images.
-
-    Args:
-        result: of one experiment.
-
-    Returns:
-        One column for each network, or None where nothing was measured.
-    """
+def _draw(result: Result) -> Figure | None:
+    """AUC of the scores for wrong predictions and for every change of the images."""
     parts = networks_with(result, "detection")
     found = {name: _events(part) for name, part in parts.items()}
     events = list(dict.fromkeys(event for aucs in found.values() for event in aucs))
@@ -96,15 +89,8 @@ def _distance(auc: Any) -> dict[str, float] | None:
     return {"value": abs(auc["value"] - 0.5), "low": nearest, "high": max(abs(low), abs(high))}
 
 
-def detection_table(results: list[Result]) -> str:
-    """How well wrong predictions are distinguished from right ones.
-
-    Args:
-        results: of all experiments.
-
-    Returns:
-        One row for each network.
-    """
+def _overview(results: list[Result]) -> str:
+    """How well wrong predictions are distinguished from right ones."""
     rows = []
     for result, network, part in cells(results, "detection", "error_auc"):
         whole = result["networks"][network]["detection"]
@@ -143,9 +129,9 @@ def _gaps(result: Result) -> Iterator[str]:
 DETECTION = Section(
     name="detection",
     alt="AUC for wrong predictions and changed images",
-    draw=draw_detection,
+    draw=_draw,
     sentences=_sentences,
     below=_changes,
-    overview=detection_table,
+    overview=_overview,
     gaps=_gaps,
 )

@@ -34,15 +34,8 @@ class _Panel(NamedTuple):
     draw: Callable[[Axes, int, Any], None]
 
 
-def draw_law(result: Result) -> Figure | None:
-    """Error and reach of the law: all networks in each panel, as they have few numbers each.
-
-    Args:
-        result: of one experiment.
-
-    Returns:
-        The figure, or None where nothing was measured.
-    """
+def _draw(result: Result) -> Figure | None:
+    """Error and reach of the law: all networks in each panel, as they have few numbers each."""
     laws = networks_with(result, "law")
     shown = [panel for panel in PANELS if any(map(panel.numbers, laws.values()))]
     if not shown:
@@ -154,15 +147,8 @@ def _sentences(result: Result) -> Iterator[str]:
         yield f"Spearman's correlation of this radius with the largest probability is {sure}."
 
 
-def law_table(results: list[Result]) -> str:
-    """How exact the quadratic law is, and how far it reaches.
-
-    Args:
-        results: of all experiments.
-
-    Returns:
-        One row for each network.
-    """
+def _overview(results: list[Result]) -> str:
+    """How exact the quadratic law is, and how far it reaches."""
     rows = []
     for result, network, law in cells(results, "law"):
         error, radius = block(law, "float64_error"), block(law, "radius")
@@ -192,7 +178,7 @@ def law_table(results: list[Result]) -> str:
 LAW = Section(
     name="law",
     alt="Error and reach of the quadratic law",
-    draw=draw_law,
+    draw=_draw,
     sentences=_sentences,
-    overview=law_table,
+    overview=_overview,
 )

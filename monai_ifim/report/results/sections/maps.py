@@ -36,15 +36,8 @@ CURVES = (
 )
 
 
-def draw_maps(result: Result) -> Figure | None:
-    """Similarity to the iFIM's map, and what deleting and inserting the pixels does.
-
-    Args:
-        result: of one experiment.
-
-    Returns:
-        One column for each network, or None where nothing was measured.
-    """
+def _draw(result: Result) -> Figure | None:
+    """Similarity to the iFIM's map, and what deleting and inserting the pixels does."""
     found = networks_with(result, "maps")
     parts = {name: part for name, part in found.items() if part.get("methods")}
     methods = [block(part, "methods") for part in parts.values()]
@@ -155,7 +148,7 @@ def _gaps(result: Result) -> Iterator[str]:
 MAPS = Section(
     name="maps",
     alt="Maps of sensitivity beside attribution",
-    draw=draw_maps,
+    draw=_draw,
     sentences=_sentences,
     below=_table,
     gaps=_gaps,

@@ -151,15 +151,8 @@ ROWS = (
 )
 
 
-def draw_perturbation(result: Result) -> Figure | None:
-    """Divergence, ratios, change of the probability, flips and AUC against the norm.
-
-    Args:
-        result: of one experiment.
-
-    Returns:
-        One column for each network, or None where nothing was measured.
-    """
+def _draw(result: Result) -> Figure | None:
+    """Divergence, ratios, change of the probability, flips and AUC against the norm."""
     found = networks_with(result, "perturbation")
     parts = {name: part for name, part in found.items() if _shares(part)}
     rows = [row for row in ROWS if any(map(row.there, parts.values()))]
@@ -259,7 +252,7 @@ def _claims(result: Result) -> Iterator[str]:
 PERTURBATION = Section(
     name="perturbation",
     alt="Divergence, flips and AUC under changes of equal norm",
-    draw=draw_perturbation,
+    draw=_draw,
     sentences=_sentences,
     below=_claims,
 )
