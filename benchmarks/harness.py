@@ -130,10 +130,17 @@ class Times:
         return spread(self.rounds[name]) if name in self.rounds else self.failures.get(name)
 
     def ratio(self, name: str, base: str) -> Cell:
-        """[median, smallest, largest] of the ratios within a round; the reason when it failed.
+        """Ratio of the times within a round.
 
         Both sides of a ratio were measured seconds apart, so other tenants of the machine and its
         clock move the ratio less than they move the seconds.
+
+        Args:
+            name: of the function above.
+            base: of the function below.
+
+        Returns:
+            [median, smallest, largest]; the reason when one of them failed.
         """
         if name not in self.rounds or base not in self.rounds:
             return self.failures.get(name, self.failures.get(base))
@@ -256,7 +263,7 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def report(
+def report(  # noqa: PLR0913 - the parts of a section, all by name
     options: argparse.Namespace,
     module: str,
     *,

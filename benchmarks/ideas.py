@@ -52,6 +52,13 @@ def channels_last(network: nn.Module, images: Tensor) -> Prepared:
 def folded(network: nn.Module, images: Tensor) -> Prepared:
     """A copy of a ResNet without batch norms.
 
+    Args:
+        network: with convolutions that a batch norm follows.
+        images: (B, C, *S).
+
+    Returns:
+        The copy, and the images.
+
     Raises:
         ValueError: no convolution is followed by a batch norm.
     """

@@ -99,6 +99,13 @@ def _section(record: dict[str, Any], linked: str) -> Iterator[str]:
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """The Markdown table of cells as ``cell`` words them.
 
+    Args:
+        columns: headings.
+        rows: cells of each row.
+
+    Returns:
+        The table, without a newline at its end.
+
     >>> print(table(["what", "s"], [["one", [1.0, 0.912, 1.1]], ["two", None]]))
     | what | s |
     | --- | --- |
@@ -108,8 +115,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return markdown.table(columns, [[cell(value) for value in row] for row in rows])
 
 
-def cell(value: Any) -> str:
+def cell(value: Any) -> str:  # noqa: PLR0911 - one line for each kind of value
     """A text, a number to three digits, or a median with its range.
+
+    Args:
+        value: text, number, [median, smallest, largest], or None.
+
+    Returns:
+        What the page shows.
 
     >>> cell(12345.6), cell(3.14159), cell(2.5e-7), cell(None), cell(8)
     ('12346', '3.14', '2.5e-07', '–', '8')

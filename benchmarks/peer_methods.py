@@ -103,6 +103,9 @@ def curvlinops_ggn(network: nn.Module, images: Tensor) -> Tensor:
 
     For the cross entropy of a softmax the generalised Gauss-Newton matrix is the Fisher matrix,
     for every label.
+
+    Returns:
+        Eigenvalues (B, K - 1), descending.
     """
     from curvlinops import GGNLinearOperator
     from scipy.sparse.linalg import eigsh

@@ -166,7 +166,7 @@ def difference(one: Any, other: Any) -> float:
         return 0.0 if type(one) is type(other) and one == other else math.inf
     if one.shape != other.shape or one.dtype != other.dtype:
         return math.inf
-    same = (one == other) | ((one != one) & (other != other))
+    same = (one == other) | (one.isnan() & other.isnan())
     if same.all():
         return 0.0
     apart = (one[~same].double() - other[~same].double()).abs().max()

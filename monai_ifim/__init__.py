@@ -101,6 +101,12 @@ if not TYPE_CHECKING:  # a type checker would take any name for known
     def __getattr__(name: str) -> object:
         """The public name, or the module of the package, that is asked for the first time.
 
+        Args:
+            name: one of ``__all__``, or of a module or folder beside this file.
+
+        Returns:
+            What the name stands for.
+
         Raises:
             AttributeError: the package has no such name.
         """

@@ -72,7 +72,7 @@ class IFIMHandler:
     """
 
     @with_option_keywords
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a configuration needs every choice as a keyword
         self,
         network: nn.Module | None = None,
         *,

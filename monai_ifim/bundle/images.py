@@ -104,6 +104,13 @@ def _spread(total: int, limit: int | None) -> list[int]:
     """One position of each of ``limit`` equal blocks of a list, drawn.
 
     A list may repeat its classes with a period: a fixed step would meet one of them alone.
+
+    Args:
+        total: length of the list.
+        limit: positions at the most; None for all.
+
+    Returns:
+        Positions, ascending; the same ones at every call.
     """
     if limit is None or limit >= total:
         return list(range(total))

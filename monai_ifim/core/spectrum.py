@@ -112,12 +112,15 @@ def solve(
 
 
 def _noise(gram: Tensor, directions: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """What an eigenvalue must exceed (B, R) to be signal: both limits are relative to S and B.
+    """What an eigenvalue must exceed to be signal: both limits are relative to S and B.
 
     An eigenvector S t is lost when its length comes from cancellation among the columns of S,
     whose rounding is eps: below sqrt(eps) of the lengths that are summed, its direction is
     rounding. A small probability alone does not cancel anything, so it is no reason to drop it.
     And eigenvalues below 1e-14 of the largest are beyond a float64 eigensolver.
+
+    Returns:
+        (B, R), in float64.
     """
     lengths = gram.diagonal(dim1=1, dim2=2)
     summed = torch.einsum("bm,bmr->br", lengths, directions.square())

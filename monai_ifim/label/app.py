@@ -197,9 +197,6 @@ class IFIMApp(MONAILabelApp):
             request: ignored.
             datastore: ignored.
 
-        Returns:
-            Never.
-
         Raises:
             HTTPException: 400.
         """

@@ -125,6 +125,12 @@ def _exponent(volume: Tensor) -> int:
 
     MONAI interpolates in float32, in which the sensitivities of a confident prediction, 1e-60
     say, would be zero. Interpolation is linear, and a power of two changes no digit.
+
+    Args:
+        volume: (C, *S).
+
+    Returns:
+        The exponent; 0 for other types, and where a value is not finite.
     """
     if volume.dtype != torch.float64:
         return 0

@@ -24,6 +24,12 @@ def unwrap(network: nn.Module) -> nn.Module:
 
     A wrapper called with gradients on broadcasts buffers again, and with an uneven number of
     files the ranks then wait for each other for ever.
+
+    Args:
+        network: wrapped or not.
+
+    Returns:
+        The network without its wrapper.
     """
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     return network.module if isinstance(network, wrappers) else network

@@ -36,6 +36,12 @@ def as_leaf(images: Tensor) -> Tensor:
 
     Under inference_mode the images are inference tensors, which autograd cannot record: only
     those are copied.
+
+    Args:
+        images: (B, C, *S), floating point.
+
+    Returns:
+        The leaf, which shares the images' memory where it can.
     """
     leaf = images.detach().as_subclass(Tensor)
     return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()

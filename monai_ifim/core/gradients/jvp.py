@@ -78,6 +78,13 @@ class JacobianVectorProducts:
 
         A no_grad() inside the network makes forward mode return zeros in silence. Loose, because
         the repeated pass may see a unit at its kink from the other side.
+
+        Args:
+            change: d, (B, C, *S).
+            product: J d, of the logits' shape.
+
+        Returns:
+            Whether both sides differ by 5 % at the most.
         """
         product, change = product.double().flatten(1), change.double().flatten(1)
         good = torch.isfinite(product).all(dim=1)  # an image with NaN says nothing

@@ -44,6 +44,7 @@ def vector_jacobian_products(
 
     Raises:
         ValueError: ``chunk`` is neither a number above 0, nor None, nor ``"auto"``.
+        OutOfMemoryError: a single backward pass does not fit into the GPU's memory.
     """
     images = forward.images
     size = _chunk_size(chunk, images)
@@ -110,6 +111,9 @@ def backward(forward: Forward, cotangent: Tensor) -> Tensor:
 
     Returns:
         Gradient with respect to the images, (B, C, *S).
+
+    Raises:
+        RuntimeError: the graph cannot be differentiated, or has been freed.
     """
     try:
         return _gradient(forward, cotangent).as_subclass(Tensor)

@@ -181,6 +181,13 @@ class Occlusion(Method):
     def prepared(self, network: nn.Module, images: Tensor) -> Method:
         """With a window for these images.
 
+        Args:
+            network: ignored.
+            images: (B, C, *S).
+
+        Returns:
+            The method with ``window`` filled in.
+
         Raises:
             ValueError: a window that does not fit.
         """

@@ -146,7 +146,7 @@ def _convolution(
     """The convolution with our backward pass, or None where the original is to run."""
     axes = _CONVOLUTIONS[func]
     if (
-        type(weight) not in _PLAIN
+        type(weight) not in _PLAIN  # noqa: PLR0916 - all that it relies on, the cheapest first
         or (axes == 2 and weight.shape[1] > FEW)  # most calls: refused before the rest is asked
         or weight.ndim != axes + 2
         or not _recordable(input, weight, bias)
