@@ -1,6 +1,7 @@
 """Real servers, each with an app, images and a temporary folder of its own."""
 
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -129,3 +130,21 @@ def write_images(studies):
         random = np.random.default_rng(i)
         values = random.standard_normal((20 + i, 19, 22)).cumsum(0).astype(np.float32)
         nib.save(nib.Nifti1Image(values, oblique(i)), studies / f"hippocampus_{i}.nii.gz")
+
+
+def infer(server, model, image, **params):
+    """Numbers and volume of one inference."""
+    answer = server.post(f"/infer/{model}?image={image}", json.dumps(params))
+    assert answer.status_code == 200, answer.text
+    found = parts(answer)
+    return json.loads(found["params"]), volume(found["image"])
+
+
+def finished(server, path):
+    """Status of a background task, once it has ended."""
+    for _ in range(120):
+        status = server.get(path).json()
+        if status.get("status") not in ("SUBMITTED", "RUNNING"):
+            return status
+        time.sleep(0.5)
+    raise TimeoutError(status)
