@@ -310,8 +310,8 @@ def test_probabilities_in_place_of_logits_are_noticed():
     with pytest.warns(UserWarning, match="are they probabilities"):
         mi.eigenspace(network, images)
     # The remedy that the warning names is exact.
-    mended = mi.eigenspace(network, images, output_transform=torch.log)
-    torch.testing.assert_close(mended.trace, mi.eigenspace(network[:2], images).trace)
+    fixed = mi.eigenspace(network, images, output_transform=torch.log)
+    torch.testing.assert_close(fixed.trace, mi.eigenspace(network[:2], images).trace)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
