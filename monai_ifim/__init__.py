@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from monai_ifim.bundle import bundle_root, class_names
+    from monai_ifim.bundle import bundle_root, check_arguments, class_names
     from monai_ifim.core import (
         Approximation,
         Auto,
@@ -66,6 +66,7 @@ __all__ = [
     "Truncated",
     "VoxelwiseCategorical",
     "bundle_root",
+    "check_arguments",
     "class_names",
     "eigenspace",
     "find_images",

@@ -1,5 +1,6 @@
 """A MONAI bundle: its folder, configuration, classifier and images."""
 
+from monai_ifim.bundle.arguments import check_arguments
 from monai_ifim.bundle.classifier import (
     BundleClassifier,
     Inferred,
@@ -17,6 +18,7 @@ __all__ = [
     "Inferred",
     "bundle_network",
     "bundle_root",
+    "check_arguments",
     "class_names",
     "load_bundle_classifier",
     "load_bundle_images",

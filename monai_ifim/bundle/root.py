@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from monai_ifim.bundle.arguments import config_files
 
 
 def bundle_root(arguments: Sequence[str] | None = None) -> str:
@@ -31,18 +32,6 @@ def bundle_root(arguments: Sequence[str] | None = None) -> str:
     >>> bundle_root([])
     '.'
     """
-    folder = _first_config_file(sys.argv[1:] if arguments is None else arguments).parent
+    files = config_files(sys.argv[1:] if arguments is None else arguments)
+    folder = Path(files[0] if files else "").parent
     return str(folder.parent if folder.name == "configs" else folder)
-
-
-def _first_config_file(arguments: Sequence[str]) -> Path:
-    for position, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag.lstrip("-") not in ("config_file", "config-file"):
-            continue
-        if not equals:
-            value = arguments[position + 1] if position + 1 < len(arguments) else ""
-        if value.startswith(("[", "(")):
-            value = str(ast.literal_eval(value)[0])
-        return Path(value.split(",")[0])
-    return Path()
