@@ -24,6 +24,7 @@ _ORDER = (
     "large_k",
     "segmentation",
     "volume",
+    "volumes",
     "ideas",
 )
 

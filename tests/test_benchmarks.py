@@ -21,6 +21,7 @@ from benchmarks import (
     segmentation,
     throughput,
     volume,
+    volumes,
 )
 from benchmarks.cases import densenet, reference, relative_error, resnet_2d
 from benchmarks.cases import lower_bound as least
@@ -100,6 +101,15 @@ def test_volume(tmp_path):
     plain, ours, saving = measured(volume, tmp_path)["rows"]
     assert saving[3] < ours[3] / 2  # what the graph keeps
     assert plain[2] > 0
+
+
+def test_volumes(tmp_path):
+    record = measured(volumes, tmp_path)
+    numbers, ours, stock = record["rows"]
+    assert numbers[2] == 1
+    assert ours[2] > 0
+    assert stock[2] > 0
+    assert len(record["tables"][0]["rows"]) == 5  # with isal
 
 
 @pytest.mark.slow
