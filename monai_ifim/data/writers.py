@@ -75,7 +75,8 @@ class AtomicNibabelWriter(NibabelWriter):
             verbose: log the path.
             kwargs: ``header``, ``extra`` and ``file_map`` of ``nibabel.Nifti1Image``.
         """
-        if not torch.isfinite(torch.as_tensor(self.data_obj)).all():
+        values = torch.as_tensor(self.data_obj).as_subclass(torch.Tensor)
+        if not torch.isfinite(values).all():
             logger.error("%s not written: the volume holds NaN or infinity", filename)
             return
         image = self.create_backend_obj(
