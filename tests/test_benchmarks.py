@@ -106,9 +106,8 @@ def test_volume(tmp_path):
 def test_volumes(tmp_path):
     record = measured(volumes, tmp_path)
     numbers, ours, stock = record["rows"]
-    assert numbers[2] == 1
-    assert ours[2] > 0
-    assert stock[2] > 0
+    assert numbers[2] == [1, 1, 1]
+    assert min(ours[2] + stock[2]) > 0
     assert len(record["tables"][0]["rows"]) == 5  # with isal
 
 
