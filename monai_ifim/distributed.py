@@ -90,22 +90,7 @@ class Ranks:
             raise RuntimeError(failure)
 
     def meet(self, place: str) -> None:
-        """Wait until all ranks are here, those that were killed too.
-
-        Args:
-            place: its name, another one each time.
-
-        Raises:
-            RuntimeError: another rank has failed.
-        """
-        self.wait_for_all(place)
-        if self.size > 1:
-            dist.barrier()  # a rank that was killed told nobody, but gloo knows
-
-    def wait_for_all(self, place: str) -> None:
-        """Wait until all ranks are here, or nothing is heard of one of them.
-
-        No collective: a rank that never comes here may be in one.
+        """Wait until all ranks are here.
 
         Args:
             place: its name, another one each time.
@@ -129,9 +114,10 @@ class Ranks:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
         except RuntimeError:
-            failure = None  # the store has gone; the next collective says who has gone with it
+            failure = None  # the store has gone; the barrier says who has gone with it
         if failure is not None:
             raise RuntimeError(failure)
+        dist.barrier()  # a rank that was killed told nobody, but gloo knows
 
     def gather(self, values: list[T]) -> list[T]:
         """Bring lists together.

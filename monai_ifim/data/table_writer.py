@@ -94,7 +94,7 @@ class TableWriter:
             self._rows.append(row)
 
     def last_batch(self) -> None:
-        """Once after the last batch: wait for the other ranks, as long as they show life.
+        """After the last batch: wait for the other ranks; a second call does nothing.
 
         To be called before anything gathers the ranks: it would wait for one that has failed.
 
@@ -103,7 +103,7 @@ class TableWriter:
         """
         if self._ranks is not None and not self._waited:
             self._waited = True
-            self._ranks.wait_for_all("last batch")
+            self._ranks.meet("last batch")
 
     def finish(self, failures: Iterable[Failure] = ()) -> None:
         """Gather the rows of all ranks, and write the table on rank 0.
