@@ -38,7 +38,7 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
     Args:
         output_dir: of the run, with ``ifim.csv`` and ``*_ifim_high.nii.gz`` and so on.
         path: of the PNG.
-        most: images at the most, spread evenly over the table.
+        most: the largest number of images to draw, spread evenly over the table.
 
     Returns:
         The path.

@@ -57,6 +57,15 @@ def test_missing_blocks_leave_out_their_figures(tmp_path):
     assert "wrong prediction" not in events
 
 
+def test_wrong_predictions_come_first():
+    """Also where the first network made none."""
+    result = made_result("signal", 2)
+    result["networks"]["cnn"]["detection"]["error_auc"] = None
+    with settings():
+        drawn = DETECTION.draw(result)
+    assert drawn.axes[0].get_yticklabels()[0].get_text() == "wrong prediction"
+
+
 def test_figures_survive_what_is_not_known(tmp_path):
     """Single numbers that are null, of every kind, in otherwise whole blocks."""
 

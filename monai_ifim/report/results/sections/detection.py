@@ -23,34 +23,37 @@ from monai_ifim.report.results.sections.section import Section
 from monai_ifim.report.results.style import NEUTRAL, NO_INFORMATION, SCORES, style
 from monai_ifim.report.results.verdicts import compare, counted
 
+WRONG = "wrong prediction"
+
 
 def _draw(result: Result) -> Figure | None:
     """AUC of the scores for wrong predictions and for every change of the images."""
     parts = networks_with(result, "detection")
     found = {name: _events(part) for name, part in parts.items()}
-    events = list(dict.fromkeys(event for aucs in found.values() for event in aucs))
+    events = dict.fromkeys(event for aucs in found.values() for event in aucs)
     if not events:
         return None
+    order = sorted(events, key=lambda event: event != WRONG)  # the others as they were measured
     columns = [heading(n, part.get("images"), _noun(part)) for n, part in parts.items()]
     title = f"{result['title']}: wrong predictions and changed images, detected by one number"
     panels = grid(title, columns, [0.9 + 0.42 * len(events)])
     axes = panels.rows[0]
     for axis, aucs in zip(axes, found.values(), strict=True):
-        for place, event in enumerate(events):
+        for place, event in enumerate(order):
             for offset, score in zip((-0.27, -0.09, 0.09, 0.27), SCORES, strict=True):
                 auc = block(aucs.get(event), score)
                 dots(axis, [place + offset], [auc], score, upright=False)
         axis.axvline(0.5, color=NEUTRAL, linestyle=":", linewidth=1.1)
         axis.set_xlabel("AUC")
     same_range(axes)
-    label_rows(axes[0], [event.replace("_", " ") for event in events])
+    label_rows(axes[0], [event.replace("_", " ") for event in order])
     legend(panels.legends[0], SCORES, NO_INFORMATION)
     return panels.figure
 
 
 def _events(part: Any) -> dict[str, Any]:
     """What is detected, with the AUC of every score."""
-    wrong = {"wrong prediction": part["error_auc"]} if part.get("error_auc") else {}
+    wrong = {WRONG: part["error_auc"]} if part.get("error_auc") else {}
     return wrong | (part.get("corruption_auc") or {})
 
 
