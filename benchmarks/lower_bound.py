@@ -106,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "without: one forward pass that keeps its graph and K − 1 backward passes to the input.",
         columns=[
             "network and images",
-            "lower_bound, s",
+            "lower bound, s",
             "`eigenspace`, s",
             "ratio",
             "error of λ₁",
-            "lower_bound, peak MB",
+            "lower bound, peak MB",
             "`eigenspace`, peak MB",
         ],
         rows=rows,
