@@ -114,7 +114,7 @@ def predicted(**choices):
         {"energy": 0.5, "offload": True},
         {"likelihood": "bernoulli", "output_transform": lambda z: z[:, :3]},
     ],
-    ids=str,
+    ids=", ".join,  # the names alone: a function has another address in each process
 )
 def test_a_component_in_the_place_of_a_prediction_takes_all_of_them(choices):
     result, network, image = predicted(**choices)

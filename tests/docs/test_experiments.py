@@ -9,7 +9,7 @@ from pathlib import Path
 from monai_ifim.experiments.tasks.catalogue import TASKS
 from monai_ifim.experiments.tasks.clinical import CLINICAL
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "experiments.md").read_text()
 
 

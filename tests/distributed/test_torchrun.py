@@ -28,7 +28,7 @@ from monai_ifim.experiments import signal_task, write_signal_images
 # MONAI 1.6.1 says so whenever LoadImage registers its readers without nvImageCodec.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 BROKEN = "the network of one rank broke on purpose"
 
@@ -103,7 +103,8 @@ def table(folder):
 
 
 def environment(**more):
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | more
+    helpers = {"PYTHONPATH": str(ROOT / "tests")}
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | helpers | more
 
 
 def torchrun(arguments, folder):

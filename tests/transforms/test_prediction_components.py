@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 import monai_ifim as mi
 from monai_ifim.__main__ import main
 
-BUNDLES = Path(__file__).parents[1] / "bundles"
+BUNDLES = Path(__file__).parents[2] / "bundles"
 
 
 class Host:

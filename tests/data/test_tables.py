@@ -120,5 +120,5 @@ def test_an_error_that_ends_the_run_leaves_a_parquet_table(tmp_path, parquet):
 
 def test_the_extra_is_what_the_error_names():
     """The message says pip install 'monai_ifim[parquet]'."""
-    extras = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    extras = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert re.search(r"^parquet = \[\"pyarrow", extras, flags=re.MULTILINE)
