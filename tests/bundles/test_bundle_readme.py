@@ -54,6 +54,8 @@ def run_block(bundle: Path, block: str, images: Path, folder: Path) -> Path:
         if place in block and "signal-images" not in block:
             (root / place).parent.mkdir(exist_ok=True)
             (root / place).symlink_to(images)
+    # As a module, torchrun is that of this very interpreter.
+    block = block.replace("torchrun ", "python -m torch.distributed.run ")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
     done = subprocess.run(
