@@ -49,7 +49,8 @@ def test_torchscript(image, tmp_path):
         )
     weights.unlink()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # the user cannot help it that the bundle is TorchScript
+        # A user cannot change that the bundle is TorchScript.
+        warnings.filterwarnings("error", message="`torch.jit")
         got = ClassificationBundle(root).run(image, Options())
     assert got.numbers["trace"] == pytest.approx(expected.numbers["trace"], rel=1e-5)
     np.testing.assert_allclose(got.volumes["high"], expected.volumes["high"], atol=1e-6)
