@@ -1,7 +1,8 @@
 """What a predictive family knows: how logits become a probability p(y | x), and what follows.
 
-``eigenspace`` and the MONAI hosts need ``check``, ``contrasts``, ``factor``, ``probabilities`` and
-``most_probable``; perturbation curves and experiments the rest. A new family is one more small
+``eigenspace`` needs ``check``, ``contrasts`` and ``factor``; the MONAI hosts also
+``probabilities``, ``most_probable`` and ``uncertainty``; perturbation curves and experiments the
+rest. A new family is one more small
 object with these methods; no code outside its own file asks which family it has.
 
 Source: S. Sengupta and M. A. Anastasio, "Input-Dependent Fisher Information for Local
