@@ -117,7 +117,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for known
                 if found is not None:
                     globals()[name] = found
                     return found
-        elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        elif name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

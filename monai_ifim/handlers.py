@@ -78,7 +78,7 @@ class IFIMHandler:
         *,
         options: EigenspaceOptions | None = None,
         volumes: str | Sequence[str] = ("high", "orth"),
-        batch_transform: Callable[[Any], Tensor] = images_of_batch,
+        batch_transform: Callable[[Any], Tensor] | None = None,
         postprocessing: Callable[[dict[str, Any]], Any] | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         filename: str = "ifim.csv",
@@ -89,7 +89,7 @@ class IFIMHandler:
         self.network = network
         self.options = chosen_options(options, keywords)
         self.volumes = check_volumes(volumes)
-        self.batch_transform = batch_transform
+        self.batch_transform = images_of_batch if batch_transform is None else batch_transform
         self.postprocessing = postprocessing
         self.table = TableWriter(None if output_dir is None else Path(output_dir) / filename)
         self.metrics = {} if metrics is None else dict(metrics)

@@ -199,8 +199,11 @@ def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dic
     if len(class_names) == len(names):
         names = list(class_names)
     outcome = numbers["predicted_class"]
-    if len(names) > 1 and outcome != "none":  # the outcome of one sigmoid is 0 or 1
-        outcome = "+".join(names[int(i)] for i in outcome.split("+"))
+    numbers_of_classes = {str(i): name for i, name in enumerate(names)}
+    parts = outcome.split("+")
+    # The outcome of one sigmoid is 0 or 1; what is not made of class numbers stays as it is.
+    if len(names) > 1 and set(parts) <= set(numbers_of_classes):
+        outcome = "+".join(numbers_of_classes[part] for part in parts)
     named = dict(zip(names, probabilities, strict=True))
     return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
 
@@ -243,6 +246,7 @@ def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
     bad_image, bad_logits, bad = (
         not_finite(values).tolist() for values in (images, space.logits, space.trace)
     )
+    bad_factor = not_finite(space.factor).tolist()
     zero = (space.trace == 0).tolist()
     confident = _confident(space) if any(zero) else zero
     statuses = []
@@ -251,6 +255,10 @@ def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
             statuses.append(failed("the preprocessed image holds NaN or infinity"))
         elif bad_logits[i]:
             statuses.append(failed("the logits hold NaN or infinity"))
+        elif bad_factor[i]:
+            statuses.append(
+                failed(f"the factor of {space.likelihood!r} is not finite at these logits")
+            )
         elif bad[i]:
             statuses.append(failed("the gradients of the logits hold NaN or infinity"))
         elif zero[i] and confident[i]:

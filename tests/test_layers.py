@@ -1,6 +1,7 @@
 """A layer imports only layers below it, siblings never each other, and there is no import cycle."""
 
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,13 @@ def upward(source, module, place=NAME, layers=LAYERS):
 def module_name(path):
     parts = [*path.with_suffix("").parts]
     return ".".join([NAME, *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+def test_the_documentation_shows_these_layers():
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    lines = re.findall(r"^(\d)  (.*?)(?:   +|$)", text, re.MULTILINE)
+    shown = {int(number): set(rooms.split()) for number, rooms in lines}
+    assert [shown[number] for number in sorted(shown)] == LAYERS
 
 
 def test_every_room_has_a_layer():

@@ -14,7 +14,7 @@ def bundle_root(arguments: Sequence[str] | None = None) -> str:
 
     MONAI hands a configuration no word about its own place, and the customary
     ``"bundle_root": "."`` finds the weights only from inside the bundle's folder. With
-    ``"bundle_root": "$monai_ifim.bundle.root()"`` a bundle runs from any folder;
+    ``"bundle_root": "$monai_ifim.bundle_root()"`` a bundle runs from any folder;
     ``--bundle_root`` overrides it as always.
 
     Args:

@@ -24,9 +24,9 @@ def _experiment_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, help="measure this bundle; task: bundle")
     parser.add_argument(
         "--likelihood",
-        choices=["categorical", "bernoulli"],
         default="",
-        help="of the bundle: softmax or sigmoids (recognised when left out)",
+        help="of the bundle: categorical (softmax), bernoulli (sigmoids) or another family's name "
+        "(recognised when left out)",
     )
     parser.add_argument("--cache", type=Path, help="of finished steps (OUTPUT/cache)")
 

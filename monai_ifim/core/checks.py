@@ -152,6 +152,24 @@ def check_finite_logits(logits: Tensor) -> None:
         )
 
 
+def check_finite_factor(factor: Tensor, family: object) -> None:
+    """Refuse a family that overflows at finite logits.
+
+    Args:
+        factor: of the family, (B, M, M).
+        family: for the message.
+
+    Raises:
+        ValueError: names the images of the batch.
+    """
+    bad = not_finite(factor)
+    if bad.any():
+        raise ValueError(
+            f"expected a finite factor of {family!r}, got NaN or infinity for {_which(bad)}; the "
+            "logits are beyond what the family can represent"
+        )
+
+
 def check_finite_gradients(trace: Tensor) -> None:
     """Refuse gradients with NaN or infinity behind finite logits.
 
@@ -184,16 +202,37 @@ def check_rank(rank: int | None, energy: float | None = None, largest: int | Non
         raise ValueError(
             f"expected rank or energy, got both (rank={rank}, energy={energy}); leave one out"
         )
-    if rank is not None and (not isinstance(rank, int) or rank < 1 or rank > (largest or rank)):
+    if rank is not None and (isinstance(rank, bool) or not hasattr(rank, "__index__")):
+        raise ValueError(f"expected rank as a whole number, got {rank!r}; for example rank=3")
+    if rank is not None and (rank < 1 or rank > (largest or rank)):
         allowed = "1 <= rank" if largest is None else f"1 <= rank <= {largest}"
         why = "" if largest is None else " (the largest rank of F here)"
         raise ValueError(
             f"expected {allowed}{why}, got rank={rank}; leave rank out to keep every eigenpair"
         )
+    if energy is not None and not isinstance(energy, (int, float)):
+        raise ValueError(f"expected energy as a number, got {energy!r}; for 95 % say energy=0.95")
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(
             f"expected a share of the trace 0 < energy <= 1, got energy={energy}; "
             "for 95 % say energy=0.95"
+        )
+
+
+def check_chunk(chunk: int | str | None) -> None:
+    """Refuse what is no number of backward passes.
+
+    Args:
+        chunk: a number above 0, None or ``"auto"``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if chunk is None or chunk == "auto":
+        return
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(
+            f"expected vjp_chunk >= 1, None or 'auto', got {chunk!r}; None is the plain loop"
         )
 
 
@@ -206,6 +245,11 @@ def check_tolerance(tolerance: float) -> None:
     Raises:
         ValueError: out of range.
     """
+    if not isinstance(tolerance, (int, float)):
+        raise ValueError(
+            f"expected tolerance as a number, got {tolerance!r}; write 0.001 (YAML takes 1e-3 for "
+            "text)"
+        )
     if not 0 < tolerance < 1:
         raise ValueError(
             f"expected a relative tolerance 0 < tolerance < 1, got {tolerance}; for example 1e-3"

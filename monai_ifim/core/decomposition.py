@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from monai_ifim.core.checks import (
+    check_finite_factor,
     check_finite_gradients,
     check_finite_images,
     check_finite_logits,
@@ -20,7 +22,7 @@ from monai_ifim.core.checks import (
 from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.core.families import family_of
 from monai_ifim.core.gradients.at_rest import at_rest, unwrap
-from monai_ifim.core.gradients.forward import Forward, run_forward
+from monai_ifim.core.gradients.forward import Forward, lacks_batch_axis, run_forward
 from monai_ifim.core.options import (
     EigenspaceOptions,
     OptionKeywords,
@@ -91,9 +93,20 @@ to keep every eigenpair
     check_images(images)
     check_finite_images(images)
     with at_rest(network, images.device, autocast=options.autocast):
-        forward = run_forward(network, images, output_transform=options.output_transform)
+        try:
+            forward = run_forward(network, images, output_transform=options.output_transform)
+        except Exception as error:
+            memory = isinstance(error, torch.OutOfMemoryError)
+            if memory or not lacks_batch_axis(network, images, options.output_transform):
+                raise
+            raise ValueError(
+                "expected images of shape (batch, channel, *spatial) that the network takes, got "
+                f"{tuple(images.shape)} ({type(error).__name__}: {error}); perhaps it is one image "
+                "without the axis of the batch: the network takes images[None]"
+            ) from error
         check_finite_logits(forward.logits)
         space = decompose(forward, options)
+    check_finite_factor(space.factor, space.likelihood)
     check_finite_gradients(space.trace)
     return space
 

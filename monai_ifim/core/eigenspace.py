@@ -1,7 +1,7 @@
 """The eigenspace of the input-dependent Fisher information matrix, as a value.
 
 F(x) = E_{y ~ p(.|x)}[grad log p(y|x) grad log p(y|x)ᵀ] = S B Bᵀ Sᵀ with the N x M matrix S of
-contrast gradients (``gradients``) and the M x M factor B (``likelihoods``). Its nonzero
+contrast gradients (``gradients``) and the M x M factor B (``families``). Its nonzero
 eigenvalues are those of the M x M Gram matrix Bᵀ (SᵀS) B, so the N x N matrix F is never formed.
 
 Source: S. Sengupta and M. A. Anastasio, "Input-Dependent Fisher Information for Local

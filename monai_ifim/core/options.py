@@ -7,7 +7,7 @@ A new option is a field of ``EigenspaceOptions``, a line of ``OptionKeywords``, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import wraps
@@ -15,7 +15,7 @@ from typing import Any, TypedDict, TypeVar, cast
 
 from torch import nn
 
-from monai_ifim.core.checks import check_rank
+from monai_ifim.core.checks import check_chunk, check_rank
 from monai_ifim.core.families import Family, as_likelihood
 from monai_ifim.core.gradients.logits import OutputTransform
 from monai_ifim.core.solvers import Solver, as_solver
@@ -81,6 +81,7 @@ class EigenspaceOptions:
         as_likelihood(self.likelihood)
         as_solver(self.method, self.tolerance)
         check_rank(self.rank, self.energy)
+        check_chunk(self.vjp_chunk)
 
     @property
     def family(self) -> Family:
@@ -94,12 +95,12 @@ class EigenspaceOptions:
 
 
 def chosen_options(
-    options: EigenspaceOptions | None, keywords: OptionKeywords
+    options: EigenspaceOptions | Mapping[str, Any] | None, keywords: OptionKeywords
 ) -> EigenspaceOptions:
     """The value that an entry point was given in one of two ways.
 
     Args:
-        options: a value, or None.
+        options: a value, its fields as a mapping, or None.
         keywords: its fields.
 
     Returns:
@@ -118,6 +119,8 @@ def chosen_options(
 output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean 'rank'?
     """
     _check_names(keywords, [field.name for field in fields(EigenspaceOptions)])
+    if isinstance(options, Mapping):  # as configuration files write it
+        return chosen_options(None, cast(OptionKeywords, {**options, **keywords}))
     if options is None:
         return EigenspaceOptions(**keywords)
     return replace(options, **keywords) if keywords else options

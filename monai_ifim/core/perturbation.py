@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from monai_ifim.core.decomposition import eigenspace
 from monai_ifim.core.eigenspace import Eigenspace
-from monai_ifim.core.families import Likelihood, as_likelihood, family_of
+from monai_ifim.core.families import Family, Likelihood, as_likelihood, family_of, require
 from monai_ifim.core.gradients.at_rest import at_rest, unwrap
 from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
 from monai_ifim.core.options import EigenspaceOptions
@@ -57,7 +57,7 @@ def perturbation_curve(
     directions: Tensor,
     norms: Sequence[float] | Tensor,
     *,
-    likelihood: str | Likelihood = "categorical",
+    likelihood: str | Family | None = None,
     output_transform: OutputTransform | None = None,
     space: Eigenspace | None = None,
 ) -> PerturbationCurve:
@@ -69,7 +69,8 @@ def perturbation_curve(
             equal numbers for small norms: use float64 there, for network and images.
         directions: (B, D, C, *S), or (1, D, C, *S) for the same ones for all; scaled to norm 1.
         norms: L2 norms of the change, ascending: E of them, or (B, E) for own ones per image.
-        likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
+        likelihood: a name such as ``"categorical"`` or ``"bernoulli"``, or an object; by default
+            that of ``space``, else categorical.
         output_transform: chooses the logits when the network returns a tuple or a dict.
         space: the whole eigenspace of the images, when it is known already.
 
@@ -77,8 +78,8 @@ def perturbation_curve(
         The curve, one forward pass of the batch for each direction and norm.
 
     Raises:
-        ValueError: directions of another shape than the images, a zero direction, or a norm that
-            is not positive and finite.
+        ValueError: directions of another shape than the images, a zero direction, a norm that is
+            not positive and finite, or another likelihood than that of ``space``.
 
     Source: KL(p(x) ‖ p(x+d)) = ½ dᵀF(x)d + O(‖d‖³), S. Sengupta and M. A. Anastasio, arXiv
     2606.16362.
@@ -90,14 +91,16 @@ def perturbation_curve(
     >>> torch.allclose(curve.divergence, curve.quadratic, rtol=0.05)
     True
     """
-    network, asked = unwrap(network), as_likelihood(likelihood)
+    network = unwrap(network)
     units = _unit(directions, images)
     grid = _grid(norms, images)
     if space is None:
-        choices = EigenspaceOptions(likelihood=likelihood, output_transform=output_transform)
+        asked = as_likelihood("categorical" if likelihood is None else likelihood)
+        require(asked, "most_probable", "outcome_probability", "divergence")
+        choices = EigenspaceOptions(likelihood=asked, output_transform=output_transform)
         space = eigenspace(network, images, options=choices)
     before = space.logits.double()
-    family = family_of(asked, before)
+    family = _family(space, before, likelihood)
     outcome, probability = family.most_probable(before)
     steps = []
     with at_rest(network, images.device), torch.no_grad():
@@ -125,6 +128,19 @@ def perturbation_curve(
         ),
         flipped=table([differs(after) for after in steps]).to(images.device),
     )
+
+
+def _family(space: Eigenspace, logits: Tensor, likelihood: str | Family | None) -> Family:
+    """The family of the eigenspace, which must be the one that was asked for."""
+    family = space.likelihood
+    asked = family if likelihood is None else family_of(as_likelihood(likelihood), logits)
+    if asked != family:
+        raise ValueError(
+            f"expected the likelihood of the eigenspace, {family!r}, got {asked!r}; leave "
+            "likelihood out, or compute the eigenspace with it"
+        )
+    require(family, "most_probable", "outcome_probability", "divergence")
+    return family
 
 
 def kullback_leibler(before: Tensor, after: Tensor, likelihood: str | Likelihood) -> Tensor:

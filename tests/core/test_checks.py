@@ -318,7 +318,7 @@ def test_probabilities_in_place_of_logits_are_noticed():
 def test_one_image_without_the_axis_of_the_batch(dims):
     """A convolution takes it, and only a later layer fails, with a sentence of torch's own."""
     image = smooth_images(dims)[0]
-    with pytest.raises(ValueError, match=r"got one image of shape .*; the network takes images\["):
+    with pytest.raises(ValueError, match=r"perhaps it is one image.*the network takes images\["):
         mi.eigenspace(smooth_network(dims, 3), image)
 
 

@@ -17,7 +17,7 @@ from monai_ifim.experiments.maps.methods import (
     METHODS,
     IntegratedGradients,
     Occlusion,
-    SmoothGrad,
+    SmoothedGradient,
 )
 from monai_ifim.experiments.maps.ranks import top_mask
 
@@ -28,7 +28,7 @@ def stream(seed=0):
 
 def every_method(steps, samples, window):
     """All of them, in their usual order, at a chosen cost."""
-    chosen = [IntegratedGradients(steps), SmoothGrad(samples), Occlusion(window)]
+    chosen = [IntegratedGradients(steps), SmoothedGradient(samples), Occlusion(window)]
     options = {method.name: method for method in chosen}
     return [options.get(name, name) for name in METHODS]
 
@@ -121,7 +121,7 @@ def test_a_cubic_network():
         Cubic(),
         images,
         stream(1),
-        methods=[SmoothGrad(samples=4000, noise=0.5), "integrated_gradients"],
+        methods=[SmoothedGradient(samples=4000, noise=0.5), "integrated_gradients"],
         batch_size=1000,
     )
     assert list(maps) == ["smoothgrad", "integrated_gradients"]
@@ -322,9 +322,9 @@ def test_impossible_requests(changes, message):
     ("make", "message"),
     [
         (lambda: IntegratedGradients(steps=0), "steps of at least 1, got 0"),
-        (lambda: SmoothGrad(samples=0), "samples of at least 1, got 0"),
-        (lambda: SmoothGrad(noise=float("nan")), "expected noise >= 0"),
-        (lambda: SmoothGrad(noise=-0.1), "expected noise >= 0"),
+        (lambda: SmoothedGradient(samples=0), "samples of at least 1, got 0"),
+        (lambda: SmoothedGradient(noise=float("nan")), "expected noise >= 0"),
+        (lambda: SmoothedGradient(noise=-0.1), "expected noise >= 0"),
     ],
 )
 def test_impossible_options(make, message):

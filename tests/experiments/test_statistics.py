@@ -12,13 +12,13 @@ from monai_ifim.experiments.statistics import (
     Interval,
     accuracy,
     auc,
+    average,
     bootstrap,
     classification_auc,
     interval,
     intervals,
-    mean,
     means,
-    median,
+    median_value,
     paired_auc,
     ratio,
     spearman,
@@ -51,13 +51,13 @@ def assert_interval(found, distribution, tolerance=0.1):
 
 def test_mean_of_a_gaussian_has_the_textbook_interval():
     values = 3 + 2 * normal(400)
-    found = interval(mean, values, resamples=4000)
+    found = interval(average, values, resamples=4000)
     half = t.ppf(0.975, 399) * values.std(ddof=1) / 20
     assert found.value == pytest.approx(values.mean())
     assert found.value - found.low == pytest.approx(half, rel=0.1)
     assert found.high - found.value == pytest.approx(half, rel=0.1)
     assert found.count == 400
-    narrow = interval(mean, values, resamples=4000, level=0.5)
+    narrow = interval(average, values, resamples=4000, level=0.5)
     half = t.ppf(0.75, 399) * values.std(ddof=1) / 20
     assert narrow.high - narrow.low == pytest.approx(2 * half, rel=0.1)
 
@@ -73,7 +73,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 def test_columns_are_those_of_single_means():
     columns = normal(7, 3) * [1, 10, 100]
     together = intervals(means, columns, resamples=50, seed=4)
-    assert together == [interval(mean, c, resamples=50, seed=4) for c in columns.T]
+    assert together == [interval(average, c, resamples=50, seed=4) for c in columns.T]
     assert [i.value for i in together] == pytest.approx(columns.mean(axis=0).tolist())
 
 
@@ -97,7 +97,7 @@ def recording(function, sizes):
 
 def test_median():
     values = np.exp(normal(101))
-    found = interval(median, values, resamples=3000)
+    found = interval(median_value, values, resamples=3000)
     assert found.value == np.median(values)
     assert_interval(found, np.median(values[draws(101, 3000)], axis=1))
 
@@ -116,7 +116,7 @@ def test_ratio_of_means_is_paired():
 def test_differences_are_paired():
     a = 100 * normal(50)
     b = a - 1 + 0.1 * normal(50, seed=1)
-    found = interval(mean, a - b)
+    found = interval(average, a - b)
     assert (a.mean() - b.mean()) == pytest.approx(found.value)
     assert 0.9 < found.low < 1 < found.high < 1.1
 
@@ -227,8 +227,8 @@ def test_spearman():
 def test_constants_have_no_width(count, number):
     same = np.full(count, number)
     exact = Interval(number, number, number, count)
-    assert interval(mean, same, resamples=20) == exact
-    assert interval(median, same, resamples=20) == exact
+    assert interval(average, same, resamples=20) == exact
+    assert interval(median_value, same, resamples=20) == exact
     assert intervals(means, np.stack([same, same], axis=1), resamples=20) == [exact, exact]
     found = interval(ratio, same, np.abs(same), resamples=20)
     assert found.low == found.value == found.high == np.sign(number)
@@ -238,14 +238,14 @@ def test_same_seed_same_interval_and_the_global_state_is_untouched():
     values = normal(30)
     np.random.seed(3)
     state = np.random.get_state()[1].copy()
-    first = interval(mean, values, seed=1)
-    assert first == interval(mean, values, seed=1)
-    assert first != interval(mean, values, seed=2)
+    first = interval(average, values, seed=1)
+    assert first == interval(average, values, seed=1)
+    assert first != interval(average, values, seed=2)
     assert (np.random.get_state()[1] == state).all()
 
 
 def test_plain_floats_for_json():
-    numbers = interval(mean, np.float32([1, 2, 4])).as_dict()
+    numbers = interval(average, np.float32([1, 2, 4])).as_dict()
     assert set(numbers) == {"value", "low", "high", "n"}
     assert [type(number) for number in numbers.values()] == [float, float, float, int]
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
@@ -261,15 +261,15 @@ def test_an_interval_is_finite(number):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: interval(mean, [1.0]), "n >= 2"),
-        (lambda: interval(mean, []), "n >= 2"),
-        (lambda: interval(mean, 1.0), "n >= 2"),
-        (lambda: interval(mean, np.ones((3, 2))), "expected values of shape"),
+        (lambda: interval(average, [1.0]), "n >= 2"),
+        (lambda: interval(average, []), "n >= 2"),
+        (lambda: interval(average, 1.0), "n >= 2"),
+        (lambda: interval(average, np.ones((3, 2))), "expected values of shape"),
         (lambda: intervals(means, np.ones(3)), "expected values of shape"),
         (lambda: intervals(means, np.ones((3, 0))), "expected values of shape"),
-        (lambda: interval(mean, [1.0, float("nan")]), "expected finite values"),
-        (lambda: interval(mean, [1.0, 2.0], level=1), "expected 0 < level < 1"),
-        (lambda: interval(mean, [1.0, 2.0], resamples=1), "resamples >= 2"),
+        (lambda: interval(average, [1.0, float("nan")]), "expected finite values"),
+        (lambda: interval(average, [1.0, 2.0], level=1), "expected 0 < level < 1"),
+        (lambda: interval(average, [1.0, 2.0], resamples=1), "resamples >= 2"),
         (lambda: interval(accuracy, [1, 2], [1, 2, 3]), "of the same images"),
         (lambda: interval(ratio, [1, 2], [1, -1]), "not negative"),
         (lambda: interval(ratio, [1, 2, 3], [0, 0, 1]), "above zero in every draw"),

@@ -47,7 +47,7 @@ def test_the_handler_computes_each_thing_once_in_one_place(files, steps_down, in
     sys.setprofile(None)
     batches = len(loader)
     down = {name: count for (room, name), count in counts.items() if room == "outputs.py"}
-    assert down.pop("not_finite") == 3 * batches  # of images, logits and trace
+    assert down.pop("not_finite") == 4 * batches  # of images, logits, factor and trace
     assert down == dict.fromkeys(
         [
             "kept_forward" if inferer else "run_forward",

@@ -21,6 +21,7 @@ __all__ = [
     "VoxelwiseCategorical",
     "as_likelihood",
     "family_of",
+    "require",
 ]
 
 FAMILIES: dict[str, Likelihood] = {"categorical": Categorical(), "bernoulli": Bernoulli()}
@@ -40,19 +41,42 @@ def as_likelihood(likelihood: str | Family) -> Family:
         The family.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: an unknown name, or something that is no family.
 
     >>> as_likelihood("bernoulli")
     Bernoulli()
     """
-    if not isinstance(likelihood, str):
-        return likelihood
-    if likelihood not in FAMILIES:
+    if isinstance(likelihood, str):
+        if likelihood not in FAMILIES:
+            raise ValueError(
+                f"expected likelihood in {sorted(FAMILIES)}, got {likelihood!r}; use 'categorical' "
+                "for a softmax, 'bernoulli' for sigmoids"
+            )
+        return FAMILIES[likelihood]
+    if likelihood is None or isinstance(likelihood, (type, int, float)):
         raise ValueError(
-            f"expected likelihood in {sorted(FAMILIES)}, got {likelihood!r}; use 'categorical' "
-            "for a softmax, 'bernoulli' for sigmoids"
+            f"expected likelihood as a name in {sorted(FAMILIES)} or an object such as "
+            f"Categorical(), got {likelihood!r}; of a class, make an object"
         )
-    return FAMILIES[likelihood]
+    return likelihood
+
+
+def require(family: Family, *methods: str) -> None:
+    """Refuse a family that lacks what a function needs of it, before the work is done.
+
+    Args:
+        family: any.
+        methods: names.
+
+    Raises:
+        ValueError: one is missing; all that are needed are named.
+    """
+    absent = [method for method in methods if not hasattr(family, method)]
+    if absent:
+        raise ValueError(
+            f"expected a family with the methods {', '.join(methods)}, got {family!r} without "
+            f"{', '.join(absent)}; write them, as in monai_ifim.core.families.family"
+        )
 
 
 def family_of(likelihood: Family, logits: Tensor) -> Family:

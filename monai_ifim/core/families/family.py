@@ -1,9 +1,8 @@
 """What a predictive family knows: how logits become a probability p(y | x), and what follows.
 
-``eigenspace`` needs ``check``, ``contrasts`` and ``factor``; the MONAI hosts also
-``probabilities``, ``most_probable`` and ``uncertainty``; perturbation curves and experiments the
-rest. A new family is one more small
-object with these methods; no code outside its own file asks which family it has.
+A new family is one more small object with these methods (``docs/architecture.md`` says who needs
+which); no code outside its own file asks which family it has. Rows of logits with NaN give NaN and
+do not raise. K is the number of logits; the number Q of probabilities can be another one.
 
 Source: S. Sengupta and M. A. Anastasio, "Input-Dependent Fisher Information for Local
 Sensitivity Analysis of Medical Image Classifiers", arXiv 2606.16362.
@@ -25,10 +24,13 @@ class Family(Protocol):
         """Raise ValueError unless the logits can belong to this family."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probability of each class or label, (B, K) in float64."""
+        """Probability of each class or label, (B, Q) in float64; rows of NaN where undefined."""
 
     def most_probable(self, logits: Tensor) -> tuple[list[str], Tensor]:
-        """The most probable outcome of each image as text, and its probability (B,)."""
+        """The most probable outcome of each image as text, and its probability (B,).
+
+        Numbers of classes joined by ``+`` become names in tables; other text stays as it is.
+        """
 
     def outcome_probability(self, logits: Tensor, reference: Tensor) -> Tensor:
         """Probability of what is the most probable outcome for ``reference``, (B,) in float64."""
@@ -40,23 +42,23 @@ class Family(Protocol):
         """1 - the probability of the most probable outcome, with all its digits, (B,)."""
 
     def divergence(self, before: Tensor, after: Tensor) -> Tensor:
-        """KL(p ‖ q) in nats between two predictions, (B,) in float64."""
+        """KL(p ‖ q) in nats between two predictions, (B,) in float64, with the digits of 1e-10."""
 
 
 class Likelihood(Family, Protocol):
     """A family of one outcome per image, with what the Fisher information needs to know of it."""
 
     def contrasts(self, logits: Tensor) -> Tensor:
-        """Cotangents (M, B, K), one vector-Jacobian product each."""
+        """Linear combinations of the logits, (M, B, K): one backward pass each."""
 
     def factor(self, logits: Tensor) -> Tensor:
-        """Factor B as (B, M, M) in float64: F = S B Bᵀ Sᵀ, S the gradients of the contrasts."""
+        """Factor W, (B, M, M) in float64: F = S W Wᵀ Sᵀ, S the gradients of the contrasts."""
 
     def predicted(self, logits: Tensor) -> Tensor:
-        """Predicted class (B,), or 0 and 1 for each of several labels (B, L), in int64."""
+        """Predicted class or count (B,), or 0 and 1 of several labels (B, L), in int64."""
 
     def class_table(self, logits: Tensor) -> Tensor | None:
-        """Probabilities (B, classes) of classes of which one is true; None for several labels."""
+        """Probabilities (B, classes) of classes of which one is true; None where there are none."""
 
     def outcome_logits(self, logits: Tensor) -> list[tuple[int, int]]:
         """For each image the logit that speaks for the predicted outcome, and its sign."""

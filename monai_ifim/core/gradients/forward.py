@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from monai_ifim.core.checks import check_images, check_logits
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
-from monai_ifim.core.gradients.logits import OutputTransform, choose_logits
+from monai_ifim.core.gradients.logits import OutputTransform, choose_logits, predicted_logits
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,6 @@ def run_forward(
     Returns:
         The pass. Errors are those of ``check_images`` and ``check_logits``.
 
-    Raises:
-        ValueError: one image without the axis of the batch.
     """
     check_images(images)
     leaf = as_leaf(images)
@@ -76,16 +73,8 @@ def run_forward(
     def function(x: Tensor) -> Tensor:
         return choose_logits(network(x.clone(), *args, **kwargs), output_transform)
 
-    try:
-        with input_gradients(images):
-            logits = check_logits(function(leaf), len(leaf))
-    except Exception as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _lacks_batch_axis(function, leaf):
-            raise ValueError(
-                "expected images of shape (batch, channel, *spatial), got one image of shape "
-                f"{tuple(leaf.shape)}; the network takes images[None]"
-            ) from error
-        raise
+    with input_gradients(images):
+        logits = check_logits(function(leaf), len(leaf))
     return Forward(leaf, logits, function)
 
 
@@ -114,12 +103,23 @@ def kept_forward(
     return Forward(leaf, logits, lambda x: choose_logits(repeat(x.clone()), output_transform))
 
 
-def _lacks_batch_axis(function: Callable[[Tensor], Any], images: Tensor) -> bool:
-    """Whether a network that does not take the images would take them as one image."""
+def lacks_batch_axis(
+    network: Callable[[Tensor], Any], images: Tensor, output_transform: OutputTransform | None
+) -> bool:
+    """Whether a network that does not take the images would take them as one image.
+
+    Args:
+        network: that failed.
+        images: that it was given.
+        output_transform: chooses the logits from its output.
+
+    Returns:
+        A guess: the network takes ``images[None]``.
+    """
     if images.ndim > 4:
         return False
     try:
-        check_logits(function(images[None]), 1)
+        check_logits(predicted_logits(network, as_leaf(images)[None], output_transform), 1)
     except Exception:
         return False
     return True

@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import Tensor
 
+from monai_ifim.core.checks import check_chunk
 from monai_ifim.core.gradients.forward import Forward
 from monai_ifim.core.gradients.quiet import quiet
 
@@ -85,11 +86,8 @@ def _chunk_size(chunk: int | str | None, images: Tensor) -> int:
     if chunk == "auto":  # no GPU has been measured
         small = images.is_cpu and images.numel() <= _SMALL
         return min(_MOST, _BATCH // images.numel()) if small else 1
-    if not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(
-            f"expected vjp_chunk >= 1, None or 'auto', got {chunk!r}; None is the plain loop"
-        )
-    return chunk
+    check_chunk(chunk)
+    return int(chunk)
 
 
 def _batched(forward: Forward, cotangents: Tensor) -> Tensor:

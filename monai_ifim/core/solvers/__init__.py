@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from monai_ifim.core.solvers.auto import Auto
@@ -37,6 +36,11 @@ def as_solver(method: str | Solver, tolerance: float | None = None) -> Solver:
     >>> as_solver("krylov", 1e-2)
     Krylov(rank=None, tolerance=0.01)
     """
+    if not isinstance(method, str) and (isinstance(method, type) or not hasattr(method, "solve")):
+        raise ValueError(
+            f"expected method as a name from {tuple(METHODS)} or an object such as Exact(), got "
+            f"{method!r}; of a class, make an object"
+        )
     named: type[Any] | None = METHODS.get(method) if isinstance(method, str) else type(method)
     if named is None:
         raise ValueError(
@@ -50,10 +54,11 @@ def as_solver(method: str | Solver, tolerance: float | None = None) -> Solver:
             f"expected no tolerance beside the method {method!r}, got {tolerance}; give it to the "
             "method"
         )
-    if "tolerance" not in {field.name for field in fields(named)}:
+    if not hasattr(named(), "tolerance"):
+        having = [name for name, kind in METHODS.items() if hasattr(kind(), "tolerance")]
         raise ValueError(
-            f"expected no tolerance with method={method!r}, got {tolerance}; choose 'truncated' or "
-            "'krylov', or leave tolerance out"
+            f"expected no tolerance with method={method!r}, got {tolerance}; choose from {having}, "
+            "or leave tolerance out"
         )
     with_tolerance: Solver = named(tolerance=tolerance)
     return with_tolerance

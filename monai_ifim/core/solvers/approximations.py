@@ -49,8 +49,31 @@ def on_coordinates(
         The eigenspace, with an ``approximation`` when coordinates that can matter are left out.
     """
     coordinates = problem.start(min(count, problem.possible))
+    return on_subspace(problem, coordinates, rank, energy, complete=count >= problem.possible)
+
+
+def on_subspace(
+    problem: Problem,
+    coordinates: Tensor,
+    rank: int | None,
+    energy: float | None,
+    *,
+    complete: bool = False,
+) -> Eigenspace:
+    """Eigenspace of F on any coordinates, with what lies outside of them measured.
+
+    Args:
+        problem: to be solved.
+        coordinates: of the root, (B, M, D), orthonormal rows; one backward pass each.
+        rank: at most so many eigenpairs.
+        energy: or the fewest that reach this share of the trace of F_Q.
+        complete: nothing can lie outside, so that nothing is measured.
+
+    Returns:
+        The eigenspace, with an ``approximation`` unless it is complete.
+    """
     space = _on_subspace(problem, problem.columns(coordinates), rank, energy)
-    if count >= problem.possible:
+    if complete:
         return space
     residual = torch.full_like(space.eigenvalues, torch.nan)
     return _with_rest(problem, space, coordinates, space.trace, residual, 0)

@@ -57,6 +57,7 @@ class Krylov:
 
     def _rank(self, problem: Problem, rank: int | None, energy: float | None) -> int:
         rank = self.rank if rank is None else rank
+        check_rank(rank, energy, problem.largest)
         if rank is None and energy is None:
             rank = problem.default_rank
         if rank is None:

@@ -58,12 +58,14 @@ class Problem(Protocol):
         probes: how many random probes measure the trace that was left out.
         random_start: whether ``start`` is random, so that no further random probes are needed to
             find what it cannot see.
+        largest: the largest rank that F can have.
         default_rank: eigenpairs to look for when nobody says how many; None for no default.
     """
 
     forward: Forward
     probes: int
     random_start: bool
+    largest: int
     default_rank: int | None
 
     @property
@@ -108,8 +110,9 @@ class ContrastProblem:
         self.forward, self.family = forward, family
         logits = forward.logits.detach().as_subclass(Tensor)
         self.cotangents, self.factor = family.contrasts(logits), family.factor(logits)
-        largest = min(len(self.cotangents), forward.images[0].numel())
-        check_rank(options.rank, options.energy, largest)
+        _check_shapes(family, logits, self.cotangents, self.factor)
+        self.largest = min(len(self.cotangents), forward.images[0].numel())
+        check_rank(options.rank, options.energy, self.largest)
         self._named: nn.Linear | None = options.head
         self._weight = head_weight(forward.logits, options.head)
         self.width = len(self.cotangents)
@@ -175,6 +178,18 @@ class ContrastProblem:
         return torch.cat([leading, orthonormal(chance, leading, generator)], dim=1)
 
 
+def _check_shapes(family: Family, logits: Tensor, contrasts: Tensor, factor: Tensor) -> None:
+    batch, outputs = logits.shape
+    count = len(contrasts)
+    fits = contrasts.shape == (count, batch, outputs) and factor.shape == (batch, count, count)
+    if not fits or factor.dtype != torch.float64:
+        raise ValueError(
+            f"expected contrasts (M, {batch}, {outputs}) and a factor ({batch}, M, M) in float64 "
+            f"from {family!r}, got {tuple(contrasts.shape)} and {tuple(factor.shape)} in "
+            f"{factor.dtype}; see monai_ifim.core.families.family"
+        )
+
+
 class DenseProblem:
     """A segmentation network's: only products with its contrasts are formed.
 
@@ -194,6 +209,7 @@ class DenseProblem:
         root = family.root(logits)
         self.columns = Columns(forward, root, options.vjp_chunk, options.offload)
         self.possible = min(root.size, forward.images[0].numel())
+        self.largest = self.possible
         self.default_rank: int | None = min(10, self.possible)
         check_rank(options.rank, options.energy, self.possible)
 
@@ -239,10 +255,9 @@ def contrasts_of(problem: Problem, method: object, energy: float | None) -> Cont
         ValueError: its contrasts cannot be formed.
     """
     if problem.contrasts is None:
-        name = type(method).__name__.lower()
         raise ValueError(
             "expected method 'auto' or 'krylov' and a rank for logits of shape (batch, classes, "
-            f"*spatial), got method={name!r}, energy={energy}; for one prediction per image pool "
+            f"*spatial), got method={method!r}, energy={energy}; for one prediction per image pool "
             "the logits with output_transform"
         )
     return problem.contrasts

@@ -23,7 +23,7 @@ from monai_ifim.core import (
 )
 from monai_ifim.core.checks import check_finite_images, check_finite_logits, check_images
 from monai_ifim.experiments.logits import image_logits, one_prediction
-from monai_ifim.experiments.maps.methods import METHODS, Logit, Method, as_methods
+from monai_ifim.experiments.maps.methods import METHODS, AttributionMethod, Logit, as_methods
 
 # Voxels evaluated at a time when no batch size is given: one volume of 64 x 64 x 64.
 _VOXELS = 1 << 18
@@ -36,7 +36,7 @@ def attribution_maps(
     *,
     likelihood: str | Likelihood = "categorical",
     output_transform: OutputTransform | None = None,
-    methods: Sequence[str | Method] = tuple(METHODS),
+    methods: Sequence[str | AttributionMethod] = tuple(METHODS),
     batch_size: int | None = None,
 ) -> dict[str, Tensor]:
     """Signed attributions of the logit of each image's predicted outcome.
@@ -52,7 +52,8 @@ def attribution_maps(
             state and batch size give the same maps on the same kind of device.
         likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or a family.
         output_transform: chooses the logits when the network returns a tuple or a dict.
-        methods: names in ``METHODS``, or objects with other options, ``SmoothGrad(samples=4)``.
+        methods: names in ``METHODS``, or objects with other options, for example
+            ``SmoothedGradient(samples=4)``.
         batch_size: evaluations of the network at a time; by default as many images as hold
             2^18 voxels, at least 1 and at most 32.
 

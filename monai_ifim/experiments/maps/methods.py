@@ -26,7 +26,7 @@ Logit = Callable[[Tensor], Tensor]
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-class Method(ABC):
+class AttributionMethod(ABC):
     """One way to attribute a logit to the entries of an image.
 
     Attributes:
@@ -37,7 +37,7 @@ class Method(ABC):
     name: ClassVar[str]
     random: ClassVar[bool] = False
 
-    def prepared(self, network: nn.Module, images: Tensor) -> Method:
+    def prepared(self, network: nn.Module, images: Tensor) -> AttributionMethod:
         """The method for this network and this size of images.
 
         Args:
@@ -67,7 +67,7 @@ class Method(ABC):
 
 
 @dataclass(frozen=True)
-class Gradient(Method):
+class Gradient(AttributionMethod):
     """Gradient of the logit."""
 
     name = "gradient"
@@ -78,7 +78,7 @@ class Gradient(Method):
 
 
 @dataclass(frozen=True)
-class IntegratedGradients(Method):
+class IntegratedGradients(AttributionMethod):
     """Gradients along the line from an image of zeros, by Gauss-Legendre quadrature.
 
     Zero is the mean intensity where images are normalised. Captum's weights are of float32.
@@ -104,7 +104,7 @@ class IntegratedGradients(Method):
 
 
 @dataclass(frozen=True)
-class SmoothGrad(Method):
+class SmoothedGradient(AttributionMethod):
     """Mean gradient at copies with white noise.
 
     Attributes:
@@ -141,7 +141,7 @@ class SmoothGrad(Method):
 
 
 @dataclass(frozen=True)
-class GradCam(Method):
+class GradCam(AttributionMethod):
     """Grad-CAM without the rectifier, interpolated linearly, the same for every channel.
 
     Attributes:
@@ -151,7 +151,7 @@ class GradCam(Method):
     name = "grad_cam"
     layer: nn.Module | None = None
 
-    def prepared(self, network: nn.Module, images: Tensor) -> Method:
+    def prepared(self, network: nn.Module, images: Tensor) -> AttributionMethod:
         """With the layer of this network."""
         return replace(self, layer=self.layer or grad_cam_layer(network, images))
 
@@ -164,7 +164,7 @@ class GradCam(Method):
 
 
 @dataclass(frozen=True)
-class Occlusion(Method):
+class Occlusion(AttributionMethod):
     """Fall of the logit when a window is replaced by the mean of each channel.
 
     Averaged over the windows that cover a voxel. Windows move by half their size, in 3D by their
@@ -178,7 +178,7 @@ class Occlusion(Method):
     name = "occlusion"
     window: int | Sequence[int] | None = None
 
-    def prepared(self, network: nn.Module, images: Tensor) -> Method:
+    def prepared(self, network: nn.Module, images: Tensor) -> AttributionMethod:
         """With a window for these images.
 
         Args:
@@ -228,13 +228,13 @@ def _window(window: int | Sequence[int] | None, shape: tuple[int, ...]) -> tuple
     return sizes
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, AttributionMethod] = {
     method.name: method
-    for method in (Gradient(), IntegratedGradients(), SmoothGrad(), GradCam(), Occlusion())
+    for method in (Gradient(), IntegratedGradients(), SmoothedGradient(), GradCam(), Occlusion())
 }
 
 
-def as_methods(methods: Sequence[str | Method]) -> list[Method]:
+def as_methods(methods: Sequence[str | AttributionMethod]) -> list[AttributionMethod]:
     """Methods of these names, or the methods themselves.
 
     Args:
@@ -246,8 +246,8 @@ def as_methods(methods: Sequence[str | Method]) -> list[Method]:
     Raises:
         ValueError: an unknown name, or none at all.
 
-    >>> as_methods(["gradient", SmoothGrad(samples=4)])
-    [Gradient(), SmoothGrad(samples=4, noise=0.1)]
+    >>> as_methods(["gradient", SmoothedGradient(samples=4)])
+    [Gradient(), SmoothedGradient(samples=4, noise=0.1)]
     """
     names = [] if isinstance(methods, str) else [m for m in methods if isinstance(m, str)]
     if isinstance(methods, str) or not methods or not set(names) <= set(METHODS):

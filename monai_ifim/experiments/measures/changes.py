@@ -20,10 +20,10 @@ from monai_ifim.experiments.networks.trained_classifier import (
     batches,
 )
 from monai_ifim.experiments.statistics import (
+    average,
     classification_scores,
     interval,
     intervals,
-    mean,
     means,
     ratio,
 )
@@ -263,7 +263,7 @@ def ratios(raw: dict[str, Any], ratio_norms: Sequence[float]) -> list[dict[str, 
             for name, value in values.items()
             if name.endswith("_mask")
         }
-        row["share"] = interval(mean, (inside > outside).double()).as_dict()
+        row["share"] = interval(average, (inside > outside).double()).as_dict()
         squares = float(outside.square().sum())
         row["effective_images"] = float(outside.sum()) ** 2 / squares if squares else 0.0
         row["alpha"] = float((raw["norms"][e] / raw["high_norm"]).median())

@@ -19,7 +19,7 @@ from monai_ifim.experiments.networks.trained_classifier import (
     largest_angles,
 )
 from monai_ifim.experiments.networks.training import estimate_statistics
-from monai_ifim.experiments.statistics import interval, median
+from monai_ifim.experiments.statistics import interval, median_value
 
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RELATIVE_NORMS = (0.01, 0.03, 0.1, 0.3)
@@ -110,7 +110,9 @@ def layer_control(
         estimate_statistics(network, several)
         other = TrainedClassifier(classifier.name, network, classifier.likelihood, "")
         angles = largest_angles(spaces, other.eigenspaces(images))
-        rows.append({"layers": depth, "share": share, "angle": interval(median, angles).as_dict()})
+        rows.append(
+            {"layers": depth, "share": share, "angle": interval(median_value, angles).as_dict()}
+        )
     return rows
 
 
@@ -146,7 +148,7 @@ def change_control(
         unit = torch.cat([directions[name] for directions in units])
         for share in _RELATIVE_NORMS:
             changed = classifier.eigenspaces(images + share * image_norm * unit)
-            angle = interval(median, largest_angles(spaces, changed)).as_dict()
+            angle = interval(median_value, largest_angles(spaces, changed)).as_dict()
             rows.append({"relative_norm": share, "direction": name, "angle": angle})
     return rows
 

@@ -17,7 +17,7 @@ from monai_ifim.experiments.networks.trained_classifier import (
     batch_size,
     batches,
 )
-from monai_ifim.experiments.statistics import interval, median, spearman
+from monai_ifim.experiments.statistics import interval, median_value, spearman
 
 # Change of the fastest contrast at which the law is checked: far above float64's rounding, far
 # below where the curvature of a softmax counts.
@@ -165,7 +165,7 @@ def law_summary(raw: dict[str, Any]) -> dict[str, Any]:
     varied = len(radius) >= 10 and np.ptp(radius) > 0 and np.ptp(confidence) > 0
 
     def typical(chosen: np.ndarray) -> dict[str, float] | None:
-        return interval(median, relative[chosen]).as_dict() if chosen.sum() >= 5 else None
+        return interval(median_value, relative[chosen]).as_dict() if chosen.sum() >= 5 else None
 
     return {
         "images": len(radius),

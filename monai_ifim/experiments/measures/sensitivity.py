@@ -14,12 +14,12 @@ from monai_ifim.experiments.maps.attributions import attribution_maps
 from monai_ifim.experiments.maps.deletion import deletion_curve
 from monai_ifim.experiments.maps.features import grad_cam_layer
 from monai_ifim.experiments.maps.methods import (
+    AttributionMethod,
     GradCam,
     Gradient,
     IntegratedGradients,
-    Method,
     Occlusion,
-    SmoothGrad,
+    SmoothedGradient,
 )
 from monai_ifim.experiments.maps.similarity import map_angle, rank_correlation, share_inside
 from monai_ifim.experiments.measures.subject import Subject
@@ -28,7 +28,7 @@ from monai_ifim.experiments.networks.trained_classifier import (
     batch_size,
     batches,
 )
-from monai_ifim.experiments.statistics import interval, mean
+from monai_ifim.experiments.statistics import average, interval
 from monai_ifim.experiments.tasks.labelled import balanced_indices
 
 logger = logging.getLogger(__name__)
@@ -97,9 +97,9 @@ def measure_attributions(
     return {name: ranked(attribution, generator) for name, attribution in found.items()}
 
 
-def _methods(classifier: TrainedClassifier, images: Tensor) -> list[Method]:
+def _methods(classifier: TrainedClassifier, images: Tensor) -> list[AttributionMethod]:
     window = tuple(max(2, size // 5) for size in images.shape[2:])
-    methods = [Gradient(), IntegratedGradients(steps=16), SmoothGrad(samples=8)]
+    methods = [Gradient(), IntegratedGradients(steps=16), SmoothedGradient(samples=8)]
     try:
         methods.append(GradCam(grad_cam_layer(classifier.network, images[:1])))
     except ValueError as error:  # TorchScript, or no feature map: measured without
@@ -212,7 +212,7 @@ def maps_summary(raw: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
     methods = {}
     for name, found in raw.items():
         row: dict[str, Any] = {
-            key: interval(mean, found[key]).as_dict() if key in found else None
+            key: interval(average, found[key]).as_dict() if key in found else None
             for key in ("rank_correlation", "angle", "inside", "deletion", "insertion")
         }
         for key in ("deletion_curve", "insertion_curve"):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import Likelihood, OutputTransform, as_likelihood, eigenspace
+from monai_ifim.core.families import require
 from monai_ifim.experiments.logits import one_prediction
 from monai_ifim.metrics import effective_rank
 
 SCORES = ("trace", "largest_eigenvalue", "entropy", "uncertainty")
-_NEEDED = ("entropy", "uncertainty", "predicted")  # methods of the family
 
 
 def prediction_scores(
@@ -57,12 +57,7 @@ def prediction_scores(
     [0.0, 0.0, 0.693, 0.5]
     """
     family = as_likelihood(likelihood)
-    absent = [method for method in _NEEDED if not hasattr(family, method)]
-    if absent:
-        raise ValueError(
-            f"expected a family with the methods {', '.join(_NEEDED)}, got {family!r} without "
-            f"{', '.join(absent)}; write them, as in monai_ifim.core.families.family"
-        )
+    require(family, "entropy", "uncertainty", "predicted", "probabilities")
     if batch_size < 1:
         raise ValueError(f"expected batch_size >= 1, got {batch_size}; 1 needs the least memory")
     parts: list[dict[str, Tensor]] = []

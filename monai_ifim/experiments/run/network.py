@@ -28,7 +28,7 @@ from monai_ifim.experiments.networks.training import (
     training_key,
 )
 from monai_ifim.experiments.run.settings import Settings
-from monai_ifim.experiments.statistics import classification_scores, interval, mean, median
+from monai_ifim.experiments.statistics import average, classification_scores, interval, median_value
 from monai_ifim.experiments.statistics.classification import Scores
 from monai_ifim.experiments.steps import Steps, digest
 from monai_ifim.experiments.tasks.labelled import Task, balanced
@@ -165,7 +165,7 @@ class NetworkOfTask:
         levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
         return {
             "images": len(cosines),
-            "cosine": interval(median, cosines).as_dict(),
+            "cosine": interval(median_value, cosines).as_dict(),
             "percentiles": torch.quantile(cosines, levels).tolist(),
             "chance": self._chance_cosine(),
             "by_training_size": self._sizes(),
@@ -190,7 +190,9 @@ class NetworkOfTask:
             rows.append(
                 {
                     "images": count,
-                    "cosine": None if cosines is None else interval(median, cosines).as_dict(),
+                    "cosine": None
+                    if cosines is None
+                    else interval(median_value, cosines).as_dict(),
                     **self._scores(classifier),
                 }
             )
@@ -215,9 +217,9 @@ class NetworkOfTask:
         assert first is not None
         return {
             "networks": _UNTRAINED,
-            "cosine": interval(mean, cosines).as_dict() if cosines else None,
-            "auc": interval(mean, aucs).as_dict() if aucs else None,
-            "angle": interval(mean, angles).as_dict(),
+            "cosine": interval(average, cosines).as_dict() if cosines else None,
+            "auc": interval(average, aucs).as_dict() if aucs else None,
+            "angle": interval(average, angles).as_dict(),
             "ratios": plain_ratios(self._subject(first)),
         }
 
@@ -238,8 +240,8 @@ class NetworkOfTask:
         other = self._trained(dataclasses.replace(self.variant, **changes))
         cosines = self._cosine(other)
         return {
-            "cosine": None if cosines is None else interval(median, cosines).as_dict(),
-            "angle": interval(median, largest_angles(spaces, self._spaces(other))).as_dict(),
+            "cosine": None if cosines is None else interval(median_value, cosines).as_dict(),
+            "angle": interval(median_value, largest_angles(spaces, self._spaces(other))).as_dict(),
             "ratios": plain_ratios(self._subject(other)),
             **self._scores(other),
         }

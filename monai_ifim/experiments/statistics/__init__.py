@@ -1,6 +1,6 @@
-"""Figures over images with bootstrap intervals: ``interval(mean, values)``."""
+"""Figures over images with bootstrap intervals: ``interval(average, values)``."""
 
-from monai_ifim.experiments.statistics.averages import accuracy, mean, means, median, ratio
+from monai_ifim.experiments.statistics.averages import accuracy, average, means, median_value, ratio
 from monai_ifim.experiments.statistics.bootstrap import (
     Figures,
     Interval,
@@ -18,13 +18,13 @@ __all__ = [
     "Statistic",
     "accuracy",
     "auc",
+    "average",
     "classification_auc",
     "classification_scores",
     "interval",
     "intervals",
-    "mean",
     "means",
-    "median",
+    "median_value",
     "paired_auc",
     "ratio",
     "spearman",

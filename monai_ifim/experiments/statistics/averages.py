@@ -14,7 +14,7 @@ from monai_ifim.experiments.statistics.bootstrap import (
 )
 
 
-def mean(values: ArrayLike) -> Figures:
+def average(values: ArrayLike) -> Figures:
     """Mean over images.
 
     Args:
@@ -51,7 +51,7 @@ def means(values: ArrayLike) -> Figures:
     return Figures(rows.shape[1], of, width=rows.shape[0])
 
 
-def median(values: ArrayLike) -> Figures:
+def median_value(values: ArrayLike) -> Figures:
     """Median over images.
 
     Args:
@@ -118,4 +118,4 @@ def accuracy(labels: ArrayLike, predicted: ArrayLike) -> Figures:
         ValueError: another shape, different counts, or a value that is not finite.
     """
     truth, guess = paired_numbers(labels=labels, predicted=predicted)
-    return mean(truth == guess)
+    return average(truth == guess)

@@ -113,8 +113,8 @@ def interval(
             that are not finite), an impossible level or number of draws, or no draw with an
             answer.
 
-    >>> from monai_ifim.experiments.statistics import mean
-    >>> interval(mean, [2.0, 2.0, 2.0])
+    >>> from monai_ifim.experiments.statistics import average
+    >>> interval(average, [2.0, 2.0, 2.0])
     Interval(value=2.0, low=2.0, high=2.0, count=3)
     """
     (found,) = intervals(statistic, *samples, level=level, resamples=resamples, seed=seed)
