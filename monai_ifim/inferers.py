@@ -12,7 +12,7 @@ from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from monai_ifim.core import as_leaf, frozen_parameters, unwrap
+from monai_ifim.core import as_leaf, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
 
 
@@ -79,19 +79,27 @@ class IFIMInferer(Inferer):
             What the wrapped inferer returns, detached.
         """
         self._kept = None
-        if not isinstance(network, nn.Module) or not _can_share(inputs, network):
+        if not isinstance(network, nn.Module):
             return self.inferer(inputs, network, *args, **kwargs)
         # A DDP wrapper called with gradients on broadcasts buffers and can dead-lock.
         plain = unwrap(network)
-        with torch.inference_mode(False), torch.enable_grad(), frozen_parameters(plain):
+        with exclusive(plain):  # its flags as the caller set them, not as another thread did
+            if not _can_share(inputs, network):
+                return self.inferer(inputs, network, *args, **kwargs)
+            leaf, output = self._with_graph(inputs, plain, *args, **kwargs)
+        self._kept = (inputs, leaf, output)
+        return tree_map_only(Tensor, Tensor.detach, output)
+
+    def _with_graph(
+        self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Any]:
+        with torch.inference_mode(False), torch.enable_grad(), frozen_parameters(network):
             leaf = as_leaf(inputs)
             images = leaf.clone()
             if isinstance(inputs, MetaTensor):
                 images = MetaTensor(images).copy_meta_from(inputs)
             with input_gradients(images):
-                output = self.inferer(images, plain, *args, **kwargs)
-        self._kept = (inputs, leaf, output)
-        return tree_map_only(Tensor, Tensor.detach, output)
+                return leaf, self.inferer(images, network, *args, **kwargs)
 
     def take(self, inputs: Tensor | None = None) -> tuple[Tensor, Any] | None:
         """Hand over the graph of this thread's last call, once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from monai_ifim.core import (
     kept_forward,
     run_forward,
 )
-from monai_ifim.core.checks import not_finite
+from monai_ifim.core.checks import masked_classes, not_finite
 from monai_ifim.messages import failed, is_failure
 
 VOLUMES = ("high", "orth", "sensitivity")
@@ -38,7 +39,8 @@ class BatchOutputs:
             (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
             ``high_energy_share`` (of the high-sensitivity component in the image's squared norm).
             Where directions were left out (``Approximation``) also ``residual`` (the largest of
-            the image's pairs) and ``trace_error``, the standard error of the trace.
+            the image's pairs) and ``trace_error``, the standard error of the trace (None where it
+            is not known).
         statuses: one sentence an image: ok, or why there is no result.
     """
 
@@ -133,7 +135,7 @@ def outputs_of_network(
             forward = run_forward(run, images, output_transform=chosen)
         else:
             forward = kept_forward(*kept, output_transform=chosen, network=run)
-        space = decompose(forward, options)
+        space = decompose(forward, options, network=network)
     return batch_outputs(space, images, volumes)
 
 
@@ -238,13 +240,19 @@ def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[di
     }
     if space.approximation is not None:
         columns["residual"] = space.approximation.residual.amax(dim=1).tolist()
-        columns["trace_error"] = space.approximation.trace_error.tolist()
+        errors = space.approximation.trace_error.tolist()
+        columns["trace_error"] = [None if math.isnan(error) else error for error in errors]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
     bad_image, bad_logits, bad = (
-        not_finite(values).tolist() for values in (images, space.logits, space.trace)
+        not_finite(values).tolist()
+        for values in (
+            images,
+            space.logits.masked_fill(masked_classes(space.logits), 0),
+            space.trace,
+        )
     )
     bad_factor = not_finite(space.factor).tolist()
     zero = (space.trace == 0).tolist()

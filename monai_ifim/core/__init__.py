@@ -13,7 +13,7 @@ from monai_ifim.core.families import (
     as_likelihood,
     family_of,
 )
-from monai_ifim.core.gradients.at_rest import at_rest, frozen_parameters, unwrap
+from monai_ifim.core.gradients.at_rest import at_rest, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.forward import Forward, as_leaf, kept_forward, run_forward
 from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
 from monai_ifim.core.options import (
@@ -51,6 +51,7 @@ __all__ = [
     "chosen_options",
     "decompose",
     "eigenspace",
+    "exclusive",
     "family_of",
     "frozen_parameters",
     "kept_forward",

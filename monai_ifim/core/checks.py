@@ -144,7 +144,7 @@ def check_finite_logits(logits: Tensor) -> None:
     Raises:
         ValueError: names the images of the batch.
     """
-    bad = not_finite(logits)
+    bad = not_finite(logits.masked_fill(masked_classes(logits), 0))
     if bad.any():
         raise ValueError(
             f"expected finite logits, got NaN or infinity for {_which(bad)}; look for overflow "
@@ -254,6 +254,24 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(
             f"expected a relative tolerance 0 < tolerance < 1, got {tolerance}; for example 1e-3"
         )
+
+
+def masked_classes(logits: Tensor) -> Tensor:
+    """Logits of minus infinity beside finite ones: classes that a network rules out on purpose.
+
+    Half precision overflows to the same value, so there it is not taken for a purpose.
+
+    Args:
+        logits: (B, K), or (B, K, *S).
+
+    Returns:
+        Booleans of the logits' shape.
+    """
+    logits = logits.detach()
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        return torch.zeros_like(logits, dtype=torch.bool)
+    masked = logits == -torch.inf
+    return masked & torch.isfinite(logits).any(dim=1, keepdim=True)
 
 
 def not_finite(values: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.core.families import family_of
 from monai_ifim.core.gradients.at_rest import at_rest, unwrap
 from monai_ifim.core.gradients.forward import Forward, lacks_batch_axis, run_forward
+from monai_ifim.core.gradients.independence import check_independence
 from monai_ifim.core.options import (
     EigenspaceOptions,
     OptionKeywords,
@@ -105,28 +106,37 @@ to keep every eigenpair
                 "without the axis of the batch: the network takes images[None]"
             ) from error
         check_finite_logits(forward.logits)
-        space = decompose(forward, options)
+        space = decompose(forward, options, network=network)
     check_finite_factor(space.factor, space.likelihood)
     check_finite_gradients(space.trace)
     return space
 
 
-def decompose(forward: Forward, options: EigenspaceOptions | None = None) -> Eigenspace:
+def decompose(
+    forward: Forward,
+    options: EigenspaceOptions | None = None,
+    *,
+    network: nn.Module | None = None,
+) -> Eigenspace:
     """Eigenspace from a forward pass whose graph was kept, to be called inside ``at_rest``.
 
     Args:
         forward: the pass.
         options: choices about the eigenspace; its ``output_transform`` and ``autocast`` belong to
             the pass, and are not used here.
+        network: that made the pass; it is then asked only once whether it treats the images of a
+            batch one by one.
 
     Returns:
         The eigenspace. An image whose logits or gradients are not finite gets NaN throughout,
         and rank 0; the other images of its batch are unaffected.
 
     Raises:
-        ValueError: the logits do not fit the family, or an impossible choice.
+        ValueError: the logits do not fit the family, an impossible choice, or images of a batch
+            that influence each other.
     """
     options = EigenspaceOptions() if options is None else options
     family = family_of(options.family, forward.logits.detach().as_subclass(Tensor))
     problem = problem_of(forward, family, options)
+    check_independence(forward, network)
     return options.solver.solve(problem, options.rank, options.energy)

@@ -34,7 +34,8 @@ class Approximation:
             NaN where it was not computed.
         lost_trace: tr(E), (B,) in float64, estimated without bias from random probes.
         lost_trace_bound: exceeds tr(E) with a probability of 99 %, (B,).
-        trace_error: standard error of the trace, (B,).
+        trace_error: standard error of the trace, (B,); NaN where two probes alone were made, as
+            for a classifier: ``lost_trace_bound`` holds there.
         vector_jacobian_products: how many passes backwards were made.
         jacobian_vector_products: how many passes forwards (or twice backwards).
     """
@@ -58,7 +59,8 @@ class Eigenspace:
             ``approximation`` it is an estimate.
         rank: (B,) integers, how many eigenpairs are kept. Dropped are those beyond ``rank`` or
             ``energy``, and those that are rounding: below 1e-14 of the largest eigenvalue, or
-            (in float32) from gradients that are parallel to within 3e-4.
+            from gradients that are parallel to within 1e-5 (3e-4 in float32). What is kept is
+            orthonormal to 1e-5.
         likelihood: the predictive family.
         gradients: S as (B, M, C, *S), the gradients of the contrasts; on the CPU if offloaded.
         factor: B as (B, M, M) in float64.

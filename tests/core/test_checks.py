@@ -219,7 +219,7 @@ def test_no_logit_is_no_bernoulli():
 
 
 @pytest.mark.parametrize("family", ["categorical", "bernoulli"])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])  # -inf rules a class out
 def test_logits_that_are_not_finite_are_named(family, value):
     def spoil(z):
         rows = torch.arange(len(z))[:, None]

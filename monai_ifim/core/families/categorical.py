@@ -133,7 +133,9 @@ class Categorical:
         """
         lead = self._lead(logits)
         probabilities = torch.softmax(logits.double(), dim=1)
-        return torch.log1p(self._odds(logits)) + (probabilities * lead).sum(dim=1)
+        # A class of probability 0 adds nothing, also where its logit is minus infinity.
+        terms = torch.where(probabilities > 0, probabilities * lead, 0)
+        return torch.log1p(self._odds(logits)) + terms.sum(dim=1)
 
     def uncertainty(self, logits: Tensor) -> Tensor:
         """1 - p_r = o / (1 + o) with the odds o against the most probable class r.

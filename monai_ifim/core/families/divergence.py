@@ -20,7 +20,9 @@ def softmax_divergence(before: Tensor, after: Tensor) -> Tensor:
     Returns:
         (...): KL(p ‖ q) in nats.
     """
-    log_p, change = before.log_softmax(dim=-1), after - before
+    # A class that both rule out has no change; one that only q rules out makes it infinite.
+    excluded = (before == -torch.inf) & (after == -torch.inf)
+    log_p, change = before.log_softmax(dim=-1), torch.where(excluded, 0, after - before)
     p = log_p.exp()
     # Measured from the most probable class, whose own change would else swallow the others'.
     change = change - change.gather(-1, before.argmax(dim=-1, keepdim=True))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from monai_ifim.core.checks import check_network
+
+_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
+_NEW_LOCK = threading.Lock()
 
 # Values compared at a time on the CPU: not more than one thread takes. Waking the others for so
 # small a job took 8 ms where another process had their core.
@@ -41,7 +46,7 @@ def frozen_parameters(network: nn.Module) -> Iterator[None]:
 
     Frozen parameters keep the graph small and make every backward pass input-only.
     """
-    with _frozen(network.parameters()):
+    with exclusive(network), _frozen(network.parameters()):
         yield
 
 
@@ -67,6 +72,7 @@ def at_rest(network: nn.Module, device: torch.device, *, autocast: bool = False)
     # One walk serves all: over the 500 modules of a DenseNet each takes 0.4 ms.
     modules = check_network(network)
     with (
+        exclusive(network),
         torch.inference_mode(False),
         torch.enable_grad(),
         nullcontext() if autocast else torch.autocast(device.type, enabled=False),
@@ -76,6 +82,19 @@ def at_rest(network: nn.Module, device: torch.device, *, autocast: bool = False)
         _eval_mode(network, modules),
     ):
         yield
+
+
+def exclusive(network: nn.Module) -> AbstractContextManager[bool]:
+    """One lock for each network: flags that two threads set and restore in turn stay wrong.
+
+    Args:
+        network: the classifier, unwrapped.
+
+    Returns:
+        A context in which no other thread changes the network's flags.
+    """
+    with _NEW_LOCK:
+        return _LOCKS.setdefault(network, threading.RLock())
 
 
 @contextmanager
@@ -97,7 +116,9 @@ def _eval_mode(network: nn.Module, modules: Iterable[nn.Module]) -> Iterator[Non
     flags = [m.training for m in flagged]
     try:
         if any(flags):
-            network.eval()
+            # The mode of a module from torch.export was fixed when it was exported.
+            with suppress(NotImplementedError):
+                network.eval()
         yield
     finally:
         for module, flag in zip(flagged, flags, strict=True):
@@ -118,7 +139,9 @@ def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Each module has the same buffers afterwards, in the same storage and with the same values."""
     owners = [(m, dict(m._buffers.items()), m._non_persistent_buffers_set.copy()) for m in modules]
     # An alias keeps hold of the storage and the shape, which an assignment to .data takes away.
-    aliases = [(b, b.detach()) for _, own, _ in owners for b in own.values() if b is not None]
+    buffers = [b for _, own, _ in owners for b in own.values() if b is not None]
+    aliases = [(b, b.detach()) for b in buffers if _is_strided(b)]
+    others = [(b, b.detach().clone()) for b in buffers if not _is_strided(b)]
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for _, alias in aliases:
         groups.setdefault((alias.dtype, alias.device), []).append(alias)
@@ -135,6 +158,13 @@ def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
                 buffer.data = alias
         for group, value in zip(groups.values(), values, strict=True):
             _write_back(group, value)
+        for buffer, value in others:
+            _write_back_whole(buffer, value)
+
+
+def _is_strided(buffer: Tensor) -> bool:
+    """Whether its values lie in plain memory; those of sparse and quantised buffers do not."""
+    return buffer.layout is torch.strided and not buffer.is_quantized
 
 
 def _identical(left: dict[str, Tensor | None], right: dict[str, Tensor | None]) -> bool:
@@ -173,6 +203,28 @@ def _write_back(tensors: Sequence[Tensor], values: Tensor) -> None:
     for tensor, new, old in zip(tensors, now.split(sizes), values.split(sizes), strict=True):
         if not _same_bits(new, old):
             tensor.copy_(old.view_as(tensor))
+
+
+def _write_back_whole(buffer: Tensor, value: Tensor) -> None:
+    """A sparse or quantised buffer, compared part by part, with its old value where it differs."""
+    same = all(
+        a.shape == b.shape and _same_bits(a.contiguous().flatten(), b.contiguous().flatten())
+        for a, b in zip(_parts(buffer.detach()), _parts(value), strict=True)
+    )
+    if not same:
+        with torch.no_grad():  # of a detached sparse tensor only the alias would change
+            buffer.copy_(value)
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Plain tensors that make up a sparse or quantised one."""
+    if tensor.is_quantized:
+        return (tensor.int_repr(),)
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return tensor.crow_indices(), tensor.col_indices(), tensor.values()
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:

@@ -18,6 +18,10 @@ _JVP_CHUNK = 16
 logger = logging.getLogger(__name__)
 
 
+class NoForwardProductsError(RuntimeError):
+    """The network can be differentiated neither in forward mode nor twice."""
+
+
 class JacobianVectorProducts:
     """Changes of the logits along changes of the images, J d, for one forward pass.
 
@@ -45,7 +49,7 @@ class JacobianVectorProducts:
             (M, *L) for logits of shape L, in their dtype.
 
         Raises:
-            RuntimeError: the network can be differentiated neither forwards nor twice.
+            NoForwardProductsError: the network can be differentiated neither forwards nor twice.
         """
         changes = changes.transpose(0, 1).to(self.forward.images)
         if self.forward_mode:
@@ -106,7 +110,7 @@ class JacobianVectorProducts:
                 )[0]
                 torch.autograd.grad(gradient, cotangent, change, retain_graph=True)
             except RuntimeError as error:
-                raise RuntimeError(
+                raise NoForwardProductsError(
                     "expected a network that can be differentiated in forward mode or twice, got "
                     f"{type(error).__name__}: {error}; run it without fused attention "
                     "(torch.nn.attention.sdpa_kernel(SDPBackend.MATH)) and without reentrant "

@@ -97,7 +97,16 @@ def _batched(forward: Forward, cotangents: Tensor) -> Tensor:
 
 
 def _gradient(forward: Forward, cotangent: Tensor) -> Tensor:
-    return torch.autograd.grad(forward.logits, forward.images, cotangent, retain_graph=True)[0]
+    gradient = torch.autograd.grad(
+        forward.logits, forward.images, cotangent, retain_graph=True, allow_unused=True
+    )[0]
+    if gradient is None:
+        raise ValueError(
+            "expected logits that depend on the images, got a graph that does not lead back to "
+            "them: quantised layers (torch.ao.quantization) and integer operations have no "
+            "gradient; use the network as it was before quantisation"
+        )
+    return gradient
 
 
 def backward(forward: Forward, cotangent: Tensor) -> Tensor:

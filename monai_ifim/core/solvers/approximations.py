@@ -19,6 +19,8 @@ from monai_ifim.core.solvers.problem import ContrastProblem, Problem
 from monai_ifim.core.solvers.rows import outside, random_rows
 from monai_ifim.core.spectrum import combine, inner_products, solve
 
+_PROBES_OF_AN_ERROR = 8
+
 
 def complete(problem: ContrastProblem, rank: int | None, energy: float | None) -> Eigenspace:
     """Eigenspace of the whole of F, from all its contrasts.
@@ -153,7 +155,9 @@ def _with_rest(
         lengths = torch.linalg.vector_norm(images, dim=2, dtype=torch.float64).square()
         lengths = lengths.to(subspace_trace.device) * columns.root.scale.square()[:, None]
         rest = lengths.mean(dim=1)
-        error = lengths.std(dim=1) / probes**0.5
+        # From fewer, a standard error of so skewed lengths is itself off by any factor.
+        told = probes >= _PROBES_OF_AN_ERROR
+        error = lengths.std(dim=1) / probes**0.5 if told else torch.full_like(rest, torch.nan)
         bound = rest * probes / QUANTILES[probes]
     approximation = Approximation(
         residual=residual,

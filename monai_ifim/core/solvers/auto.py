@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from monai_ifim.core.checks import check_tolerance
 from monai_ifim.core.eigenspace import Eigenspace
+from monai_ifim.core.gradients.jvp import NoForwardProductsError
 from monai_ifim.core.solvers.exact import Exact
 from monai_ifim.core.solvers.iteration import LARGEST_BASIS
 from monai_ifim.core.solvers.krylov import Krylov
@@ -15,6 +17,9 @@ from monai_ifim.core.solvers.truncated import Truncated
 
 # From so many directions on, iterating for a few eigenpairs beats computing all.
 _MANY = 64
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,5 +75,14 @@ class Auto:
 
         Raises:
             ValueError: as the chosen method.
+            NoForwardProductsError: a dense prediction of a network that can be differentiated
+                neither in forward mode nor twice.
         """
-        return self.choose(problem, rank).solve(problem, rank, energy)
+        chosen = self.choose(problem, rank)
+        try:
+            return chosen.solve(problem, rank, energy)
+        except NoForwardProductsError as error:
+            if problem.contrasts is None:  # nothing else can serve a dense prediction
+                raise
+            logger.info("no Jacobian-vector products, computing all directions: %s", error)
+            return Exact().solve(problem, rank, energy)
