@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from monai_ifim.data.datalist import find_images, image_root, labelled_images
     from monai_ifim.data.layouts import DistinctFolderLayout
     from monai_ifim.data.loaders import FaultTolerantDataLoader
+    from monai_ifim.data.predictions import PredictionSaver
     from monai_ifim.data.writers import AtomicNibabelWriter
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
@@ -60,6 +61,7 @@ __all__ = [
     "IFIMInferer",
     "Krylov",
     "LoadImageOrArrayd",
+    "PredictionSaver",
     "SaveComponentsd",
     "SpectrumMetric",
     "SqueezeSingleSliced",
@@ -85,6 +87,7 @@ _MODULES = (
     "data.datalist",
     "data.layouts",
     "data.loaders",
+    "data.predictions",
     "data.writers",
     "inferers",
     "metrics",

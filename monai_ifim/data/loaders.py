@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from monai.data import DataLoader, list_data_collate
 from torch.utils.data import Dataset
 
-from monai_ifim.messages import reason
+from monai_ifim.messages import printable, reason
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class FaultTolerantDataLoader(DataLoader):
         self.failures, self.skipped = [], 0
         for batch, failures in super().__iter__():
             for failure in failures:
-                logger.error("%s failed: %s", failure.file, failure.reason)
+                logger.error("%s failed: %s", printable(failure.file), failure.reason)
             self.failures.extend(failures)
             if batch is None:
                 self.skipped += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from monai_ifim.data.loaders import Failure
 from monai_ifim.data.tables import Row, check_table, write_table
 from monai_ifim.distributed import Ranks
-from monai_ifim.messages import failed, is_failure, reason
+from monai_ifim.messages import failed, is_failure, printable, reason
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class TableWriter:
         """
         for row in rows:
             if is_failure(row["status"]):
-                logger.error("%s %s", row["file"], row["status"])
+                logger.error("%s %s", printable(row["file"]), printable(row["status"]))
             self._rows.append(row)
 
     def last_batch(self) -> None:
@@ -161,8 +161,9 @@ class TableWriter:
         if not bad:
             return None
         return (
-            f"{len(bad)} of {len(rows)} images have no result; first {bad[0]['file']}: "
-            f"{bad[0]['status']}; all are listed in {self.path or 'the log'}"
+            f"{len(bad)} of {len(rows)} images have no result; first "
+            f"{printable(bad[0]['file'])}: {printable(bad[0]['status'])}; all are listed in "
+            f"{printable(str(self.path or 'the log'))}"
         )
 
     def _write(self, rows: list[Row]) -> list[Row]:

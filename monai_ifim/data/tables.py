@@ -1,9 +1,22 @@
-"""The table of one row an image, as CSV or as Parquet."""
+r"""The table of one row an image, as CSV or as Parquet, whatever the files are called.
+
+File names are bytes, and Python stands in surrogate characters for those that are no UTF-8. A CSV
+table is UTF-8 and holds the very bytes of the name: read it with ``read_table``, or with
+``open(path, newline="", encoding="utf-8", errors="surrogateescape")``. Parquet takes valid UTF-8
+alone: there such a byte is written as ``\udcf6`` (Python's "backslashreplace"), and a text with
+one, or that spells one, has its own backslashes doubled.
+
+A spreadsheet would run a text that begins like a formula. In a CSV table such a text has an
+apostrophe in front, which spreadsheets and ``read_table`` take away; numbers never have one.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +27,11 @@ Row = dict[str, Any]
 # Columns that are no float64. The class is text: with sigmoids it can be "0+2" or "none".
 TEXT = ("file", "predicted_class", "status")
 WHOLE = ("rank",)
+# How a formula begins in a spreadsheet, wide characters and characters to trim included. With the
+# apostrophes before it, so that what is guarded can be told from what had an apostrophe of its own.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
+_ESCAPED = re.compile(r"\\ud[89a-f][0-9a-f]{2}")
+_UTF8 = "monai_ifim.bytes"
 
 
 def check_table(path: Path) -> None:
@@ -49,6 +67,49 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
         write(rows, _columns(rows), partial)
 
 
+def write_csv(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
+    """Write rows of any columns as CSV; the file appears only when complete.
+
+    Args:
+        rows: a missing value is left empty.
+        columns: in order.
+        path: of the file; its folder is made.
+    """
+    with complete_file(path) as partial:
+        _write_csv(rows, columns, partial)
+
+
+def read_table(path: str | os.PathLike[str]) -> list[Row]:
+    r"""Read a table of a run, with the file names as Python has them.
+
+    Args:
+        path: of a CSV table, whose values are texts, or of a Parquet table.
+
+    Returns:
+        One dictionary a row.
+
+    Raises:
+        OSError: it cannot be read.
+        ModuleNotFoundError: Parquet without pyarrow.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ifim.csv")
+    ...     write_table([{"file": "=J\udcf6rg, 1.png", "status": "ok"}], path)
+    ...     read_table(path)[0]["file"], b"=J\xf6rg, 1.png" in path.read_bytes()
+    ('=J\udcf6rg, 1.png', True)
+    """
+    path = Path(path)
+    if _is_parquet(path):
+        check_table(path)
+        rows = import_module("pyarrow.parquet").read_table(path).to_pylist()
+        return [{name: _unescaped(value) for name, value in row.items()} for row in rows]
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        head, *rows = csv.reader(file)
+    names = [_unguarded(name) for name in head]
+    return [dict(zip(names, map(_unguarded, row), strict=True)) for row in rows if row]
+
+
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
@@ -62,11 +123,11 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     return [*columns, "rank", "trace_share", "high_energy_share", "status"]
 
 
-def _write_csv(rows: Sequence[Row], columns: list[str], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def _write_csv(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors=_UTF8) as file:
+        writer = csv.writer(file)
+        writer.writerow([_guarded(name) for name in columns])
+        writer.writerows([_guarded(row.get(name)) for name in columns] for row in rows)
 
 
 def _write_parquet(rows: Sequence[Row], columns: list[str], path: Path) -> None:
@@ -74,5 +135,47 @@ def _write_parquet(rows: Sequence[Row], columns: list[str], path: Path) -> None:
     # Said, not inferred: a shard in which every image failed must have the types of the others.
     types = dict.fromkeys(TEXT, arrow.string()) | dict.fromkeys(WHOLE, arrow.int64())
     schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in columns])
-    values = {name: [row.get(name) for row in rows] for name in columns}
+    values = {name: [_escaped(row.get(name)) for row in rows] for name in columns}
     parquet.write_table(arrow.table(values, schema=schema), path)
+
+
+def _guarded(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula; anything else as it is."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _unguarded(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _escaped(value: Any) -> Any:
+    """A text of valid UTF-8, from which ``_unescaped`` makes the first one."""
+    if not isinstance(value, str) or not (_is_odd(value) or _ESCAPED.search(value)):
+        return value
+    return value.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _unescaped(value: Any) -> Any:
+    if not isinstance(value, str) or not _ESCAPED.search(value):
+        return value
+    pattern = rf"\\\\|{_ESCAPED.pattern}"
+    return re.sub(pattern, lambda m: "\\" if m[0] == "\\\\" else chr(int(m[0][2:], 16)), value)
+
+
+def _is_odd(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _bytes_of(error: UnicodeError) -> tuple[bytes, int]:
+    """As "surrogateescape", but a surrogate that stands for no byte (Windows) is spelled out."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    odd = error.object[error.start : error.end]
+    written = [
+        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else f"\\u{ord(c):04x}".encode()
+        for c in odd
+    ]
+    return b"".join(written), error.end
+
+
+codecs.register_error(_UTF8, _bytes_of)

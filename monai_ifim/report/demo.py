@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 from monai_ifim.bundle import load_bundle_classifier
+from monai_ifim.data.tables import read_table
 from monai_ifim.experiments import agreement, signal_task, write_signal_images
 from monai_ifim.report.sheet import CAUTION, write_sheet
 
@@ -77,7 +77,7 @@ def _run(bundle: Path, images: Path, output: Path) -> tuple[str, bool]:
     lines = [f"{bundle.name}: {results} ({seconds:.0f} s)"]
     if not (results / "ifim.csv").is_file():
         return "\n".join([*lines, f"  exit status {status}, no table was written"]), False
-    rows = list(csv.DictReader((results / "ifim.csv").open(newline="")))
+    rows = read_table(results / "ifim.csv")
     good = sum(row["status"].startswith("ok") for row in rows)
     volumes = len(list(results.rglob("*_ifim_high.nii.gz")))
     lines += [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from monai_ifim.data.atomic import complete_file
+from monai_ifim.data.tables import read_table
+from monai_ifim.messages import printable
 
 Row = dict[str, str]
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -55,8 +56,7 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4) -> Path:
             f"expected {table} of an inference run, got nothing; run a bundle with "
             f"--output_dir {output_dir} first"
         )
-    with table.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"].startswith("ok")]
+    rows = [row for row in read_table(table) if row["status"].startswith("ok")]
     pairs = [(row, stem) for row in rows if (stem := _stem(row, output_dir)) is not None]
     if not pairs:
         raise FileNotFoundError(
@@ -95,7 +95,7 @@ def _draw(chosen: list[tuple[Row, Path]], output_dir: Path, caption: str) -> Fig
         axes = figure.subplots(len(chosen), 5, squeeze=False)
         for line, (row, stem) in zip(axes, chosen, strict=True):
             _draw_row(figure, line, row, stem)
-            name = stem.relative_to(output_dir)
+            name = printable(str(stem.relative_to(output_dir))).replace("$", r"\$")
             says = f"class {row['predicted_class']}, p = {float(row['probability']):.3f}"
             line[0].set_ylabel(f"{name}\n{says}", fontsize=8)
         for axis, title in zip(axes[0], COLUMNS, strict=False):

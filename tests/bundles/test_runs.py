@@ -13,6 +13,8 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Invertd
 
+from monai_ifim import class_names
+
 # Few and short steps: what is tested is that the commands run, not what they learn.
 SHORT = {
     "signal": ["--train#dataset#data#length", "32", "--validate#dataset#data#length", "6"],
@@ -85,12 +87,14 @@ def test_every_image_has_a_row_and_a_prediction(bundle: Path, images: Path, resu
     rows = table(results / "ifim.csv")
     assert len(rows) == len(network_inputs(bundle, images)) > 0
     assert {row["status"] for row in rows} == {"ok"}
-    predictions = {
-        line.split(",")[0]: [float(v) for v in line.split(",")[1:]]
-        for line in (results / "predictions.csv").read_text().splitlines()
-    }
+    classes = class_names(bundle)
+    predictions = {row["file"]: row for row in table(results / "predictions.csv")}
+    assert list(predictions) == sorted(row["file"] for row in rows)
     for row in rows:
-        probabilities = predictions[row["file"]]
+        prediction = predictions[row["file"]]
+        assert list(prediction) == ["file", *classes, "predicted_class"]
+        probabilities = [float(prediction[name]) for name in classes]
+        assert prediction["predicted_class"] == classes[int(row["predicted_class"])]
         assert np.argmax(probabilities) == int(row["predicted_class"])
         assert max(probabilities) == pytest.approx(float(row["probability"]), rel=1e-5)
 

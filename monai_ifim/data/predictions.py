@@ -1,0 +1,122 @@
+"""The table of a run's predictions: the probability of every class by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import from_engine
+from monai.utils.enums import CommonKeys
+from torch import Tensor
+
+from monai_ifim.data.tables import Row, write_csv
+from monai_ifim.distributed import Ranks
+
+FIRST, LAST = "file", "predicted_class"
+
+
+def metadata_of_batch(batch: Any) -> list[dict[str, Any]]:
+    """Metadata of the images of a decollated batch.
+
+    Args:
+        batch: one dictionary an image, each with a MetaTensor as ``image``.
+
+    Returns:
+        One dictionary an image.
+    """
+    return [item[CommonKeys.IMAGE].meta for item in batch]
+
+
+class PredictionSaver:
+    """Writes one row an image: its file, the probability of each class, the class predicted.
+
+    In the place of MONAI's ``ClassificationSaver``, whose table has no header and where a comma in
+    a file name moves the columns. The rows are sorted by file. The table is that of
+    ``monai_ifim.data.tables``: UTF-8 with the very bytes of the file names, no text is a formula in
+    a spreadsheet. In a distributed run rank 0 writes the rows of all ranks.
+
+    Args:
+        output_dir: where ``filename`` is written.
+        filename: name of the table.
+        class_names: in the order of the probabilities, for the header and the class predicted;
+            numbers where their count does not fit.
+        batch_transform: the images' metadata, of ``engine.state.batch``.
+        output_transform: K probabilities of classes that exclude each other for each image, of
+            ``engine.state.output``; by default those under ``pred``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        filename: str = "predictions.csv",
+        class_names: Sequence[str] = (),
+        batch_transform: Callable[[Any], Sequence[Any]] = metadata_of_batch,
+        output_transform: Callable[[Any], Sequence[Any]] | None = None,
+    ) -> None:
+        self.path = Path(output_dir) / filename
+        self.class_names = list(class_names)
+        self.batch_transform = batch_transform
+        self.output_transform = output_transform or from_engine(CommonKeys.PRED)
+        self._rows: list[tuple[str, list[float]]] = []
+        self._ranks: Ranks | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an engine.
+
+        Args:
+            engine: a MONAI evaluator, or any Ignite engine.
+        """
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+
+    def _begin(self, engine: Engine) -> None:
+        self._rows, self._ranks = [], Ranks.next_run("predictions")
+
+    def _collect(self, engine: Engine) -> None:
+        names = self.batch_transform(engine.state.batch)
+        outputs = self.output_transform(engine.state.output)
+        for meta, output in zip(names, outputs, strict=True):
+            file = meta.get("filename_or_obj", f"image {len(self._rows)}")
+            self._rows.append((str(file), _numbers(output)))
+
+    def _finish(self, engine: Engine) -> None:
+        ranks = self._ranks or Ranks.next_run("predictions")
+        ranks.meet("predictions")
+        rows = ranks.gather(self._rows)
+        ranks.on_first(lambda: self._write(rows))
+
+    def _write(self, rows: list[tuple[str, list[float]]]) -> None:
+        count = len(rows[0][1]) if rows else len(self.class_names)
+        fits = count == len(self.class_names)
+        names = self.class_names if fits else [str(i) for i in range(count)]
+        columns = [FIRST, *_distinct(names), LAST]
+        write_csv((_row(columns, names, *row) for row in sorted(rows)), columns, self.path)
+
+
+def _numbers(output: Any) -> list[float]:
+    """Probabilities as they are printed: 0.9 of float32 is not 0.8999999761581421."""
+    values = torch.as_tensor(output).detach().as_subclass(Tensor).flatten().cpu()
+    if values.dtype == torch.float64:
+        return [float(value) for value in values.tolist()]
+    return [float(str(value)) for value in values.float().numpy()]
+
+
+def _row(columns: list[str], names: list[str], file: str, values: list[float]) -> Row:
+    if len(values) != len(names) or len(values) < 2:
+        raise ValueError(
+            f"expected {max(len(names), 2)} probabilities of classes that exclude each other for "
+            f"{file!r}, got {len(values)}; use MONAI's ClassificationSaver for other outputs"
+        )
+    predicted = names[max(range(len(values)), key=values.__getitem__)]
+    return dict(zip(columns, [file, *values, predicted], strict=True))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns, of which no two are the same."""
+    taken = [FIRST, *names, LAST]
+    return [f"{name} ({i})" if taken.count(name) > 1 else name for i, name in enumerate(names)]
