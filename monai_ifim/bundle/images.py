@@ -16,6 +16,7 @@ from monai_ifim.bundle.configuration import BundleConfiguration, scripts_of
 from monai_ifim.bundle.labels import class_number, find_labels, path_below
 from monai_ifim.bundle.metadata import class_names
 from monai_ifim.data.datalist import find_images
+from monai_ifim.data.sources.readers import use_own_readers
 from monai_ifim.messages import reason
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def _dataset(configuration: BundleConfiguration, top: Path) -> Dataset:
         configuration.parser[name] = str(top)
     own = "transform" in configuration.raw.get("dataset", {})
     transform = configuration.content("dataset#transform" if own else "preprocessing")
+    use_own_readers(transform)
     return Dataset(_entries(configuration, top), transform)
 
 

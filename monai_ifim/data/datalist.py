@@ -3,52 +3,74 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monai_ifim.data.sources.folder import FolderContent, content_of
+from monai_ifim.data.sources.formats import SUFFIXES
+
+logger = logging.getLogger(__name__)
+
 Entry = dict[str, Any]
 
-_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-_RESULTS = tuple(
-    f"_ifim_{volume}.nii{end}" for volume in ("high", "orth", "sensitivity") for end in (".gz", "")
-)
 _SECTIONS = {"training": "train", "validation": "val", "test": "test"}
 
 
 def find_images(directory: str | os.PathLike[str]) -> list[Entry]:
     """Every image below a folder.
 
-    NIfTI, PNG, JPEG, BMP and TIFF files are told by their names, so a damaged one is listed and
-    fails when it is loaded. A folder with DICOM files is one image, the series. Hidden files and
-    folders, tables and texts are passed over.
+    Every file that MONAI's readers, or those of ``FaultTolerantDataLoader``, can read is an image:
+    NIfTI, Analyze and MGH, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, and DICOM with or without suffix.
+    Files are told by their names, so a damaged one is listed and fails when it is loaded. Links are
+    followed, each folder is searched once. What is found and not taken is logged in one warning,
+    with the reasons; ``folder_content`` returns it.
+
+    DICOM files are one image for each series and orientation: the folder, where it holds one
+    alone, or the list of its files. One that is no regular volume is listed, and
+    ``FaultTolerantDataLoader`` gives it a row with the reason.
 
     Args:
         directory: folder, searched with all its subfolders, or one image file.
 
     Returns:
-        ``[{"image": path}, ...]`` sorted by path.
+        ``[{"image": path}, ...]`` sorted by path; a list of paths where a folder holds several
+        DICOM series.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: it holds no image.
+    """
+    content = folder_content(directory)
+    if content.refused or content.left_out:
+        logger.warning("%s: %s", directory, content.summary())
+    return [{"image": image} for image in content.images]
+
+
+def folder_content(directory: str | os.PathLike[str]) -> FolderContent:
+    """What ``find_images`` finds, takes, refuses and leaves out, with the reasons.
+
+    Args:
+        directory: folder, searched with all its subfolders, or one image file.
+
+    Returns:
+        Images, and every file below the folder in one of three groups, which add up.
 
     Raises:
         FileNotFoundError: there is no such path.
         ValueError: it holds no image.
     """
     top = _existing(directory)
-    paths = [str(top)] if top.is_file() and (_is_image(top) or _is_dicom(top)) else []
-    for folder, subfolders, names in os.walk(top):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files = [Path(folder, name) for name in names if not name.startswith(".")]
-        paths += [str(file) for file in files if _is_image(file)]
-        if any(_is_dicom(file) for file in files if not _is_image(file)):
-            paths.append(folder)
-    if not paths:
+    content = content_of(top)
+    if not content.images:
         raise ValueError(
-            f"expected images ({' '.join(_SUFFIXES)} or DICOM), got none in {str(top)!r}; "
-            "pass --dataset_dir with the folder that holds them"
+            f"expected images ({' '.join(SUFFIXES)} or DICOM), got none in {str(top)!r} "
+            f"({content.summary()}); pass --dataset_dir with the folder that holds them"
         )
-    return [{"image": path} for path in sorted(paths)]
+    return content
 
 
 def image_root(directory: str | os.PathLike[str]) -> str:
@@ -66,7 +88,7 @@ def image_root(directory: str | os.PathLike[str]) -> str:
         ValueError: it holds no image.
     """
     top = _existing(directory)
-    alone = any(entry["image"] == str(top) for entry in find_images(top))
+    alone = str(top) in folder_content(top).images
     return str(top.absolute().parent if alone else top)
 
 
@@ -123,21 +145,6 @@ def _existing(directory: str | os.PathLike[str]) -> Path:
             "pass --dataset_dir with a folder that does"
         )
     return top
-
-
-def _is_image(file: Path) -> bool:
-    name = file.name.lower()
-    # Volumes that a run wrote into its own data folder are no images of the next run.
-    return name.endswith(_SUFFIXES) and not name.endswith(_RESULTS)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.suffix.lower() == ".dcm":
-        return True
-    if file.name == "DICOMDIR" or not file.is_file():  # an index of series, no image
-        return False
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _from_table(table: Path, split: str) -> list[Entry]:

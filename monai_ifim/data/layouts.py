@@ -9,6 +9,8 @@ from typing import Any
 from monai.data import FolderLayout
 from monai.data.utils import create_file_basename
 
+from monai_ifim.data.sources.formats import is_dicom
+
 
 class DistinctFolderLayout(FolderLayout):
     """MONAI's ``FolderLayout``, for ``SaveImaged(folder_layout=...)``, without silent overwriting.
@@ -63,8 +65,9 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         Raises:
             ValueError: the name is taken by another image, or lies outside the output folder.
         """
-        # MONAI would cut the last number of a folder named like a DICOM series, 1.2.840.11.
-        path = f"{subject}.dcm" if Path(subject).is_dir() else str(subject)
+        # MONAI would cut the last number of a DICOM folder or file named like 1.2.840.11.
+        unsuffixed = Path(subject).is_dir() or is_dicom(subject)
+        path = f"{subject}.dcm" if unsuffixed and Path(subject).suffix != ".dcm" else str(subject)
         self._refuse_outside(path)
         name = str(super().filename(path, idx, **kwargs))
         taken_by = self._taken.setdefault(name, str(subject))

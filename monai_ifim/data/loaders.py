@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 from monai.data import DataLoader, list_data_collate
 from torch.utils.data import Dataset
 
+from monai_ifim.data.sources.limits import check_source
+from monai_ifim.data.sources.readers import use_own_readers
 from monai_ifim.messages import printable, reason
 
 logger = logging.getLogger(__name__)
@@ -36,21 +39,33 @@ class FaultTolerantDataLoader(DataLoader):
     begins anew when batches are missing, so use the two together. Of images that cannot share a
     batch (different sizes) the largest group that can is kept: use batches of one for those.
 
+    Before a file is loaded, its header is compared with its size and with ``max_voxels``; pipes
+    and DICOM that is no regular volume are refused. The image loaders in the data set's transform
+    learn readers for DICOM series, TIFF, MGH and Analyze files.
+
     Args:
         dataset: map-style data set; for readable file names, one with ``.data`` like MONAI's.
         num_workers: as in MONAI's ``DataLoader``.
         image_key: where a dictionary of the data list holds the file name.
+        max_voxels: values of one image at the most, as its header says; an image of more is not
+            loaded. None: the environment variable ``MONAI_IFIM_MAX_VOXELS``, or 2**29.
         kwargs: passed to MONAI's ``DataLoader``.
     """
 
     def __init__(
-        self, dataset: Dataset, num_workers: int = 0, *, image_key: str = "image", **kwargs: Any
+        self,
+        dataset: Dataset,
+        num_workers: int = 0,
+        *,
+        image_key: str = "image",
+        max_voxels: int | None = None,
+        **kwargs: Any,
     ) -> None:
         collate = kwargs.pop("collate_fn", list_data_collate)
         self.failures: list[Failure] = []
         self.skipped = 0
         super().__init__(
-            _Guarded(dataset, image_key),
+            _Guarded(dataset, image_key, max_voxels),
             num_workers,
             collate_fn=partial(_collate, collate),
             **kwargs,
@@ -72,9 +87,11 @@ class FaultTolerantDataLoader(DataLoader):
 class _Guarded(Dataset):
     """Turns an exception of ``dataset[index]`` into a value that crosses process borders."""
 
-    def __init__(self, dataset: Any, image_key: str) -> None:
+    def __init__(self, dataset: Any, image_key: str, max_voxels: int | None = None) -> None:
         self.dataset = dataset
         self.image_key = image_key
+        self.max_voxels = max_voxels
+        use_own_readers(getattr(dataset, "transform", None))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -82,17 +99,35 @@ class _Guarded(Dataset):
     def __getitem__(self, index: int) -> tuple[str, Any]:
         file = self._file(index)
         try:
+            self._check(index)
             return file, self.dataset[index]
         except Exception as error:  # readers and transforms raise all kinds
             return file, Failure(file, reason(error))
 
+    def _check(self, index: int) -> None:
+        """Refuse a file that must not be loaded, before the data set loads it."""
+        for source in self._sources(index):
+            check_source(source, self.max_voxels)
+
+    def _sources(self, index: int) -> list[Any]:
+        """What the data list names: one path, or several of one image."""
+        entry = self._entry(index)
+        value = entry.get(self.image_key) if isinstance(entry, dict) else entry
+        paths = value if isinstance(value, list | tuple) and value else [value]
+        return [value] if all(isinstance(path, str | os.PathLike) for path in paths) else []
+
     def _file(self, index: int) -> str:
-        data = getattr(self.dataset, "data", None)
+        entry = self._entry(index)
+        value = entry.get(self.image_key) if isinstance(entry, dict) else entry
+        if isinstance(value, list | tuple) and value:
+            value = value[0]  # as MONAI names an image of several files
+        return f"image {index} of the data set" if value is None else str(value)
+
+    def _entry(self, index: int) -> Any:
         try:
-            entry = data[index]  # type: ignore[index]
-            return str(entry[self.image_key] if isinstance(entry, dict) else entry)
-        except (TypeError, KeyError, IndexError):
-            return f"image {index} of the data set"
+            return self.dataset.data[index]
+        except (AttributeError, TypeError, KeyError, IndexError):
+            return None
 
 
 def _collate(
