@@ -66,8 +66,9 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
             ValueError: the name is taken by another image, or lies outside the output folder.
         """
         # MONAI would cut the last number of a DICOM folder or file named like 1.2.840.11.
-        unsuffixed = Path(subject).is_dir() or is_dicom(subject)
-        path = f"{subject}.dcm" if unsuffixed and Path(subject).suffix != ".dcm" else str(subject)
+        suffixed = Path(subject).suffix.lower() == ".dcm"
+        bare = Path(subject).is_dir() or (is_dicom(subject) and not suffixed)
+        path = f"{subject}.dcm" if bare else str(subject)
         self._refuse_outside(path)
         name = str(super().filename(path, idx, **kwargs))
         taken_by = self._taken.setdefault(name, str(subject))
