@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_ifim.data.sources.dicom import group_slices, problem_of, read_slices
 from monai_ifim.data.sources.formats import DICOM, format_of, is_regular, missing_reader
+from monai_ifim.messages import printable
 
 _RESULTS = tuple(
     f"_ifim_{volume}.nii{end}" for volume in ("high", "orth", "sensitivity") for end in (".gz", "")
@@ -54,8 +55,7 @@ class FolderContent:
                 names = ", ".join(os.path.basename(path) for path in paths[:_NAMED])
                 more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
                 parts.append(f"{len(paths)} {what} ({names}{more}): {why}")
-        # Names may hold bytes that are no text, which a log cannot write.
-        return "; ".join(parts).encode(errors="backslashreplace").decode()
+        return printable("; ".join(parts))
 
     def take(self, image: Any, files: Sequence[str], problem: str | None) -> None:
         """List an image.
