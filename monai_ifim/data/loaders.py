@@ -105,16 +105,13 @@ class _Guarded(Dataset):
             return file, Failure(file, reason(error))
 
     def _check(self, index: int) -> None:
-        """Refuse a file that must not be loaded, before the data set loads it."""
-        for source in self._sources(index):
-            check_source(source, self.max_voxels)
-
-    def _sources(self, index: int) -> list[Any]:
-        """What the data list names: one path, or several of one image."""
+        """Refuse files that must not be loaded, before the data set loads them."""
         entry = self._entry(index)
-        value = entry.get(self.image_key) if isinstance(entry, dict) else entry
-        paths = value if isinstance(value, list | tuple) and value else [value]
-        return [value] if all(isinstance(path, str | os.PathLike) for path in paths) else []
+        # Channels may have keys of their own, which a transform joins.
+        for source in entry.values() if isinstance(entry, dict) else [entry]:
+            paths = source if isinstance(source, list | tuple) and source else [source]
+            if all(isinstance(path, str | os.PathLike) for path in paths):
+                check_source(source, self.max_voxels)
 
     def _file(self, index: int) -> str:
         entry = self._entry(index)

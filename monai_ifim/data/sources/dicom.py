@@ -94,19 +94,20 @@ def read_slices(paths: Iterable[str | os.PathLike[str]]) -> list[Slice]:
     Returns:
         One for each file, in their order.
     """
-    return list(map(read_slice, paths))
+    return [Slice(str(path), _header(path)) for path in paths]
 
 
-def read_slice(path: str | os.PathLike[str]) -> Slice:
-    """Header of one DICOM file, without its pixels.
+def image_slices(paths: Sequence[str]) -> list[Slice]:
+    """Headers of the DICOM files that make an image together.
 
     Args:
-        path: of the file.
+        paths: of one entry of a data list.
 
     Returns:
-        The file and its header.
+        Those that hold pixels; segmentations only where they are all there is.
     """
-    return Slice(str(path), _header(path))
+    slices = [each for each in read_slices(paths) if each.has_image]
+    return [each for each in slices if not is_segmentation(each.header)] or slices
 
 
 def files_of(source: str | os.PathLike[str] | Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_ifim.data.sources.dicom import files_of, problem_of, read_slices
+from monai_ifim.data.sources.dicom import files_of, image_slices, is_segmentation, problem_of
 from monai_ifim.data.sources.formats import format_of, is_dicom, is_regular, missing_reader
 from monai_ifim.messages import as_number
 
@@ -74,14 +74,14 @@ def _check_regular(path: str) -> None:
 def _check_dicom(files: list[str], limit: float) -> None:
     if missing := missing_reader(files[0]):
         raise RefusedError(missing)
-    slices = [each for each in read_slices(files) if each.has_image]
+    slices = image_slices(files)
     if not slices:
         raise RefusedError(
             "expected DICOM with an image, got none (a report or a plan?); remove it"
         )
     _check_count(sum(each.values for each in slices), limit)
-    if len(slices) == 1 and slices[0].header is None:
-        return  # its reader says why
+    if len(slices) == 1 and (slices[0].header is None or is_segmentation(slices[0].header)):
+        return  # its reader says why it cannot be read, or reads the labels
     if problem := problem_of(slices):
         raise RefusedError(problem)
 

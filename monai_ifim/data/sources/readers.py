@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from monai.transforms import Compose, LoadImage, LoadImaged
 
 from monai_ifim.data.sources.dicom import (
     files_of,
+    image_slices,
     is_segmentation,
     prepared,
     problem_of,
-    read_slice,
-    read_slices,
 )
 
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -53,8 +51,7 @@ class SeriesReader(ImageReader):
         """
         if find_spec("pydicom") is None:
             return False
-        images = (each for each in map(read_slice, files_of(_entry(filename))) if each.has_image)
-        slices = list(islice(images, 2))
+        slices = image_slices(files_of(_entry(filename)))
         if len(slices) != 1:
             return bool(slices)
         one = slices[0]
@@ -79,7 +76,7 @@ class SeriesReader(ImageReader):
             raise ValueError("expected a DICOM series, got another file; leave it to its reader")
         import pydicom
 
-        slices = [each for each in read_slices(files_of(_entry(data))) if each.has_image]
+        slices = image_slices(files_of(_entry(data)))
         problem = problem_of(slices)
         if problem:
             raise ValueError(problem)
@@ -192,6 +189,8 @@ def _loaders(transform: Any) -> Iterator[LoadImage]:
         yield transform
     elif isinstance(transform, LoadImaged):
         yield transform._loader  # MONAI offers no other way to the loader of a dictionary
+    elif isinstance(getattr(transform, "load", None), LoadImage):  # LoadImageOrArrayd
+        yield transform.load
     elif isinstance(transform, Compose):
         for each in transform.transforms:
             yield from _loaders(each)

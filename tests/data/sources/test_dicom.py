@@ -27,6 +27,7 @@ from _helpers.dicom import (
 from _helpers.networks import smooth_network
 from monai_ifim.data.datalist import folder_content
 from monai_ifim.data.sources.dicom import files_of, problem_of, read_slices
+from monai_ifim.data.sources.limits import check_source
 from monai_ifim.data.sources.readers import SeriesReader, use_own_readers
 
 pytest.importorskip("highdicom")
@@ -256,6 +257,16 @@ class TestRun:
         loader = mi.FaultTolerantDataLoader(data, batch_size=1)
         assert list(loader) == []
         assert "expected one DICOM series, got 2" in loader.failures[0].reason
+
+
+def test_a_segmentation_is_no_image_and_no_fault(tmp_path):
+    write_series(tmp_path)
+    shutil.copy(SHIPPED / "liver_1frame.dcm", tmp_path)
+    content = folder_content(tmp_path)
+    assert len(content.images) == 1
+    assert content.left_out == {str(tmp_path / "liver_1frame.dcm"): "DICOM with a segmentation"}
+    check_source(str(tmp_path / "liver_1frame.dcm"))
+    assert load(str(tmp_path)).shape == (5, 6, 7)
 
 
 def test_readers_are_registered_once():

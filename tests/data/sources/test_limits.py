@@ -173,3 +173,20 @@ def test_a_refused_file_is_a_failure_beside_the_others(tmp_path, num_workers):
     few = mi.FaultTolerantDataLoader(asked, num_workers, batch_size=4, max_voxels=59)
     assert list(few) == []
     assert len(few.failures) == 4
+
+
+def test_every_path_of_an_entry_is_checked(tmp_path):
+    """Channels that have keys of their own, or come as a list; other texts are left alone."""
+    for name in ("t1.nii", "t2.nii"):
+        nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.eye(4)), tmp_path / name)
+    (tmp_path / "bad.nii").write_bytes(header((1000, 1000, 500)))
+    good, other, bad = (str(tmp_path / name) for name in ("t1.nii", "t2.nii", "bad.nii"))
+    entries = [
+        {"t1": good, "t2": other, "name": "a/b", "label": 1},
+        {"t1": good, "t2": bad},
+        {"t1": [good, bad]},
+    ]
+    asked = Dataset(entries, lambda entry: {"t1": torch.zeros(1, 2)})
+    loader = mi.FaultTolerantDataLoader(asked, batch_size=3, image_key="t1")
+    assert [len(batch["t1"]) for batch in loader] == [1]
+    assert [failure.file for failure in loader.failures] == [good, good]
