@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from monai_ifim.data.layouts import DistinctFolderLayout
     from monai_ifim.data.loaders import FaultTolerantDataLoader
     from monai_ifim.data.predictions import PredictionSaver
+    from monai_ifim.data.sources.pictures import LoadPictured
     from monai_ifim.data.writers import AtomicNibabelWriter
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
@@ -61,6 +62,7 @@ __all__ = [
     "IFIMInferer",
     "Krylov",
     "LoadImageOrArrayd",
+    "LoadPictured",
     "PredictionSaver",
     "SaveComponentsd",
     "SpectrumMetric",
@@ -88,6 +90,7 @@ _MODULES = (
     "data.layouts",
     "data.loaders",
     "data.predictions",
+    "data.sources.pictures",
     "data.writers",
     "inferers",
     "metrics",

@@ -12,9 +12,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 
+from monai_ifim.data.sources.pictures import PictureReader
+
 
 class LoadImageOrArrayd(MapTransform):
-    """MONAI's ``LoadImaged``, except that an array is taken as an image already loaded.
+    """``LoadPictured``, except that an array is taken as an image already loaded.
 
     Args:
         keys: of paths or arrays; an array has spatial axes alone.
@@ -35,7 +37,9 @@ class LoadImageOrArrayd(MapTransform):
     @cached_property
     def load(self) -> LoadImage:
         """For paths; MONAI warns of absent GPU decoders when it is built."""
-        return LoadImage(image_only=True)
+        load = LoadImage(image_only=True)
+        load.register(PictureReader())
+        return load
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load.

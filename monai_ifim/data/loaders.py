@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from monai_ifim.data.sources.limits import check_source
 from monai_ifim.data.sources.readers import use_own_readers
+from monai_ifim.data.sources.values import check_values
 from monai_ifim.messages import printable, reason
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,9 @@ class _Guarded(Dataset):
         file = self._file(index)
         try:
             self._check(index)
-            return file, self.dataset[index]
+            item = self.dataset[index]
+            check_values(item, self.image_key, getattr(self.dataset, "transform", None))
+            return file, item
         except Exception as error:  # readers and transforms raise all kinds
             return file, Failure(file, reason(error))
 
