@@ -17,6 +17,7 @@ from monai_ifim.bundle.labels import class_number, find_labels, path_below
 from monai_ifim.bundle.metadata import class_names
 from monai_ifim.data.datalist import find_images
 from monai_ifim.data.sources.readers import use_own_readers
+from monai_ifim.data.sources.values import check_values
 from monai_ifim.messages import reason
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ def _readable(
         path = _path(dataset.data[position], key) or f"image {position} of the data set"
         try:
             item = dataset[position]
+            check_values(item, key, getattr(dataset, "transform", None))
             image = torch.as_tensor(item[key]).as_subclass(Tensor).detach().cpu().float()
             if image.shape != (shape or image.shape) or not bool(torch.isfinite(image).all()):
                 raise ValueError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import monai_ifim as mi
 from monai_ifim.bundle import BundleConfiguration, bundle_network, scripts_of
 from monai_ifim.core import as_likelihood
+from monai_ifim.data.sources.values import check_values
 from monai_ifim.label.image_file import check_size, is_readable
 from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.messages import reason
@@ -169,6 +170,7 @@ class ClassificationBundle:
             item = preprocessing(item)
             if not isinstance(item[self.image_key], MetaTensor):
                 raise TypeError("the preprocessing dropped the image's metadata (track_meta)")
+            check_values(item, self.image_key, preprocessing)
         except Exception as error:  # readers and transforms raise what they like
             logger.debug("preprocessing of %s", path, exc_info=True)
             status = 422 if is_readable(path) else 415

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import PILReader, is_supported_format
+from monai.data.image_reader import ImageReader
 from monai.transforms import LoadImaged
 from PIL import Image, ImageOps
 
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "gif", "tif", "tiff")
 AS_SHOWN = "as_shown"  # in the metadata of pictures that PictureReader has read
+_WIDE = re.compile(";16[BLN]")  # of 16 bits for each channel; a BMP's "BGR;16" has 16 for all
 ORIENTATION = 0x0112  # tag of EXIF and TIFF
 _PHOTOMETRIC, _WHITE_IS_ZERO, _BITS = 262, 0, 258  # tags of TIFF, and a value
 _COLOURED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LA")
@@ -48,7 +51,7 @@ def as_intensities(picture: Image.Image) -> Image.Image:
             "own, or a volume as NIfTI"
         )
     tiles = getattr(picture, "tile", ())
-    if picture.mode not in _GREY and any(";16" in str(tile[3]) for tile in tiles):
+    if picture.mode not in _GREY and any(_WIDE.search(str(tile[3])) for tile in tiles):
         raise ValueError(
             "expected 8 bits for each channel of a coloured picture, got 16, of which Pillow drops "
             "the lower 8; save it in grey with 16 bits, or as NIfTI"
@@ -175,3 +178,22 @@ class LoadPictured(LoadImaged):
         super().__init__(keys, **kwargs)
         if kwargs.get("reader") is None:
             self.register(PictureReader())
+
+    def __call__(
+        self, data: Mapping[Hashable, Any], reader: ImageReader | None = None
+    ) -> dict[Hashable, Any]:
+        """Load.
+
+        Args:
+            data: one image's dictionary.
+            reader: in the place of all others.
+
+        Returns:
+            A copy with MetaTensors.
+        """
+        readers = self._loader.readers
+        if self._loader.auto_select and not isinstance(readers[-1], PictureReader):
+            # The last one is asked first, also where others came since.
+            self._loader.readers = sorted(readers, key=lambda each: isinstance(each, PictureReader))
+        loaded: dict[Hashable, Any] = super().__call__(data, reader)
+        return loaded

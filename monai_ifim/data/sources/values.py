@@ -77,6 +77,12 @@ def _check_picture(file: str, meta: Mapping[Any, Any]) -> None:
         turned = picture.getexif().get(ORIENTATION, 1)
         if picture.format == "TIFF" and turned < 5:  # Pillow turns it itself
             turned = 1
+        frames = getattr(picture, "n_frames", 1)
+        if untouched and frames > 1 and picture.format != "MPO":
+            raise ValueError(
+                f"expected one picture in the file, got {frames}, of which the bundle reads the "
+                "first alone; save each as a file of its own, or a volume as NIfTI"
+            )
         if mode in WORDS and white_is_zero(picture):
             raise ValueError(f"expected intensities, got words of which 0 is white; {_HOW}")
         swapped = (picture.height, picture.width) == (meta.get("width"), meta.get("height"))
