@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,12 @@ from monai_ifim.core import (
     unwrap,
     with_option_keywords,
 )
-from monai_ifim.data.batches import file_names, images_of_batch, postprocess_each
+from monai_ifim.data.batches import (
+    file_names,
+    images_of_batch,
+    listed_names,
+    postprocess_each,
+)
 from monai_ifim.data.table_writer import TableWriter
 from monai_ifim.outputs import check_volumes, outputs_of_network
 
@@ -96,6 +102,7 @@ class IFIMHandler:
         self.fail_at_end = fail_at_end
         self._served = False
         self._before = 0  # iterations before this epoch
+        self._seen: Counter[Any] = Counter()  # images of each file in this epoch
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine.
@@ -125,6 +132,7 @@ class IFIMHandler:
 
     def _begin(self, engine: Engine) -> None:
         self._served, self._before = False, engine.state.iteration
+        self._seen.clear()
         self.table.begin()
 
     def _look(self, engine: Engine) -> None:
@@ -141,7 +149,7 @@ class IFIMHandler:
         kept = None if take is None else take(images)
         if network is not unwrap(engine.network):  # the graph is of another network
             kept = None
-        output.update(self._serve(network, images, _inference(engine, network), kept))
+        output.update(self._serve(engine, network, images, _inference(engine, network), kept))
         self._served = True
 
     def _serve_others(self, engine: Any) -> None:
@@ -151,7 +159,7 @@ class IFIMHandler:
             return
         network = self._network(engine)
         images = self.batch_transform(engine.state.batch)
-        values = self._serve(network, images.to(next(network.parameters(), images).device))
+        values = self._serve(engine, network, images.to(next(network.parameters(), images).device))
         engine.state.ifim = values
         output = engine.state.output
         if isinstance(output, dict):
@@ -162,6 +170,7 @@ class IFIMHandler:
 
     def _serve(
         self,
+        engine: Engine,
         network: nn.Module,
         images: Tensor,
         predict: Callable[[Tensor], Any] | None = None,
@@ -171,10 +180,11 @@ class IFIMHandler:
         outputs = outputs_of_network(
             network, images, self.options, self.volumes, predict=predict, kept=kept
         )
-        rows = outputs.rows(self._files(images))
+        files = self._known_files(engine, images)
+        rows = outputs.rows(self._row_names(files))
         if self.postprocessing is not None:
             batch = {CommonKeys.IMAGE: images.detach(), **outputs.values}
-            postprocess_each(self.postprocessing, rows, batch)
+            postprocess_each(self.postprocessing, rows, batch, files, self._seen)
         self.table.add(rows)
         return outputs.values
 
@@ -187,8 +197,17 @@ class IFIMHandler:
             )
         return unwrap(network)
 
-    def _files(self, images: Tensor) -> list[str]:
-        return file_names(images) or self.table.numbered(len(images))
+    def _known_files(self, engine: Engine, images: Tensor) -> list[str | None]:
+        """Of the images themselves, else, as for those of a cache, of the data list."""
+        names = file_names(images)
+        if names is not None:
+            return list(names)
+        loader, batch = engine.state.dataloader, engine.state.iteration - self._before - 1
+        return listed_names(loader, batch, len(images))
+
+    def _row_names(self, files: Sequence[str | None]) -> list[str]:
+        numbers = self.table.numbered(len(files))
+        return [number if f is None else f for f, number in zip(files, numbers, strict=True)]
 
     def _stop_early(self, engine: Engine) -> None:
         """The loader left out whole batches, so that it ends before the epoch's length."""
@@ -214,7 +233,8 @@ class IFIMHandler:
 
     def _rescue(self, engine: Engine, error: BaseException) -> None:
         try:
-            files = self._files(self.batch_transform(engine.state.batch))
+            images = self.batch_transform(engine.state.batch)
+            files = self._row_names(self._known_files(engine, images))
         except (TypeError, AttributeError, KeyError):
             files = []  # the error came before there was a batch
         self.table.rescue(files, error)

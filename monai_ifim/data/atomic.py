@@ -32,7 +32,8 @@ def complete_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{threading.get_native_id()}-{path.name}")
+    end = path.name[-40:]  # the hidden name has room where the name itself has
+    partial = path.with_name(f".partial-{os.getpid()}-{threading.get_native_id()}-{end}")
     try:
         yield partial
         partial.replace(path)

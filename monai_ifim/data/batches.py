@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor, decollate_batch
+from monai.data import MetaTensor, SmartCacheDataset, decollate_batch
 from monai.data.utils import collate_meta_tensor_fn
 from monai.utils.enums import CommonKeys
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 
 from monai_ifim.messages import failed, is_failure, reason
 
 logger = logging.getLogger(__name__)
+
+FILE_KEY = "ifim_file"  # of one image's dictionary: the file that it came from, where that is known
+PART_KEY = "ifim_part"  # how many images of that file (and patch) came before it in this run
 
 
 def images_of_batch(batch: Any) -> Tensor:
@@ -65,10 +71,68 @@ def file_names(images: Tensor) -> list[str] | None:
     return None
 
 
+def entry_name(entry: Any, image_key: str = CommonKeys.IMAGE) -> str | None:
+    """Name of the file of a data set's entry.
+
+    Args:
+        entry: a path, or a dictionary of paths and other things.
+        image_key: whose path it is; where there is none, that of the first file in the entry.
+
+    Returns:
+        The name, None where there is none.
+
+    >>> entry_name({"image": "a.nii.gz", "label": 1}), entry_name({"image": torch.zeros(1, 2)})
+    ('a.nii.gz', None)
+    """
+    if isinstance(entry, list | tuple) and entry:  # the channels of one image
+        return entry_name(entry[0])
+    if not isinstance(entry, Mapping):
+        return os.fspath(entry) if isinstance(entry, str | os.PathLike) else None
+    if image_key in entry:
+        return None if isinstance(entry[image_key], Mapping) else entry_name(entry[image_key])
+    paths = [os.fspath(v) for v in entry.values() if isinstance(v, str | os.PathLike)]
+    there = [path for path in paths if os.path.exists(path)]
+    return next(iter(there or [path for path in paths if os.path.splitext(path)[1]]), None)
+
+
+def listed_names(loader: Any, batch: int, count: int) -> list[str | None]:
+    """Names of a batch's files by the data list, for images that lost theirs, as in a cache.
+
+    Args:
+        loader: that the batch came from.
+        batch: its number in this pass through the loader.
+        count: of its images.
+
+    Returns:
+        One name an image, None where there is none or where the order is not known (shuffled).
+    """
+    files = getattr(loader, "files", None)  # of FaultTolerantDataLoader, whatever the order
+    if files is None:
+        files = _in_order(loader, batch)
+    return list(files) if files is not None and len(files) == count else [None] * count
+
+
+def _in_order(loader: Any, batch: int) -> list[str | None] | None:
+    dataset = getattr(loader, "dataset", None)
+    data, size = getattr(dataset, "data", None), getattr(loader, "batch_size", None)
+    known = (
+        isinstance(getattr(loader, "sampler", None), SequentialSampler)
+        and isinstance(data, Sequence)
+        and not isinstance(dataset, SmartCacheDataset)
+        and isinstance(size, int)
+        and getattr(loader, "repeats", 1) == 1
+    )
+    if not known or size is None or data is None or len(data) != len(dataset):  # type: ignore[arg-type]
+        return None
+    return [entry_name(entry) for entry in data[batch * size : (batch + 1) * size]]
+
+
 def postprocess_each(
     postprocessing: Callable[[dict[str, Any]], Any],
     rows: Sequence[dict[str, Any]],
     batch: dict[str, Tensor],
+    files: Sequence[str | None],
+    seen: Counter[Any],
 ) -> None:
     """Postprocess the images with a result one by one.
 
@@ -76,11 +140,21 @@ def postprocess_each(
     that image; the other images are unaffected.
 
     Args:
-        postprocessing: of one image's dictionary.
+        postprocessing: of one image's dictionary, which has ``FILE_KEY`` and ``PART_KEY`` where
+            the image's file is known.
         rows: one for each image, with ``file`` and ``status``; the latter may change.
         batch: what to take apart, each value with the batch as its first axis.
+        files: of the images, None where there is none.
+        seen: how many images of each file, and patch of it, there were before in this run; these
+            are added.
     """
-    for row, item in zip(rows, decollate_batch(batch), strict=True):
+    for row, item, file in zip(rows, decollate_batch(batch), files, strict=True):
+        if file is not None:
+            image = item[CommonKeys.IMAGE]
+            patch = image.meta.get("patch_index") if isinstance(image, MetaTensor) else None
+            each = file, None if patch is None else int(patch)
+            item |= {FILE_KEY: file, PART_KEY: seen[each]}
+            seen[each] += 1
         if is_failure(row["status"]):
             continue
         try:

@@ -15,11 +15,11 @@ from monai_ifim.data.sources.formats import is_dicom
 class DistinctFolderLayout(FolderLayout):
     """MONAI's ``FolderLayout``, for ``SaveImaged(folder_layout=...)``, without silent overwriting.
 
-    A second image of this run that would take the name of a first one is refused, so that
-    ``a/scan.nii.gz`` and ``b/scan.nii.gz``, or ``scan.png`` and ``scan.nii.gz``, do not end as one
-    file. So is a name outside the output folder, which MONAI makes of an image that does not lie
-    below ``data_root_dir``. Files of an earlier run are replaced. Several processes that write to
-    one folder do not know of each other: give them ``data_root_dir``.
+    A second image of this run, or a second patch, that would take the name of a first is refused,
+    so that ``a/scan.nii.gz`` and ``b/scan.nii.gz``, or ``scan.png`` and ``scan.nii.gz``, do not
+    end as one file. So is a name outside the output folder, which MONAI makes of an image that
+    does not lie below ``data_root_dir``. Files of an earlier run are replaced. Several processes
+    that write to one folder do not know of each other: give them ``data_root_dir``.
 
     Args:
         output_dir: folder of the results; subfolders are made as needed.
@@ -47,7 +47,7 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         super().__init__(
             output_dir, postfix, extension, makedirs=True, data_root_dir=str(data_root_dir)
         )
-        self._taken: dict[str, str] = {}
+        self._taken: dict[str, tuple[str, Any]] = {}
 
     def filename(
         self, subject: str | os.PathLike[str] = "subject", idx: Any = None, **kwargs: Any
@@ -71,8 +71,8 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         path = f"{subject}.dcm" if bare else str(subject)
         self._refuse_outside(path)
         name = str(super().filename(path, idx, **kwargs))
-        taken_by = self._taken.setdefault(name, str(subject))
-        if taken_by != str(subject):
+        taken_by, patch = self._taken.setdefault(name, (str(subject), idx))
+        if (taken_by, patch) != (str(subject), idx):
             raise ValueError(
                 f"expected a file name of its own for {subject}, got {Path(name).name}, which "
                 f"{taken_by} has; keep the folders with data_root_dir (--ifim_data_root_dir), "

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from monai.data import DataLoader, list_data_collate
 from torch.utils.data import Dataset
 
+from monai_ifim.data.batches import entry_name
 from monai_ifim.data.sources.limits import check_source
 from monai_ifim.data.sources.readers import use_own_readers
 from monai_ifim.data.sources.values import check_values
@@ -51,6 +52,9 @@ class FaultTolerantDataLoader(DataLoader):
         max_voxels: values of one image at the most, as its header says; an image of more is not
             loaded. None: the environment variable ``MONAI_IFIM_MAX_VOXELS``, or 2**29.
         kwargs: passed to MONAI's ``DataLoader``.
+
+    Attributes:
+        files: of the images of the batch that came last; None for an image without a file.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class FaultTolerantDataLoader(DataLoader):
         collate = kwargs.pop("collate_fn", list_data_collate)
         self.failures: list[Failure] = []
         self.skipped = 0
+        self.files: list[str | None] = []
         super().__init__(
             _Guarded(dataset, image_key, max_voxels),
             num_workers,
@@ -74,15 +79,30 @@ class FaultTolerantDataLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         """Batches of the images that could be loaded."""
-        self.failures, self.skipped = [], 0
-        for batch, failures in super().__iter__():
+        self.failures, self.skipped, self.files = [], 0, []
+        for batch, failures, files in super().__iter__():
             for failure in failures:
                 logger.error("%s failed: %s", printable(failure.file), failure.reason)
             self.failures.extend(failures)
             if batch is None:
                 self.skipped += 1
             else:
+                self.files = files
                 yield batch
+
+
+class _Item(NamedTuple):
+    """One entry of the data set as it crosses process borders.
+
+    Attributes:
+        name: for messages.
+        file: of the image, None where there is none.
+        value: of ``dataset[index]``, or a ``Failure``.
+    """
+
+    name: str
+    file: str | None
+    value: Any
 
 
 class _Guarded(Dataset):
@@ -97,15 +117,16 @@ class _Guarded(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[str, Any]:
+    def __getitem__(self, index: int) -> _Item:
         file = self._file(index)
+        name = f"image {index} of the data set" if file is None else file
         try:
             self._check(index)
             item = self.dataset[index]
             check_values(item, self.image_key, getattr(self.dataset, "transform", None))
-            return file, item
+            return _Item(name, file, item)
         except Exception as error:  # readers and transforms raise all kinds
-            return file, Failure(file, reason(error))
+            return _Item(name, file, Failure(name, reason(error)))
 
     def _check(self, index: int) -> None:
         """Refuse files that must not be loaded, before the data set loads them."""
@@ -116,12 +137,8 @@ class _Guarded(Dataset):
             if all(isinstance(path, str | os.PathLike) for path in paths):
                 check_source(source, self.max_voxels)
 
-    def _file(self, index: int) -> str:
-        entry = self._entry(index)
-        value = entry.get(self.image_key) if isinstance(entry, dict) else entry
-        if isinstance(value, list | tuple) and value:
-            value = value[0]  # as MONAI names an image of several files
-        return f"image {index} of the data set" if value is None else str(value)
+    def _file(self, index: int) -> str | None:
+        return entry_name(self._entry(index), self.image_key)
 
     def _entry(self, index: int) -> Any:
         try:
@@ -131,31 +148,37 @@ class _Guarded(Dataset):
 
 
 def _collate(
-    collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
-) -> tuple[Any, list[Failure]]:
-    failures = [item for _, item in items if isinstance(item, Failure)]
-    good = [(file, item) for file, item in items if not isinstance(item, Failure)]
+    collate: Callable[[list[Any]], Any], items: Sequence[_Item]
+) -> tuple[Any, list[Failure], list[str | None]]:
+    failures = [item.value for item in items if isinstance(item.value, Failure)]
+    good = [item for item in items if not isinstance(item.value, Failure)]
     if not good:
-        return None, failures
+        return None, failures, []
     try:
-        return collate([item for _, item in good]), failures
+        return collate([item.value for item in good]), failures, _files(good)
     except Exception:  # images of different size, or metadata of different formats
         groups = [_fitting(collate, [first, *good]) for first in good]
         kept, misfits = max(groups, key=lambda group: len(group[0]))
-        return (collate(kept) if kept else None), failures + misfits
+        batch = collate([item.value for item in kept]) if kept else None
+        return batch, failures + misfits, _files(kept)
+
+
+def _files(items: Sequence[_Item]) -> list[str | None]:
+    """A file for each image: a list of images comes from one entry."""
+    return [i.file for i in items for _ in (i.value if isinstance(i.value, list) else [i.value])]
 
 
 def _fitting(
-    collate: Callable[[list[Any]], Any], items: Sequence[tuple[str, Any]]
-) -> tuple[list[Any], list[Failure]]:
+    collate: Callable[[list[Any]], Any], items: Sequence[_Item]
+) -> tuple[list[_Item], list[Failure]]:
     """The images that can share a batch with the first one, and the others."""
-    (first_file, first), *others = items
+    first, *others = items
     kept, misfits = [], []
-    for file, item in others:
+    for item in others:
         try:
-            collate([first, item])
+            collate([first.value, item.value])
             kept.append(item)
         except Exception as error:
-            text = f"cannot share a batch with {first_file}; use batches of one ({reason(error)})"
-            misfits.append(Failure(file, text))
+            text = f"cannot share a batch with {first.name}; use batches of one ({reason(error)})"
+            misfits.append(Failure(item.name, text))
     return kept, misfits

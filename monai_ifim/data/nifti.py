@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import IO, Any
 
 import nibabel as nib
+from nibabel.volumeutils import native_code
 
 from monai_ifim.data.atomic import complete_file
 
@@ -32,6 +33,42 @@ def write_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
                 _write(image, stream)
         else:
             _write(image, file)
+
+
+def units_of(xyzt_units: Any) -> int:
+    """Units of space and time as NIfTI codes them, where millimetres are meant if none is given.
+
+    Args:
+        xyzt_units: of a source's header.
+
+    Returns:
+        The same code, with the bits of millimetres in the place of "unknown".
+
+    >>> units_of(0), units_of(3), units_of(8)
+    (2, 3, 10)
+    """
+    code = int(xyzt_units)
+    return code if code & 7 else code | 2
+
+
+def component_header(source: nib.Nifti1Header) -> nib.Nifti1Header:
+    """The header of other values on a file's grid.
+
+    Args:
+        source: header of the file.
+
+    Returns:
+        A copy that keeps unit, both transforms with their codes, voxel sizes and intent; what
+        belongs to the file's own values and place on disk (slope, display range, offset,
+        extensions) is left out.
+    """
+    header = nib.Nifti1Header.from_header(source).as_byteswapped(native_code)
+    header.extensions = type(header.extensions)()
+    header.set_slope_inter(None, None)
+    header["cal_min"] = header["cal_max"] = 0
+    header["glmin"] = header["glmax"] = 0
+    header["vox_offset"] = 0
+    return header
 
 
 def _write(image: nib.Nifti1Image, stream: IO[bytes]) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.data import MetaTensor, NibabelWriter
+from torch import Tensor
 
-from monai_ifim.data.nifti import write_nifti
+from monai_ifim.data.nifti import component_header, units_of, write_nifti
+from monai_ifim.data.source_grid import SourceGrid
 
 logger = logging.getLogger(__name__)
+
+_DESCRIPTIONS = {
+    "high": "high-sensitivity component",
+    "orth": "orthogonal component",
+    "sensitivity": "sensitivity",
+}
 
 
 class AtomicNibabelWriter(NibabelWriter):
@@ -20,7 +33,18 @@ class AtomicNibabelWriter(NibabelWriter):
     A file appears under its final name only when complete. A volume with NaN or infinity is
     logged and not written, and the run goes on: ``IFIMHandler`` gives NaN to an image without a
     result only, and its row in ``ifim.csv`` says why.
+
+    Attributes:
+        units: NIfTI's ``xyzt_units``; those of the image's metadata where it came from a NIfTI,
+            else millimetres.
+        description: the header's ``descrip``, of which 79 bytes are kept.
+        source_header: of the file on whose grid the values are; its transforms, codes and intent
+            are kept then.
     """
+
+    units: int = 2
+    description: str = ""
+    source_header: Any = None
 
     def set_data_array(
         self, data_array: Any, channel_dim: int | None = 0, *args: Any, **kwargs: Any
@@ -37,12 +61,29 @@ class AtomicNibabelWriter(NibabelWriter):
             kwargs: further ones by name, such as ``squeeze_end_dims``.
         """
         values = torch.as_tensor(data_array).detach().as_subclass(torch.Tensor)
+        if values.dtype.is_floating_point and values.dtype.itemsize < 4:
+            values = values.float()  # exact; numpy has no bfloat16, NIfTI no float16
         values = MetaTensor(values, meta={"original_channel_dim": float("nan")})
         super().set_data_array(values, channel_dim, *args, **kwargs)
         if channel_dim is not None and values.shape[channel_dim] == 1:
             single = values.select(channel_dim, 0)
             if self.data_obj.ndim < single.ndim:  # type: ignore[has-type]
                 self.data_obj = single
+
+    def set_metadata(
+        self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any
+    ) -> None:
+        """Take affine and unit.
+
+        Args:
+            meta_dict: of the image, as MONAI's readers make it.
+            resample: to the grid of the file.
+            options: further ones of ``NibabelWriter.set_metadata``.
+        """
+        units = (meta_dict or {}).get("xyzt_units")
+        if units is not None:
+            self.units = units_of(units)
+        super().set_metadata(meta_dict, resample, **options)
 
     @classmethod
     def resample_if_needed(
@@ -80,27 +121,79 @@ class AtomicNibabelWriter(NibabelWriter):
         if not (torch.isfinite(smallest) and torch.isfinite(largest)):
             logger.error("%s not written: the volume holds NaN or infinity", filename)
             return
-        image = self.create_backend_obj(
-            self.data_obj, affine=self.affine, dtype=self.output_dtype, **kwargs
-        )
-        # ITK reads the affine only with a code other than 0, and prefers the quaternions.
-        image.set_sform(image.affine, code=1)
-        image.set_qform(image.affine, code=1)
+        dtype = np.dtype(np.float32 if self.output_dtype == np.float16 else self.output_dtype)
+        if self.source_header is not None:
+            kwargs["header"] = component_header(self.source_header)
+        image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=dtype, **kwargs)
+        image.set_data_dtype(dtype)
+        if self.source_header is None:
+            # ITK reads the affine only with a code other than 0, and prefers the quaternions.
+            image.set_sform(image.affine, code=1)
+            image.set_qform(image.affine, code=1)
+        image.header["xyzt_units"] = self.units
+        if self.description:
+            image.header["descrip"] = self.description.encode("latin-1", "replace")[:79]
         write_nifti(image, filename)
         if verbose:
             logger.info("wrote %s", filename)
 
-    @classmethod
-    def create_backend_obj(cls, *args: Any, **kwargs: Any) -> Any:
-        """The nibabel image, with its unit: MONAI's affines are in millimetres.
 
-        Args:
-            args: those of ``NibabelWriter.create_backend_obj``, in its order.
-            kwargs: those of ``NibabelWriter.create_backend_obj`` by name.
+def write_component(
+    volume: Tensor, path: str | os.PathLike[str], key: str, source: SourceGrid | None, same: bool
+) -> None:
+    """Write a volume; one with NaN or infinity is logged and left out.
 
-        Returns:
-            A ``Nifti1Image``.
-        """
-        image = super().create_backend_obj(*args, **kwargs)
-        image.header.set_xyzt_units("mm")
-        return image
+    Args:
+        volume: (C, *S), floating.
+        path: of the file.
+        key: of the volume, whose ending names the component in the header's ``descrip``.
+        source: grid of the image's file, None where there is none.
+        same: the volume was placed on it, so that units, codes, both transforms, voxel sizes and
+            intent are the source's; otherwise only its unit is.
+
+    Raises:
+        OSError: the file cannot be written, with a sentence that says why.
+    """
+    dtype = np.float64 if volume.dtype.itemsize == 8 else np.float32
+    header = None if source is None else source.header
+    writer = AtomicNibabelWriter(output_dtype=dtype)
+    writer.set_data_array(volume, channel_dim=0)
+    writer.set_metadata(volume.meta if isinstance(volume, MetaTensor) else None, resample=False)
+    if same and source is not None:
+        writer.data_obj, writer.affine = source.array(volume), source.affine
+    writer.description = _description(key, header)
+    writer.source_header = header if same else None
+    if header is not None:
+        writer.units = units_of(header["xyzt_units"])
+    try:
+        writer.write(path)
+    except OSError as error:
+        sentence = _sentence(error, Path(path))
+        if sentence is None:
+            raise
+        raise OSError(sentence) from None
+
+
+def _description(key: str, header: nib.Nifti1Header | None) -> str:
+    component = _DESCRIPTIONS.get(key.rsplit("_", 1)[-1], key)
+    text = f"iFIM {component}; research use only"
+    former = "" if header is None else bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
+    return f"{text}; {former}" if former.strip() else text
+
+
+def _sentence(error: OSError, path: Path) -> str | None:
+    """What to do about an error, by its number."""
+    folder, size = path.parent, len(os.fsencode(path.name))
+    sentences = {
+        errno.ENOSPC: f"expected space for {path.name}, got a full disk at {folder}; make room "
+        "or choose another output_dir",
+        errno.EDQUOT: f"expected space for {path.name}, got a used-up quota at {folder}; make "
+        "room or choose another output_dir",
+        errno.ENAMETOOLONG: f"expected a name of at most 255 bytes, got {size} in "
+        f"{path.name[:40]}...; rename the image",
+        errno.EACCES: f"expected a folder that can be written, got {folder}, which this user may "
+        "not write to; choose another output_dir",
+        errno.EROFS: f"expected a folder that can be written, got {folder} on a read-only disk; "
+        "choose another output_dir",
+    }
+    return sentences.get(error.errno or 0)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from torch import Tensor
 
+from monai_ifim.data.batches import FILE_KEY, PART_KEY
 from monai_ifim.data.layouts import DistinctFolderLayout
-from monai_ifim.data.writers import AtomicNibabelWriter
+from monai_ifim.data.source_grid import SourceGrid, check_affine, source_grid
+from monai_ifim.data.writers import write_component
 from monai_ifim.transforms.scan_grid import ScanGrid
 
 _EXTENSIONS = (".nii.gz", ".nii")
@@ -26,6 +28,13 @@ class SaveComponentsd(MapTransform):
     All volumes of an image return in one pass through the inverse of the preprocessing. A file
     appears only when complete. A volume with NaN or infinity is logged and not written:
     ``IFIMHandler`` gives NaN to an image without a result only, and its row says why.
+
+    What is written has the shape and the affine of the image's file, and a NIfTI's header: unit,
+    codes, both transforms, intent. An image whose volumes do not come back to that grid is refused
+    with what differs, and nothing is written for it; ``transform=None`` asks for the grid that the
+    volumes are on. The number of a patch (``patch_index``) ends its names; of several images of one
+    file in a run (slices, time points) the second is ``_1``, the third ``_2``, in the order in
+    which they come. The same image again replaces its own files.
 
     Use it as ``IFIMHandler(postprocessing=...)``, after ``IFIMComponentsd`` in a bundle's
     postprocessing, or alone:
@@ -73,6 +82,7 @@ class SaveComponentsd(MapTransform):
             for key in self.keys
         }
         self._unnamed = 0
+        self._seen: dict[tuple[str, Any], list[bytes]] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the volumes of one image.
@@ -85,8 +95,9 @@ class SaveComponentsd(MapTransform):
 
         Raises:
             KeyError: the image or, unless allowed, a volume is missing.
-            ValueError: the image has no record of its transforms, a volume has not the image's
-                shape, or the file's name is taken or lies outside ``output_dir``.
+            ValueError: the image forgot its file or the record of its transforms, a volume has not
+                the image's shape or does not come back to the file's grid, or the file's name is
+                taken or lies outside ``output_dir``.
             OSError: a file cannot be written.
         """
         result = dict(data)
@@ -101,24 +112,78 @@ class SaveComponentsd(MapTransform):
         image = data[self.orig_keys]
         if self._grid is not None:
             volumes = self._grid(volumes, image)
-        subject, patch = self._name(image)
+        file = self._file(image, data.get(FILE_KEY))
+        source = None if file is None else source_grid(file, image.meta)
+        same = self._grid is not None or _lies_on(source, volumes)
+        if same and source is not None:
+            volumes = {key: _placed(volume, source) for key, volume in volumes.items()}
+        else:
+            _check(volumes, str(file))
+        subject, index = self._name(file, image, data.get(PART_KEY))
         for key, volume in volumes.items():
-            _write(volume, self._layouts[key].filename(subject, patch))
+            path = self._layouts[key].filename(subject, index)
+            write_component(volume, path, str(key), source, same)
         return result | volumes
 
-    def _name(self, image: Tensor) -> tuple[str, Any]:
-        """Path of the image's file, or a running number, and the number of the patch in it."""
-        meta = image.meta if isinstance(image, MetaTensor) else {}
-        subject = meta.get("filename_or_obj")
-        if subject is None:
-            subject, self._unnamed = str(self._unnamed), self._unnamed + 1
-        return subject, meta.get("patch_index")
+    def _file(self, image: Tensor, listed: str | None) -> str | None:
+        """Path of the image's file, None where it never had one."""
+        file = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
+        if file is not None:
+            return str(file)
+        loaded = self._grid is not None and self._grid.loads_files
+        if listed is not None or loaded:
+            raise ValueError(
+                f"expected {self.orig_keys!r} with its file's name and affine, got "
+                f"a {type(image).__name__} without them; a cache or a transform forgot them: use "
+                "track_meta=True (EnsureTyped, PersistentDataset, the latter with "
+                "weights_only=False)"
+            )
+        return None
+
+    def _name(self, file: str | None, image: Tensor, part: int | None) -> tuple[str, str | None]:
+        """Path of the image's file, or a running number, and the end of its names."""
+        if file is None:
+            self._unnamed += 1
+            return str(self._unnamed - 1), None
+        patch = image.meta.get("patch_index") if isinstance(image, MetaTensor) else None
+        patch = None if patch is None else str(int(patch))
+        if part is None:
+            seen, own = self._seen.setdefault((file, patch), []), _digest(image)
+            if own not in seen:
+                seen.append(own)
+            part = seen.index(own)
+        ends = [end for end in (patch, str(part) if part else None) if end is not None]
+        return file, "_".join(ends) or None
 
 
-def _write(volume: Tensor, path: str) -> None:
-    """The one place where a component volume becomes a file with a header."""
-    dtype = np.float64 if volume.dtype == torch.float64 else np.float32
-    writer = AtomicNibabelWriter(output_dtype=dtype)
-    writer.set_data_array(volume, channel_dim=0)
-    writer.set_metadata(volume.meta if isinstance(volume, MetaTensor) else None, resample=False)
-    writer.write(path)
+def _placed(volume: Tensor, source: SourceGrid) -> MetaTensor:
+    affine = volume.affine if isinstance(volume, MetaTensor) else source.affine
+    values = source.place(volume.detach().as_subclass(Tensor), affine)
+    meta = dict(volume.meta) if isinstance(volume, MetaTensor) else {}
+    return MetaTensor(values, meta=meta | {"affine": torch.as_tensor(source.affine)})
+
+
+def _lies_on(source: SourceGrid | None, volumes: Mapping[Hashable, Tensor]) -> bool:
+    """Whether volumes that stay where they are happen to be on the file's grid."""
+    try:
+        return source is not None and all(_placed(v, source) is not None for v in volumes.values())
+    except ValueError:
+        return False
+
+
+def _check(volumes: Mapping[Hashable, Tensor], file: str) -> None:
+    for volume in volumes.values():
+        if isinstance(volume, MetaTensor):
+            affine = torch.eye(4, dtype=torch.float64)
+            own = torch.as_tensor(volume.affine)[:4, :4]
+            affine[: len(own), : len(own)] = own
+            check_affine(affine, volume.ndim - 1 if len(own) == 4 else len(own) - 1, file)
+
+
+def _digest(image: Tensor) -> bytes:
+    """Of values and affine: whether an image is the same as before."""
+    values = image.detach().as_subclass(Tensor).cpu().contiguous()
+    digest = hashlib.blake2b(values.view(torch.uint8).numpy().tobytes(), digest_size=16)
+    if isinstance(image, MetaTensor):
+        digest.update(repr(torch.as_tensor(image.affine).tolist()).encode())
+    return digest.digest()

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, InvertibleTransform, ToTensord
+from monai.data.utils import to_affine_nd
+from monai.transforms import (
+    Compose,
+    ConcatItemsd,
+    CopyItemsd,
+    InvertibleTransform,
+    LoadImage,
+    LoadImaged,
+    ToTensord,
+)
+from monai.transforms.utils import allow_missing_keys_mode
+from monai.utils.enums import TraceKeys
 from torch import Tensor
 
 from monai_ifim.transforms.single_slice import SqueezeSingleSliced
@@ -16,7 +29,7 @@ from monai_ifim.transforms.single_slice import SqueezeSingleSliced
 # Transforms that treat every channel alike, in spite of other classes of their modules.
 _CHANNELWISE = (ToTensord, SqueezeSingleSliced)
 _CHANNELWISE_MODULES = ("monai.transforms.spatial.", "monai.transforms.croppad.")
-_STACK = "ifim_stack"
+_PADDED_BY_COLLATE = "PadListDataCollate"
 
 
 class ScanGrid:
@@ -24,7 +37,9 @@ class ScanGrid:
 
     The volumes are stacked as channels, so that a sampling grid is built and interpolated once for
     all of them. A preprocessing with an invertible transform that may treat channels differently,
-    such as ``Lambdad``, is undone on each volume alone.
+    such as ``Lambdad``, is undone on each volume alone. Channels that were preprocessed under keys
+    of their own go the way back of the first: after ``ConcatItemsd`` they are on one grid. What a
+    padding collate function added is cut off.
 
     Args:
         transform: the preprocessing that made the image.
@@ -42,14 +57,11 @@ class ScanGrid:
                 "volumes that stay on the network's grid"
             )
         self.orig_keys = orig_keys
-        self._invert = Invertd(_STACK, transform, orig_keys=orig_keys, nearest_interp=False)
-        parts = transform.flatten().transforms if isinstance(transform, Compose) else [transform]
-        self._parts = [
-            part
-            for part in parts
-            if isinstance(part, InvertibleTransform)
-            and orig_keys in getattr(part, "keys", [orig_keys])
-        ]
+        self._transform = transform
+        flat = transform.flatten().transforms if isinstance(transform, Compose) else (transform,)
+        self._back = list(_way_back(flat, orig_keys))
+        self._parts = [part for part, _ in self._back]
+        self.loads_files = any(isinstance(part, LoadImage | LoadImaged) for part in flat)
         self._channelwise = all(map(_channelwise, self._parts))
 
     def __call__(
@@ -65,11 +77,12 @@ class ScanGrid:
             The volumes (C, *T) on the grid of the file, in float32, or float64 where they were.
 
         Raises:
-            ValueError: the image has no record of the transforms, or a volume another shape.
+            ValueError: the image has no record of the transforms, or one that cannot be followed
+                back; or a volume has another shape.
         """
         self._check(volumes, image)
         plain = {key: _floating(volume) for key, volume in volumes.items()}
-        if not self._parts:
+        if not self._parts and not _padded_by_collate(image):
             meta = image.meta if isinstance(image, MetaTensor) else {}
             return {key: MetaTensor(volume, meta=dict(meta)) for key, volume in plain.items()}
         if not self._channelwise:
@@ -86,8 +99,14 @@ class ScanGrid:
         }
         return {key: MetaTensor(volume).copy_meta_from(stack) for key, volume in back.items()}
 
-    def _undo(self, volume: Tensor, image: Tensor) -> MetaTensor:
-        return self._invert({self.orig_keys: image, _STACK: MetaTensor(volume)})[_STACK]
+    def _undo(self, volume: Tensor, image: MetaTensor) -> MetaTensor:
+        current = MetaTensor(volume, meta=deepcopy(image.meta))
+        current.applied_operations = deepcopy(image.applied_operations)
+        current = _without_padding(current)
+        with allow_missing_keys_mode(self._transform):
+            for part, key in self._back:
+                current = part.inverse({key: current})[key]
+        return current
 
     def _check(self, volumes: Mapping[Hashable, Tensor], image: Tensor) -> None:
         recorded = isinstance(image, MetaTensor) and image.applied_operations
@@ -96,14 +115,68 @@ class ScanGrid:
             raise ValueError(
                 f"expected {self.orig_keys!r} with a record of the transforms that made it, got "
                 f"{got}; ToTensord forgets it: use EnsureTyped in its place, or "
-                "monai_ifim.traceable_preprocessing for both the dataset and this"
+                "monai_ifim.traceable_preprocessing for both the dataset and this; a "
+                "PersistentDataset needs track_meta=True and weights_only=False"
             )
+        if self._parts and isinstance(image, MetaTensor):
+            _refuse_lost_axes(image)
         for key, volume in volumes.items():
             if volume.shape[1:] != image.shape[1:]:
                 raise ValueError(
                     f"expected {key!r} on the grid of {self.orig_keys!r}, {tuple(image.shape[1:])},"
                     f" got {tuple(volume.shape[1:])}; save it before anything changes its shape"
                 )
+
+
+def _way_back(transforms: Any, key: Hashable) -> Any:
+    """The transforms to undo, the last one first, each with the key under which it was recorded."""
+    for part in reversed(list(transforms)):
+        if isinstance(part, ConcatItemsd) and part.name == key and part.keys:
+            key = part.keys[0]  # whose record the concatenated image has
+        elif isinstance(part, CopyItemsd) and key in part.names:
+            key = part.keys[part.names.index(key) % len(part.keys)]
+        elif isinstance(part, InvertibleTransform) and key in getattr(part, "keys", [key]):
+            yield part, key
+
+
+def _padded_by_collate(image: Any) -> bool:
+    operations = image.applied_operations if isinstance(image, MetaTensor) else []
+    return bool(operations) and operations[-1].get(TraceKeys.CLASS_NAME) == _PADDED_BY_COLLATE
+
+
+def _without_padding(volume: MetaTensor) -> MetaTensor:
+    """Cut off what ``pad_list_data_collate`` added, where it added it: not always around."""
+    if not _padded_by_collate(volume):
+        return volume
+    record = volume.applied_operations.pop()
+    extra = record.get(TraceKeys.EXTRA_INFO, {})
+    padded = extra.get(TraceKeys.EXTRA_INFO, extra).get("padded")
+    size = [int(n) for n in record[TraceKeys.ORIG_SIZE]]
+    before = [0] * len(size) if padded is None else [int(each[0]) for each in padded[1:]]
+    cut = [slice(None)] + [slice(b, b + n) for b, n in zip(before, size, strict=True)]
+    result = MetaTensor(volume.as_tensor()[tuple(cut)]).copy_meta_from(volume)
+    shift = torch.eye(len(size) + 1, dtype=torch.float64)
+    shift[:-1, -1] = torch.tensor(before, dtype=torch.float64)
+    affine = torch.as_tensor(volume.affine).to(torch.float64)
+    result.affine = affine @ torch.as_tensor(to_affine_nd(len(affine) - 1, shift))
+    return result
+
+
+def _refuse_lost_axes(image: MetaTensor) -> None:
+    """Refuse a record in which the number of axes changes between two transforms to undo."""
+    records = [
+        (record.get(TraceKeys.CLASS_NAME, "?"), len(record[TraceKeys.ORIG_SIZE]))
+        for record in image.applied_operations
+        if record.get(TraceKeys.ORIG_SIZE) is not None
+    ]
+    records.append(("the end", image.ndim - 1))
+    for (former, before), (latter, after) in pairwise(records):
+        if before != after and latter != SqueezeSingleSliced.__name__:
+            raise ValueError(
+                f"expected {before} spatial axes after {former}, got {after} before {latter}: a "
+                "transform without an inverse, such as SqueezeDimd, came between, and what was "
+                "done before it cannot be undone; use monai_ifim.SqueezeSingleSliced in its place"
+            )
 
 
 def _channelwise(transform: Any) -> bool:
