@@ -26,11 +26,11 @@ if TYPE_CHECKING:
         perturbation_curve,
         principal_angles,
     )
-    from monai_ifim.data.arrays import LoadImageOrArrayd
     from monai_ifim.data.datalist import find_images, image_root, labelled_images
     from monai_ifim.data.layouts import DistinctFolderLayout
     from monai_ifim.data.loaders import FaultTolerantDataLoader
     from monai_ifim.data.predictions import PredictionSaver
+    from monai_ifim.data.sources.arrays import LoadImageOrArrayd
     from monai_ifim.data.sources.pictures import LoadPictured
     from monai_ifim.data.writers import AtomicNibabelWriter
     from monai_ifim.handlers import IFIMHandler
@@ -85,7 +85,7 @@ __all__ = [
 _MODULES = (
     "core",
     "bundle",
-    "data.arrays",
+    "data.sources.arrays",
     "data.datalist",
     "data.layouts",
     "data.loaders",

@@ -110,7 +110,7 @@ def labelled_images(directory: str | os.PathLike[str], section: str) -> list[Ent
 
     Returns:
         ``[{"image": path or array, "label": class number}, ...]``, with a ``"name"`` where it is
-        an array; load with ``monai_ifim.data.arrays.LoadImageOrArrayd`` where arrays may come.
+        an array; load with ``monai_ifim.LoadImageOrArrayd`` where arrays may come.
 
     Raises:
         FileNotFoundError: there is no such path.

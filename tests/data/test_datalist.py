@@ -8,8 +8,8 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirstd
 from PIL import Image
 
-from monai_ifim.data.arrays import LoadImageOrArrayd
 from monai_ifim.data.datalist import find_images, labelled_images
+from monai_ifim.data.sources.arrays import LoadImageOrArrayd
 
 SIZES = {"training": 7, "validation": 1, "test": 2}
 

@@ -1,6 +1,5 @@
 """The table of one row an image."""
 
-import csv
 import logging
 
 import pytest
@@ -13,6 +12,7 @@ from _helpers.networks import smooth_network
 from _helpers.recorders import evaluate
 from _helpers.scans import dataset
 from _helpers.tables import read_table
+from monai_ifim.data import tables
 
 
 @pytest.mark.parametrize("options", [{}, {"rank": 1}, {"energy": 0.6}])
@@ -104,7 +104,7 @@ def test_the_table_is_whole_or_not_there(files, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(csv.DictWriter, "writerows", fail)
+    monkeypatch.setattr(tables, "_guarded", fail)  # a cell of the new table
     with pytest.raises(OSError, match="disk full"):
         evaluate(smooth_network(3, seed=1), loader, mi.IFIMHandler(output_dir=tmp_path))
     assert read_table(tmp_path) == before

@@ -10,8 +10,8 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirstd, ScaleIntensityd, SpatialPadd
 from torch.nn.functional import interpolate
 
-from monai_ifim.data.arrays import LoadImageOrArrayd
 from monai_ifim.data.datalist import labelled_images
+from monai_ifim.data.sources.arrays import LoadImageOrArrayd
 from monai_ifim.experiments.tasks.labelled import Split, Task
 
 
