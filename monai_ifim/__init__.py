@@ -10,7 +10,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from monai_ifim.bundle import bundle_root, check_arguments, class_names
+    from monai_ifim.bundle import (
+        bundle_root,
+        check_arguments,
+        class_names,
+        evaluator_with_ifim,
+        preprocessing_of,
+        run_unless_done,
+    )
     from monai_ifim.core import (
         Approximation,
         Auto,
@@ -73,11 +80,14 @@ __all__ = [
     "check_arguments",
     "class_names",
     "eigenspace",
+    "evaluator_with_ifim",
     "find_images",
     "image_root",
     "labelled_images",
     "perturbation_curve",
+    "preprocessing_of",
     "principal_angles",
+    "run_unless_done",
     "traceable_preprocessing",
 ]
 

@@ -8,7 +8,13 @@ from monai_ifim.bundle.classifier import (
     load_bundle_classifier,
 )
 from monai_ifim.bundle.configuration import BundleConfiguration, scripts_of
+from monai_ifim.bundle.evaluator import (
+    evaluator_with_ifim,
+    preprocessing_of,
+    run_unless_done,
+)
 from monai_ifim.bundle.images import load_bundle_images
+from monai_ifim.bundle.likelihood import recognised_likelihood
 from monai_ifim.bundle.metadata import class_names
 from monai_ifim.bundle.root import bundle_root
 
@@ -20,7 +26,11 @@ __all__ = [
     "bundle_root",
     "check_arguments",
     "class_names",
+    "evaluator_with_ifim",
     "load_bundle_classifier",
     "load_bundle_images",
+    "preprocessing_of",
+    "recognised_likelihood",
+    "run_unless_done",
     "scripts_of",
 ]

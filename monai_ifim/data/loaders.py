@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from monai.data import DataLoader, list_data_collate
-from torch.utils.data import Dataset
+from monai.data import DataLoader, ThreadDataLoader, list_data_collate
+from torch.utils import data as torch_data
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 from monai_ifim.data.batches import entry_name
 from monai_ifim.data.sources.limits import check_source
@@ -18,6 +21,11 @@ from monai_ifim.data.sources.values import check_values
 from monai_ifim.messages import printable, reason
 
 logger = logging.getLogger(__name__)
+
+# Arguments of MONAI's ThreadDataLoader alone.
+_OF_THREADS = ("buffer_size", "buffer_timeout", "repeats", "use_thread_workers")
+# Batches pass through these as they are.
+_TRANSPARENT = (torch_data.DataLoader.__iter__, ThreadDataLoader.__iter__)
 
 
 class Failure(NamedTuple):
@@ -40,6 +48,7 @@ class FaultTolerantDataLoader(DataLoader):
     each failure and ends the run with an error once all other images are done; without it, Ignite
     begins anew when batches are missing, so use the two together. Of images that cannot share a
     batch (different sizes) the largest group that can is kept: use batches of one for those.
+    ``around`` makes one of a loader that is there already, of its own class.
 
     Before a file is loaded, its header is compared with its size and with ``max_voxels``; pipes
     and DICOM that is no regular volume are refused. The image loaders in the data set's transform
@@ -51,11 +60,15 @@ class FaultTolerantDataLoader(DataLoader):
         image_key: where a dictionary of the data list holds the file name.
         max_voxels: values of one image at the most, as its header says; an image of more is not
             loaded. None: the environment variable ``MONAI_IFIM_MAX_VOXELS``, or 2**29.
-        kwargs: passed to MONAI's ``DataLoader``.
+        kwargs: passed to MONAI's ``DataLoader``; what ``ThreadDataLoader`` alone knows is logged
+            and left out.
 
     Attributes:
         files: of the images of the batch that came last; None for an image without a file.
     """
+
+    # The loader that is iterated in the place of this one.
+    _source: torch_data.DataLoader | None = None
 
     def __init__(
         self,
@@ -70,6 +83,13 @@ class FaultTolerantDataLoader(DataLoader):
         self.failures: list[Failure] = []
         self.skipped = 0
         self.files: list[str | None] = []
+        left_out = [name for name in _OF_THREADS if name in kwargs]
+        if left_out:
+            logger.warning(
+                "no thread reads ahead: expected arguments of DataLoader, got %s of "
+                "ThreadDataLoader; FaultTolerantDataLoader.around(loader) keeps them",
+                ", ".join(f"{name}={kwargs.pop(name)!r}" for name in left_out),
+            )
         super().__init__(
             _Guarded(dataset, image_key, max_voxels),
             num_workers,
@@ -77,13 +97,56 @@ class FaultTolerantDataLoader(DataLoader):
             **kwargs,
         )
 
+    @classmethod
+    def around(cls, loader: Any, *, image_key: str = "image", max_voxels: int | None = None) -> Any:
+        """A loader that does what the given one does, and survives images it cannot load.
+
+        Args:
+            loader: torch's or MONAI's ``DataLoader``, ``ThreadDataLoader``, or a subclass that
+                iterates as they do; itself left as it is.
+            image_key: where a dictionary of the data list holds the file name.
+            max_voxels: as for a loader that is made here.
+
+        Returns:
+            The loader with the same data set, sampler, workers and buffers. Another one (a list
+            of batches, a data set without ``[]``, batches made by the data set itself, an
+            ``__iter__`` of its own) is given back as it is, and the log says so.
+        """
+        if isinstance(loader, cls):
+            return loader
+        if (
+            getattr(type(loader), "__iter__", None) not in _TRANSPARENT
+            or isinstance(loader.dataset, IterableDataset)
+            or loader.batch_sampler is None
+        ):
+            logger.warning(
+                "the run ends at the first image that cannot be loaded: expected a DataLoader of "
+                "a data set with [], got %s; FaultTolerantDataLoader is one that goes on",
+                type(loader).__name__,
+            )
+            return loader
+        source = copy.copy(loader)
+        # Past torch's __setattr__, which refuses a data set that differs from the sampler's.
+        source.__dict__["dataset"] = _Guarded(loader.dataset, image_key, max_voxels)
+        source.__dict__["collate_fn"] = partial(_collate, loader.collate_fn)
+        ours = cls.__new__(cls)
+        ours.__dict__.update(loader.__dict__, _source=source, failures=[], skipped=0, files=[])
+        return ours
+
+    def __len__(self) -> int:
+        """Number of batches, those included that may be skipped."""
+        return super().__len__() if self._source is None else len(self._source)
+
     def __iter__(self) -> Iterator[Any]:
         """Batches of the images that could be loaded."""
         self.failures, self.skipped, self.files = [], 0, []
-        for batch, failures, files in super().__iter__():
-            for failure in failures:
+        last = None
+        batches = super().__iter__() if self._source is None else iter(self._source)
+        for batch, failures, files in batches:
+            repeated, last = failures is last, failures  # ThreadDataLoader(repeats=2)
+            for failure in () if repeated else failures:
                 logger.error("%s failed: %s", printable(failure.file), failure.reason)
-            self.failures.extend(failures)
+                self.failures.append(failure)
             if batch is None:
                 self.skipped += 1
             else:
@@ -106,13 +169,22 @@ class _Item(NamedTuple):
 
 
 class _Guarded(Dataset):
-    """Turns an exception of ``dataset[index]`` into a value that crosses process borders."""
+    """Turns an exception of ``dataset[index]`` into a value that crosses process borders.
+
+    Everything else is the data set's own: handlers ask for ``loader.dataset.image_data``.
+    """
 
     def __init__(self, dataset: Any, image_key: str, max_voxels: int | None = None) -> None:
         self.dataset = dataset
         self.image_key = image_key
         self.max_voxels = max_voxels
-        use_own_readers(getattr(dataset, "transform", None))
+        use_own_readers(list(_transforms(dataset)))
+
+    def __getattr__(self, name: str) -> Any:
+        # Not __getitems__, by which torch would go around the guard, nor what pickle looks for.
+        if name.startswith("__") or name == "dataset":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -123,7 +195,8 @@ class _Guarded(Dataset):
         try:
             self._check(index)
             item = self.dataset[index]
-            check_values(item, self.image_key, getattr(self.dataset, "transform", None))
+            # Not kept: MONAI's worker seeds whatever random transform it finds in here.
+            check_values(item, self.image_key, list(_transforms(self.dataset)))
             return _Item(name, file, item)
         except Exception as error:  # readers and transforms raise all kinds
             return _Item(name, file, Failure(name, reason(error)))
@@ -142,9 +215,30 @@ class _Guarded(Dataset):
 
     def _entry(self, index: int) -> Any:
         try:
-            return self.dataset.data[index]
+            return _entry(self.dataset, index)
         except (AttributeError, TypeError, KeyError, IndexError):
             return None
+
+
+def _entry(dataset: Any, index: int) -> Any:
+    """The entry of the data list that an item is made of, without making the item."""
+    if isinstance(dataset, Subset):
+        return _entry(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, ConcatDataset):
+        number = bisect_right(dataset.cumulative_sizes, index)
+        before = dataset.cumulative_sizes[number - 1] if number else 0
+        return _entry(dataset.datasets[number], index - before)
+    data = dataset.data
+    return _entry(data, index) if isinstance(data, Dataset) else data[index]
+
+
+def _transforms(dataset: Any) -> Iterator[Any]:
+    """The transforms of a data set and of those that it is made of."""
+    for part in (*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)):
+        yield from () if part is None else _transforms(part)
+    data, transform = getattr(dataset, "data", None), getattr(dataset, "transform", None)
+    yield from _transforms(data) if isinstance(data, Dataset) else ()
+    yield from () if transform is None else (transform,)
 
 
 def _collate(

@@ -110,7 +110,8 @@ def test_the_overlay_differs_from_that_of_classifiers_where_it_must():
         for name in ("ifim", "ifim_segmentation")
     )
     assert differing(one, other) == {
-        "ifim_likelihood", "ifim_rank", "ifim_energy", "ifim_tolerance", "ifim_handler"
+        "ifim_likelihood", "ifim_rank", "ifim_energy", "ifim_tolerance", "ifim_handler",
+        "evaluator::ifim_likelihood",
     }  # fmt: skip
     assert differing(one["ifim_handler"], other["ifim_handler"]) == {"likelihood", "energy"}
 

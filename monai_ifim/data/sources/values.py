@@ -48,7 +48,8 @@ def check_values(item: Any, key: Hashable, transform: Any = None) -> None:
     Args:
         item: what a data set gave: a dictionary, or a list of dictionaries of patches.
         key: of the image.
-        transform: of the data set; complex files pass where a loader keeps them complex.
+        transform: of the data set, or a list of them; complex files pass where a loader keeps
+            them complex.
 
     Raises:
         ValueError: the image is refused.
@@ -115,5 +116,5 @@ def _keep_complex(transform: Any) -> Iterator[bool]:
     loader = getattr(transform, "_loader", transform)
     if hasattr(loader, "readers"):
         yield loader.dtype is None or np.dtype(loader.dtype).kind == "c"
-    for inner in getattr(transform, "transforms", ()):
+    for inner in getattr(transform, "transforms", transform if isinstance(transform, list) else ()):
         yield from _keep_complex(inner)
