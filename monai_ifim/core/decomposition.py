@@ -136,7 +136,9 @@ def decompose(
             that influence each other.
     """
     options = EigenspaceOptions() if options is None else options
-    family = family_of(options.family, forward.logits.detach().as_subclass(Tensor))
+    logits = forward.logits.as_subclass(Tensor)
+    with torch.no_grad():  # its graph shows whether the network ends in a sigmoid
+        family = family_of(options.family, logits)
     problem = problem_of(forward, family, options)
     check_independence(forward, network)
     return options.solver.solve(problem, options.rank, options.energy)

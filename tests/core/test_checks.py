@@ -314,6 +314,31 @@ def test_probabilities_in_place_of_logits_are_noticed():
     torch.testing.assert_close(fixed.trace, mi.eigenspace(network[:2], images).trace)
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical"])
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("last", [[], [nn.Flatten()], [nn.Unflatten(1, (-1, 1)), nn.Flatten()]])
+def test_sigmoids_in_place_of_logits_are_noticed(likelihood, outputs, last):
+    if (likelihood, outputs) == ("categorical", 1):
+        return  # refused: one output is no softmax
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, outputs), nn.Sigmoid(), *last)
+    images = torch.rand(1, 1, 3, 4)
+    with pytest.warns(UserWarning, match="are they probabilities of sigmoids"):
+        mi.eigenspace(network, images, likelihood=likelihood)
+    # The remedy that the warning names is right.
+    options = {"likelihood": "bernoulli"}
+    fixed = mi.eigenspace(network, images, output_transform=torch.logit, **options)
+    torch.testing.assert_close(fixed.trace, mi.eigenspace(network[:2], images, **options).trace)
+
+
+def test_many_values_between_0_and_1_are_noticed_without_a_sigmoid_in_the_graph():
+    class Own(nn.Module):
+        def forward(self, x):
+            return 1 / (1 + torch.exp(-x.flatten(1)))
+
+    with pytest.warns(UserWarning, match="are they probabilities of sigmoids"):
+        mi.eigenspace(Own(), torch.randn(3, 1, 3, 3), likelihood="bernoulli")
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_one_image_without_the_axis_of_the_batch(dims):
     """A convolution takes it, and only a later layer fails, with a sentence of torch's own."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from monai_ifim.core.families.divergence import softmax_divergence
+from monai_ifim.core.families.probabilities import warn_of_probabilities
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Bernoulli:
                 f"expected at least 1 logit per image, got shape {tuple(logits.shape)}; "
                 "check the network's output"
             )
+        warn_of_probabilities(logits)
 
     def contrasts(self, logits: Tensor) -> Tensor:
         """Cotangents e_l, one per label.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from monai_ifim.core.families.divergence import softmax_divergence
+from monai_ifim.core.families.probabilities import warn_of_probabilities
 from monai_ifim.core.families.voxelwise import VoxelwiseCategorical
 
 
@@ -40,14 +40,7 @@ class Categorical:
                 "likelihood='bernoulli'; a regression output has no class probabilities, and is "
                 "not served"
             )
-        if (logits >= 0).all() and torch.allclose(
-            logits.sum(dim=1), logits.new_ones(len(logits)), atol=1e-3
-        ):
-            warnings.warn(
-                "the network's outputs are not negative and add up to 1: are they probabilities? "
-                "Expected logits; pass output_transform=torch.log, or take the softmax away",
-                stacklevel=2,
-            )
+        warn_of_probabilities(logits)
 
     def contrasts(self, logits: Tensor) -> Tensor:
         """Cotangents e_c - e_r for every class c but the most probable one r.
