@@ -26,6 +26,6 @@ def runs(
     before = digests(bundle)
     outputs = folder / "plain", folder / "overlaid"
     plain = run_bundle(bundle, images, outputs[0], run_id=shape.run_id)
-    family = ["--ifim_likelihood", shape.likelihood] if shape.likelihood == "bernoulli" else []
-    overlaid = run_bundle(bundle, images, outputs[1], *family, overlay=overlay, run_id=shape.run_id)
+    # Neither the likelihood nor the id that starts the bundle: both are found.
+    overlaid = run_bundle(bundle, images, outputs[1], overlay=overlay)
     return Runs(shape, bundle, images, plain, overlaid, *outputs, before)
