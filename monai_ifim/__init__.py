@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from monai_ifim.metrics import SpectrumMetric
     from monai_ifim.transforms.checks import CheckImaged
     from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
+    from monai_ifim.transforms.invert import InvertComponentsd
     from monai_ifim.transforms.prediction import ComponentOfPredictiond
     from monai_ifim.transforms.save import SaveComponentsd
     from monai_ifim.transforms.single_slice import SqueezeSingleSliced
@@ -67,6 +68,7 @@ __all__ = [
     "IFIMComponentsd",
     "IFIMHandler",
     "IFIMInferer",
+    "InvertComponentsd",
     "Krylov",
     "LoadImageOrArrayd",
     "LoadPictured",
@@ -106,6 +108,7 @@ _MODULES = (
     "metrics",
     "transforms.checks",
     "transforms.components",
+    "transforms.invert",
     "transforms.prediction",
     "transforms.save",
     "transforms.single_slice",

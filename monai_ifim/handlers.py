@@ -29,6 +29,7 @@ from monai_ifim.data.batches import (
     listed_names,
     postprocess_each,
 )
+from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.table_writer import TableWriter
 from monai_ifim.outputs import check_volumes, outputs_of_network
 
@@ -103,6 +104,7 @@ class IFIMHandler:
         self._served = False
         self._before = 0  # iterations before this epoch
         self._seen: Counter[Any] = Counter()  # images of each file in this epoch
+        self._model_name = ModelName()
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine.
@@ -184,7 +186,8 @@ class IFIMHandler:
         rows = outputs.rows(self._row_names(files))
         if self.postprocessing is not None:
             batch = {CommonKeys.IMAGE: images.detach(), **outputs.values}
-            postprocess_each(self.postprocessing, rows, batch, files, self._seen)
+            model = self._model_name(network)
+            postprocess_each(self.postprocessing, rows, batch, files, self._seen, model)
         self.table.add(rows)
         return outputs.values
 

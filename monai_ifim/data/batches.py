@@ -20,6 +20,7 @@ from monai_ifim.messages import failed, is_failure, reason
 logger = logging.getLogger(__name__)
 
 FILE_KEY = "ifim_file"  # of one image's dictionary: the file that it came from, where that is known
+MODEL_KEY = "ifim_model"  # which network made the components
 PART_KEY = "ifim_part"  # how many images of that file (and patch) came before it in this run
 
 
@@ -133,6 +134,7 @@ def postprocess_each(
     batch: dict[str, Tensor],
     files: Sequence[str | None],
     seen: Counter[Any],
+    model: str,
 ) -> None:
     """Postprocess the images with a result one by one.
 
@@ -140,13 +142,14 @@ def postprocess_each(
     that image; the other images are unaffected.
 
     Args:
-        postprocessing: of one image's dictionary, which has ``FILE_KEY`` and ``PART_KEY`` where
-            the image's file is known.
+        postprocessing: of one image's dictionary, which has ``MODEL_KEY``, and ``FILE_KEY`` and
+            ``PART_KEY`` where the image's file is known.
         rows: one for each image, with ``file`` and ``status``; the latter may change.
         batch: what to take apart, each value with the batch as its first axis.
         files: of the images, None where there is none.
         seen: how many images of each file, and patch of it, there were before in this run; these
             are added.
+        model: the network's name, for the files.
     """
     for row, item, file in zip(rows, decollate_batch(batch), files, strict=True):
         if file is not None:
@@ -158,7 +161,7 @@ def postprocess_each(
         if is_failure(row["status"]):
             continue
         try:
-            postprocessing(item)
+            postprocessing(item | {MODEL_KEY: model})
         except Exception as error:
             logger.debug("postprocessing of %s", row["file"], exc_info=True)
             row["status"] = failed(f"in postprocessing, {reason(error)}")

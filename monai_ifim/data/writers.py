@@ -20,12 +20,6 @@ from monai_ifim.data.source_grid import SourceGrid
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTIONS = {
-    "high": "high-sensitivity component",
-    "orth": "orthogonal component",
-    "sensitivity": "sensitivity",
-}
-
 
 class AtomicNibabelWriter(NibabelWriter):
     """MONAI's ``NibabelWriter``, for ``SaveImaged(writer="monai_ifim.AtomicNibabelWriter")``.
@@ -139,29 +133,34 @@ class AtomicNibabelWriter(NibabelWriter):
 
 
 def write_component(
-    volume: Tensor, path: str | os.PathLike[str], key: str, source: SourceGrid | None, same: bool
+    volume: Tensor,
+    path: str | os.PathLike[str],
+    key: str,
+    source: SourceGrid | None,
+    same: bool,
+    model: str = "",
 ) -> None:
     """Write a volume; one with NaN or infinity is logged and left out.
 
     Args:
-        volume: (C, *S), floating.
+        volume: (C, *S); half precision is written as float32.
         path: of the file.
         key: of the volume, whose ending names the component in the header's ``descrip``.
         source: grid of the image's file, None where there is none.
         same: the volume was placed on it, so that units, codes, both transforms, voxel sizes and
             intent are the source's; otherwise only its unit is.
+        model: that made the volume, for ``descrip``.
 
     Raises:
         OSError: the file cannot be written, with a sentence that says why.
     """
-    dtype = np.float64 if volume.dtype.itemsize == 8 else np.float32
     header = None if source is None else source.header
-    writer = AtomicNibabelWriter(output_dtype=dtype)
+    writer = AtomicNibabelWriter(output_dtype=_numpy_dtype(volume))
     writer.set_data_array(volume, channel_dim=0)
     writer.set_metadata(volume.meta if isinstance(volume, MetaTensor) else None, resample=False)
     if same and source is not None:
         writer.data_obj, writer.affine = source.array(volume), source.affine
-    writer.description = _description(key, header)
+    writer.description = _description(key, model, header)
     writer.source_header = header if same else None
     if header is not None:
         writer.units = units_of(header["xyzt_units"])
@@ -174,11 +173,18 @@ def write_component(
         raise OSError(sentence) from None
 
 
-def _description(key: str, header: nib.Nifti1Header | None) -> str:
-    component = _DESCRIPTIONS.get(key.rsplit("_", 1)[-1], key)
-    text = f"iFIM {component}; research use only"
+def _description(key: str, model: str, header: nib.Nifti1Header | None) -> str:
     former = "" if header is None else bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
-    return f"{text}; {former}" if former.strip() else text
+    component = key.rsplit("_", 1)[-1]
+    return "; ".join(filter(str.strip, (f"iFIM {component}", model, "research use only", former)))
+
+
+def _numpy_dtype(volume: Tensor) -> np.dtype:
+    """What a NIfTI can hold without a loss."""
+    dtype = volume.dtype
+    if dtype.is_floating_point:
+        dtype = torch.promote_types(dtype, torch.float32)
+    return torch.empty(0, dtype=dtype).numpy().dtype
 
 
 def _sentence(error: OSError, path: Path) -> str | None:

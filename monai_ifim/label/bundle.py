@@ -18,12 +18,13 @@ from torch import Tensor, nn
 import monai_ifim as mi
 from monai_ifim.bundle import BundleConfiguration, bundle_network, scripts_of
 from monai_ifim.core import as_likelihood
+from monai_ifim.data.source_grid import SourceGrid
 from monai_ifim.data.sources.values import check_values
 from monai_ifim.label.image_file import check_size, is_readable
 from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES, batch_outputs, with_class_names
-from monai_ifim.transforms.scan_grid import ScanGrid
+from monai_ifim.transforms.invert import InvertComponentsd
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,15 @@ class Components:
         numbers: prediction and spectrum, ready for JSON.
         entropy: of the prediction, in nats.
         volumes: (C, *S) by their names in ``VOLUMES``, on the image's own grid.
+        source: that grid, None of an image whose format tells none.
+        model: name and version of the bundle.
     """
 
     numbers: dict[str, Any]
     entropy: float
-    volumes: Mapping[Hashable, MetaTensor]
+    volumes: Mapping[Hashable, Tensor]
+    source: SourceGrid | None
+    model: str
 
 
 class ClassificationBundle:
@@ -159,10 +164,14 @@ class ClassificationBundle:
         volumes: dict[Hashable, Tensor] = {
             name: outputs.values[f"ifim_{name}"][0].to(image.device) for name in VOLUMES
         }
+        invert = InvertComponentsd(VOLUMES, preprocessing, self.image_key)
+        restored = invert.restore({self.image_key: image, **volumes})
         return Components(
             with_class_names(outputs.numbers[0], self.class_names),
             space.likelihood.entropy(space.logits).item(),
-            ScanGrid(preprocessing, self.image_key)(volumes, image),
+            restored.volumes,
+            restored.source,
+            f"{self.name} {self.model_version}",
         )
 
     def _prepare(self, preprocessing: Compose, item: dict[str, Any], path: Path) -> dict[str, Any]:

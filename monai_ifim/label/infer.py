@@ -13,7 +13,7 @@ from monai.data import ITKWriter, MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from torch import Tensor
 
-from monai_ifim.data.writers import AtomicNibabelWriter
+from monai_ifim.data.writers import write_component
 from monai_ifim.label.bundle import ClassificationBundle, Components
 from monai_ifim.label.options import Options, parse_options
 from monai_ifim.outputs import VOLUMES
@@ -117,7 +117,7 @@ class ComponentTask(BundleTask):
         """
         ordered = sorted(VOLUMES, key=lambda name: name != options.component)
         return {
-            name: _write_nifti(result.volumes[name], folder / f"ifim_{name}.nii.gz")
+            name: _write(result, name, result.volumes[name], folder / f"ifim_{name}.nii.gz")
             for name in ordered
         }
 
@@ -171,7 +171,7 @@ class OverlayTask(BundleTask):
             writer.set_metadata(levels.meta, resample=False)
             writer.write(path, compression=True)
         else:
-            _write_nifti(levels, path, np.dtype(np.uint8))
+            _write(result, "levels", levels, path)
         return {"overlay": path}
 
     def describe(self, result: Components, options: Options) -> dict[str, Any]:
@@ -211,11 +211,10 @@ def sensitivity_levels(sensitivity: Tensor) -> MetaTensor:
     return result.copy_meta_from(sensitivity) if isinstance(sensitivity, MetaTensor) else result
 
 
-def _write_nifti(volume: MetaTensor, path: Path, dtype: np.dtype | None = None) -> Path:
-    writer = AtomicNibabelWriter(output_dtype=dtype or _dtype(volume))
-    writer.set_data_array(volume, channel_dim=0)
-    writer.set_metadata(volume.meta, resample=False)
-    writer.write(path)
+def _write(result: Components, name: str, volume: Tensor, path: Path) -> Path:
+    if volume.is_floating_point():
+        volume = volume.to(getattr(torch, _dtype(volume).name))
+    write_component(volume, path, name, result.source, result.source is not None, result.model)
     return path
 
 

@@ -2,7 +2,8 @@
 
 - ``components``: high-sensitivity and orthogonal component of one preprocessed image.
 - ``prediction``: a component in the place of the prediction, for hosts that take one volume.
-- ``save``: components back on the scan's grid (``scan_grid``), each written as one file.
+- ``invert``: components back on the grid of their file (``scan_grid``), compared with it.
+- ``save``: components back on that grid, each written as one file.
 - ``checks``: refusal of images that the network cannot take.
 - ``single_slice``: volumes of one slice for a 2D network, and back.
 - ``traceable``: a bundle's preprocessing in a form that can be undone.

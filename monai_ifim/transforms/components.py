@@ -18,6 +18,8 @@ from monai_ifim.core import (
     eigenspace,
     with_option_keywords,
 )
+from monai_ifim.data.batches import MODEL_KEY
+from monai_ifim.data.provenance import ModelName
 from monai_ifim.outputs import batch_outputs, check_volumes, with_metadata
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ class IFIMComponentsd(MapTransform):
                 "give a list of different prefixes"
             )
         self.components = IFIMComponents(network, options=options, volumes=volumes, **keywords)
+        self._model_name = ModelName()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the components of each image to the dictionary.
@@ -130,9 +133,10 @@ class IFIMComponentsd(MapTransform):
             data: one image's dictionary.
 
         Returns:
-            A copy with the new keys.
+            A copy with the new keys, and ``ifim_model``, the network's name for ``descrip``.
         """
         result = dict(data)
         for key, prefix in self.key_iterator(result, self.prefixes):
             result.update(self.components(result[key], prefix))
+        result[MODEL_KEY] = self._model_name(self.components.network)
         return result

@@ -13,11 +13,10 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from torch import Tensor
 
-from monai_ifim.data.batches import FILE_KEY, PART_KEY
+from monai_ifim.data.batches import MODEL_KEY, PART_KEY
 from monai_ifim.data.layouts import DistinctFolderLayout
-from monai_ifim.data.source_grid import SourceGrid, check_affine, source_grid
 from monai_ifim.data.writers import write_component
-from monai_ifim.transforms.scan_grid import ScanGrid
+from monai_ifim.transforms.invert import InvertComponentsd
 
 _EXTENSIONS = (".nii.gz", ".nii")
 
@@ -30,11 +29,12 @@ class SaveComponentsd(MapTransform):
     ``IFIMHandler`` gives NaN to an image without a result only, and its row says why.
 
     What is written has the shape and the affine of the image's file, and a NIfTI's header: unit,
-    codes, both transforms, intent. An image whose volumes do not come back to that grid is refused
-    with what differs, and nothing is written for it; ``transform=None`` asks for the grid that the
-    volumes are on. The number of a patch (``patch_index``) ends its names; of several images of one
-    file in a run (slices, time points) the second is ``_1``, the third ``_2``, in the order in
-    which they come. The same image again replaces its own files.
+    codes, both transforms, intent; ``descrip`` names component and network. An image whose volumes
+    do not come back to that grid is refused with what differs, and nothing is written for it;
+    ``transform=None`` asks for the grid that the volumes are on. The number of a patch
+    (``patch_index``) ends its names; of several images of one file in a run (slices, time points)
+    the second is ``_1``, the third ``_2``, in the order in which they come. The same image again
+    replaces its own files.
 
     Use it as ``IFIMHandler(postprocessing=...)``, after ``IFIMComponentsd`` in a bundle's
     postprocessing, or alone:
@@ -76,7 +76,7 @@ class SaveComponentsd(MapTransform):
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"expected different keys, got {self.keys}; name each volume once")
         self.orig_keys = orig_keys
-        self._grid = None if transform is None else ScanGrid(transform, orig_keys)
+        self._invert = InvertComponentsd(keys, transform, orig_keys, allow_missing_keys)
         self._layouts = {
             key: DistinctFolderLayout(output_dir, str(key), output_ext, data_root_dir)
             for key in self.keys
@@ -100,45 +100,22 @@ class SaveComponentsd(MapTransform):
                 taken or lies outside ``output_dir``.
             OSError: a file cannot be written.
         """
-        result = dict(data)
-        volumes = {key: data[key] for key in self.key_iterator(result)}
-        if not volumes:
-            return result
-        if self.orig_keys not in data:
-            raise KeyError(
-                f"expected the preprocessed image under {self.orig_keys!r}, got the keys "
-                f"{sorted(map(str, data))}; keep it, or name it by orig_keys"
-            )
+        restored = self._invert.restore(data)
+        if not restored.volumes:
+            return dict(data)
         image = data[self.orig_keys]
-        if self._grid is not None:
-            volumes = self._grid(volumes, image)
-        file = self._file(image, data.get(FILE_KEY))
-        source = None if file is None else source_grid(file, image.meta)
-        same = self._grid is not None or _lies_on(source, volumes)
-        if same and source is not None:
-            volumes = {key: _placed(volume, source) for key, volume in volumes.items()}
-        else:
-            _check(volumes, str(file))
-        subject, index = self._name(file, image, data.get(PART_KEY))
-        for key, volume in volumes.items():
+        subject, index = self._name(restored.file, image, data.get(PART_KEY))
+        for key, volume in restored.volumes.items():
             path = self._layouts[key].filename(subject, index)
-            write_component(volume, path, str(key), source, same)
-        return result | volumes
-
-    def _file(self, image: Tensor, listed: str | None) -> str | None:
-        """Path of the image's file, None where it never had one."""
-        file = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-        if file is not None:
-            return str(file)
-        loaded = self._grid is not None and self._grid.loads_files
-        if listed is not None or loaded:
-            raise ValueError(
-                f"expected {self.orig_keys!r} with its file's name and affine, got "
-                f"a {type(image).__name__} without them; a cache or a transform forgot them: use "
-                "track_meta=True (EnsureTyped, PersistentDataset, the latter with "
-                "weights_only=False)"
+            write_component(
+                volume,
+                path,
+                str(key),
+                restored.source,
+                restored.placed,
+                str(data.get(MODEL_KEY, "")),
             )
-        return None
+        return dict(data) | dict(restored.volumes)
 
     def _name(self, file: str | None, image: Tensor, part: int | None) -> tuple[str, str | None]:
         """Path of the image's file, or a running number, and the end of its names."""
@@ -154,30 +131,6 @@ class SaveComponentsd(MapTransform):
             part = seen.index(own)
         ends = [end for end in (patch, str(part) if part else None) if end is not None]
         return file, "_".join(ends) or None
-
-
-def _placed(volume: Tensor, source: SourceGrid) -> MetaTensor:
-    affine = volume.affine if isinstance(volume, MetaTensor) else source.affine
-    values = source.place(volume.detach().as_subclass(Tensor), affine)
-    meta = dict(volume.meta) if isinstance(volume, MetaTensor) else {}
-    return MetaTensor(values, meta=meta | {"affine": torch.as_tensor(source.affine)})
-
-
-def _lies_on(source: SourceGrid | None, volumes: Mapping[Hashable, Tensor]) -> bool:
-    """Whether volumes that stay where they are happen to be on the file's grid."""
-    try:
-        return source is not None and all(_placed(v, source) is not None for v in volumes.values())
-    except ValueError:
-        return False
-
-
-def _check(volumes: Mapping[Hashable, Tensor], file: str) -> None:
-    for volume in volumes.values():
-        if isinstance(volume, MetaTensor):
-            affine = torch.eye(4, dtype=torch.float64)
-            own = torch.as_tensor(volume.affine)[:4, :4]
-            affine[: len(own), : len(own)] = own
-            check_affine(affine, volume.ndim - 1 if len(own) == 4 else len(own) - 1, file)
 
 
 def _digest(image: Tensor) -> bytes:

@@ -262,7 +262,8 @@ def test_the_template_of_the_zoo(images: Path, tmp_path: Path):
     config = bundle(images, None, **TEMPLATE)
     done = run(tmp_path, config, "--output_dir", str(tmp_path / "out"), suffix="yaml")
     assert done.returncode == 0, done.stdout
-    assert {row["status"] for row in rows_of(tmp_path / "out")} == {"ok"}
+    # Random weights of a process of its own may leave all ReLUs at 0, which is ok.
+    assert all(row["status"].startswith("ok") for row in rows_of(tmp_path / "out"))
     done = run(tmp_path, config, suffix="yaml")
     assert done.returncode != 0
     assert "expected the id output_dir in the bundle, got none; pass --output_dir" in done.stdout

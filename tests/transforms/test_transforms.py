@@ -69,7 +69,7 @@ def test_dictionary_transform_adds_keys_and_leaves_the_rest(files):
     assert item == before
     assert set(item) == {"image", "label"}
     assert torch.equal(item["image"], image)
-    assert set(result) - set(item) == NUMBERS | {"ifim_high", "ifim_orth"}
+    assert set(result) - set(item) == NUMBERS | {"ifim_high", "ifim_orth", "ifim_model"}
 
 
 def test_prefixes(files):

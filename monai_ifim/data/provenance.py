@@ -1,0 +1,75 @@
+"""Which network made a result."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SHOWN = 8  # hexadecimal digits of a digest that a person reads
+_NAME = 20  # characters of a class's name, so that a NIfTI header holds both
+
+
+def network_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's class name, weights and buffers.
+
+    Args:
+        network: on any device.
+
+    Returns:
+        64 hexadecimal digits, the same for the same weights in every process.
+    """
+    total = hashlib.sha256(type(network).__name__.encode())
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode())
+        total.update(_content(value))
+    return total.hexdigest()
+
+
+class ModelName:
+    """Class and weights of a network in a few characters; weights are read again when they change.
+
+    >>> ModelName()(nn.Identity())
+    'Identity 999f23fc'
+    """
+
+    def __init__(self) -> None:
+        self._state: list[tuple[int, int]] | None = None
+        self._name = ""
+
+    def __call__(self, network: nn.Module) -> str:
+        """Name of a network.
+
+        Args:
+            network: on any device.
+
+        Returns:
+            Class name and the start of its digest.
+        """
+        state = [_change(value) for value in network.state_dict().values()]
+        if state != self._state:
+            digest = network_digest(network)
+            self._name = f"{type(network).__name__[:_NAME]} {digest[:_SHOWN]}"
+            self._state = state
+        return self._name
+
+
+def _change(value: Any) -> tuple[int, int]:
+    """Another one when a tensor has been changed by torch, or is another one."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        return id(value), 0
+    return value.data_ptr(), 0 if value.is_inference() else value._version
+
+
+def _content(value: Any) -> Any:
+    if not isinstance(value, Tensor):  # the extra state of a module
+        return repr(value).encode()
+    value = value.detach()
+    if value.is_quantized:
+        value = value.int_repr()
+    if value.layout is not torch.strided:
+        value = value.to_dense()
+    kind = f"{value.dtype} {tuple(value.shape)}".encode()
+    return kind + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
