@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("large.md", "scaling.md", "performance.md")
+PAGES = ("large.md", "scaling.md", "performance.md", "sources.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -128,7 +128,8 @@ class TestFormats:
         loader = mi.FaultTolerantDataLoader(data, batch_size=1)
         (batch,) = loader
         assert np.array_equal(batch["image"][0].numpy(), values)
-        assert np.allclose(batch["image"].affine[0], affine)
+        if name != "a.tif":  # a picture has no place; ITK gives it another than Pillow
+            assert np.allclose(batch["image"].affine[0], affine)
 
 
 class TestSummary:
@@ -165,7 +166,7 @@ class TestSummary:
         assert len(content.refused) == 2
         assert len(content.left_out) == 1
 
-    @pytest.mark.parametrize("seed", range(25))
+    @pytest.mark.parametrize("seed", range(100))
     def test_the_numbers_of_a_mixed_folder_add_up(self, tmp_path, seed):
         chance = random.Random(seed)
         top = tmp_path / "top"
