@@ -17,7 +17,7 @@ LAYERS = [
     {"core", "distributed", "messages"},
     {"data", "outputs", "metrics", "inferers"},
     {"bundle", "handlers", "transforms"},
-    {"experiments"},
+    {"experiments", "runs"},
     {"report"},
     {"label"},
     {"cli"},

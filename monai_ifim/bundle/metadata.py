@@ -44,6 +44,30 @@ def image_input(metadata: dict[str, Any]) -> tuple[str, Any]:
     return name, inputs.get(name, {}).get("spatial_shape")
 
 
+def is_segmentation(metadata: dict[str, Any]) -> tuple[bool, str]:
+    """Whether a bundle's network predicts classes at each voxel, by its metadata.
+
+    Args:
+        metadata: content of ``metadata.json``.
+
+    Returns:
+        Yes or no; and what says so.
+
+    >>> is_segmentation({"network_data_format": {"outputs": {"pred": {"format": "segmentation"}}}})
+    (True, "metadata.json says format: segmentation of the output 'pred'")
+    >>> is_segmentation({})
+    (False, 'metadata.json says nothing of an output')
+    """
+    outputs: dict[str, Any] = metadata.get("network_data_format", {}).get("outputs", {})
+    if not outputs:
+        return False, "metadata.json says nothing of an output"
+    name, output = next(iter(outputs.items()))
+    kind = "format" if output.get("format") else "type"
+    value = str(output.get(kind, "")).lower()
+    segments = "segment" in value if kind == "format" else value == "image"
+    return segments, f"metadata.json says {kind}: {value or 'nothing'} of the output {name!r}"
+
+
 def class_names(bundle_root: str | os.PathLike[str]) -> list[str]:
     """Names of the classes or labels that a bundle's network predicts, in order.
 

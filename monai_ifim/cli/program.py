@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from monai_ifim.cli import bundles, experiments, images, label
+from monai_ifim.cli import bundles, experiments, images, label, run
 from monai_ifim.cli.command import Command
 from monai_ifim.cli.failures import described
 
 COMMANDS: tuple[Command, ...] = (
+    *run.COMMANDS,
     *bundles.COMMANDS,
     *images.COMMANDS,
     *experiments.COMMANDS,

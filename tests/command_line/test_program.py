@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from _helpers.commands import refused
 from monai_ifim.cli import main
 from monai_ifim.cli.failures import described
 from monai_ifim.cli.program import COMMANDS, build_parser
@@ -20,17 +21,6 @@ NAMES = [command.name for command in COMMANDS]
 MODULE = [sys.executable, "-m", "monai_ifim"]
 # The console script, as pip writes it.
 SCRIPT = [sys.executable, "-c", "import sys; from monai_ifim.cli import main; sys.exit(main())"]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
-    """The one line that a command is refused with."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert stop.value.code == status
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    assert line.endswith("\n")
-    return line
 
 
 def run(command: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,8 +39,8 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 def test_the_commands():
     assert [
-        *("config", "sheet", "demo", "signal-images", "hippocampus-patches"),
-        *("experiment", "evidence-page", "label-app", "label-server"),
+        *("run", "config", "sheet", "demo", "signal-images"),
+        *("hippocampus-patches", "experiment", "evidence-page", "label-app", "label-server"),
     ] == NAMES
     assert [command.alias for command in COMMANDS if command.alias] == ["results-page"]
 

@@ -1,0 +1,127 @@
+"""A bundle over files: its own inference, with the components, on the images that are named."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from monai_ifim.bundle import scripts_of
+from monai_ifim.data.batches import images_of_batch
+from monai_ifim.messages import reason
+from monai_ifim.runs.composition import Composition, compose, set_images, set_options
+from monai_ifim.runs.images import Inputs, find_inputs
+from monai_ifim.runs.options import RunOptions
+from monai_ifim.runs.preprocessing import in_words
+from monai_ifim.runs.progress import Progress
+from monai_ifim.runs.summary import RunSummary, TableOfRun
+
+logger = logging.getLogger(__name__)
+
+
+def run_bundle(
+    folder: str | os.PathLike[str],
+    inputs: Inputs,
+    output: str | os.PathLike[str],
+    options: RunOptions | None = None,
+    progress: Callable[[int], Progress] | None = None,
+) -> RunSummary:
+    """Run a bundle's inference with the components on files, each image on its own.
+
+    What is written is what ``python -m monai.bundle run`` writes with the bundle's configuration
+    and the overlay that fits it; a bundle that has the handler itself needs none. The bundle's own
+    data list is replaced by the images that are found.
+
+    Args:
+        folder: of the bundle.
+        inputs: images, or folders that are searched for them.
+        output: folder of the results.
+        options: choices; None leaves the bundle's own.
+        progress: makes what shows how far it is, of the number of images; None shows nothing.
+
+    Returns:
+        What it came to. An error of the network, which ends the run, is told there.
+
+    Raises:
+        FileNotFoundError: no bundle there, or no such input.
+        ValueError: no image was found, or the bundle cannot be composed with the overlay.
+    """
+    images = find_inputs(inputs)
+    bundle, output = Path(folder), Path(output)
+    with scripts_of(Path(os.path.abspath(bundle))), _search_path():
+        composition = compose(bundle)
+        set_images(composition, images, output)
+        set_options(composition, options or RunOptions())
+        composition.workflow.initialize()
+        evaluator = composition.workflow.parser.get_parsed_content("evaluator")
+        shown = Progress(len(images)) if progress is None else progress(len(images))
+        if progress is not None:
+            show_progress(evaluator, shown)
+        table = TableOfRun(output / "ifim.csv")
+        error = _error_of(composition)
+        shown.clear()
+        return table.summary(images, _notes(composition, evaluator), shown.seconds, error)
+
+
+def show_progress(engine: Engine, progress: Progress) -> None:
+    """Show how far an engine is after each batch.
+
+    Args:
+        engine: with a data loader.
+        progress: what shows it.
+    """
+    count = 0
+
+    def show(engine: Engine) -> None:
+        nonlocal count
+        try:
+            count += len(images_of_batch(engine.state.batch))
+        except (TypeError, KeyError):  # a batch of another kind
+            count += 1
+        failed = len(getattr(engine.state.dataloader, "failures", ()))
+        progress.show(count + failed, failed)
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, show)
+
+
+def _error_of(composition: Composition) -> str:
+    """Run; why it ended early, empty where it did not."""
+    handler = composition.workflow.parser.get_parsed_content(composition.handler)
+    try:
+        composition.workflow.run()
+        composition.workflow.finalize()
+    except Exception as error:  # networks and handlers raise what they like
+        # Images without a result are a RuntimeError at the very end, and no early one.
+        if handler.table.complaint is None:
+            logger.debug("the run ended early", exc_info=True)
+            return reason(error)
+    return ""
+
+
+def _notes(composition: Composition, evaluator: Any) -> tuple[str, ...]:
+    parser = composition.workflow.parser
+    handler = parser.get_parsed_content(composition.handler)
+    overlay = "" if composition.overlay is None else f"with {composition.overlay.name}: "
+    likelihood = handler.options.likelihood
+    transform = getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None)
+    return (
+        f"bundle: {composition.config} ({overlay}{composition.why})",
+        f"preprocessing: {in_words(transform)}",
+        f"likelihood: {likelihood}{' at each voxel' if composition.segments else ''}",
+    )
+
+
+@contextmanager
+def _search_path() -> Iterator[None]:
+    """MONAI's workflow adds the bundle to the search path and leaves it there."""
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before

@@ -1,0 +1,76 @@
+"""What can be chosen about a run over files, whatever the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from monai_ifim.core import EigenspaceOptions
+from monai_ifim.outputs import check_volumes
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Choices about a run; None leaves the bundle's own.
+
+    Attributes:
+        rank: keep at most this many eigenpairs.
+        energy: keep the fewest eigenpairs that reach this share of the trace.
+        volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to write.
+        likelihood: ``"categorical"`` (softmax) or ``"bernoulli"`` (sigmoids).
+        device: where the network runs, ``"cpu"`` or ``"cuda:0"``.
+        batch_size: images in one batch.
+        workers: processes that load images; 0 for none beside the main one.
+
+    Raises:
+        ValueError: an unknown name, or a number out of range.
+    """
+
+    rank: int | None = None
+    energy: float | None = None
+    volumes: Sequence[str] | None = None
+    likelihood: str | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        EigenspaceOptions(
+            rank=self.rank, energy=self.energy, likelihood=self.likelihood or "categorical"
+        )
+        if self.volumes is not None:
+            check_volumes(self.volumes)
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"expected a batch of at least 1 image, got {self.batch_size}")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"expected 0 or more workers, got {self.workers}")
+        if self.device is not None:
+            check_device(self.device)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there.
+
+    Args:
+        name: of the device.
+
+    Raises:
+        ValueError: torch does not know it, or this machine does not have it.
+
+    >>> check_device("gpu")
+    Traceback (most recent call last):
+        ...
+    ValueError: expected a device such as cpu or cuda:0, got 'gpu'; monai-ifim doctor lists those \
+of this machine
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        known = str(error).startswith("Expected one of") or "Invalid device string" in str(error)
+        raise ValueError(
+            f"expected a device {'such as cpu or cuda:0' if known else 'of this machine'}, got "
+            f"{name!r}; monai-ifim doctor lists those of this machine"
+        ) from error

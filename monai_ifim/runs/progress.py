@@ -1,0 +1,88 @@
+"""How far a run is: a line that is drawn anew in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+_EVERY_TERMINAL, _EVERY_PIPE = 0.2, 30.0  # seconds between two lines
+_BAR = 24
+_CLEAR = "\r\x1b[K"
+
+
+class Progress:
+    """Shows how many images are done, how many each second, and the time that is left.
+
+    Args:
+        total: images of the run.
+        stream: where to write; standard error by default.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total = total
+        self.stream = sys.stderr if stream is None else stream
+        self.terminal = self.stream.isatty()
+        self._clock = clock
+        self._start = clock()
+        self._shown = self._start if not self.terminal else float("-inf")
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return self._clock() - self._start
+
+    def show(self, done: int, failed: int = 0) -> None:
+        """Say how far it is, unless that was said a moment ago.
+
+        Args:
+            done: images that are through, those that failed included.
+            failed: of these, images without a result.
+        """
+        now = self._clock()
+        if now - self._shown < (_EVERY_TERMINAL if self.terminal else _EVERY_PIPE):
+            return
+        self._shown = now
+        line = self.line(done, failed)
+        self.stream.write(f"{_CLEAR}{line}" if self.terminal else f"{line}\n")
+        self.stream.flush()
+
+    def line(self, done: int, failed: int = 0) -> str:
+        """How far it is, in words.
+
+        Args:
+            done: images that are through, those that failed included.
+            failed: of these, images without a result.
+
+        Returns:
+            One line.
+        """
+        speed = done / max(self.seconds, 1e-9)
+        filled = _BAR * done // max(self.total, done, 1)
+        parts = [f"{done}/{self.total} images"]
+        if done:
+            parts += [f"{speed:.3g} images/s", f"{_in_hours((self.total - done) / speed)} left"]
+        if failed:
+            parts.append(f"{failed} failed")
+        bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] " if self.terminal else ""
+        return bar + ", ".join(parts)
+
+    def clear(self) -> None:
+        """Make room for another line in a terminal."""
+        if self.terminal:
+            self.stream.write(_CLEAR)
+            self.stream.flush()
+
+
+def _in_hours(seconds: float) -> str:
+    """As 0:59, or 1:02:05 with hours."""
+    minutes, second = divmod(max(round(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
