@@ -33,12 +33,24 @@ def _config(options: Namespace) -> None:
 def _sheet_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("output_dir", type=Path, help="of the run: ifim.csv and volumes")
     parser.add_argument("--most", type=int, default=4, help="images at the most (%(default)s)")
+    parser.add_argument(
+        "--slices",
+        choices=["sensitivity", "middle"],
+        default="sensitivity",
+        help="the slices with most sensitivity, or the middle ones (%(default)s)",
+    )
+    parser.add_argument(
+        "--channel", type=int, help="to show, from 0 (the one with most sensitivity)"
+    )
 
 
 def _sheet(options: Namespace) -> None:
+    from monai_ifim.report.cases import Style
     from monai_ifim.report.sheet import write_sheet
 
-    print(write_sheet(options.output_dir, options.output_dir / "sheet.png", most=options.most))
+    style = Style(slices=options.slices, channel=options.channel)
+    path = options.output_dir / "sheet.png"
+    print(write_sheet(options.output_dir, path, most=options.most, style=style))
 
 
 def _demo_arguments(parser: ArgumentParser) -> None:

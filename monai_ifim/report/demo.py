@@ -12,7 +12,8 @@ from pathlib import Path
 from monai_ifim.bundle import load_bundle_classifier
 from monai_ifim.data.tables import read_table
 from monai_ifim.experiments import agreement, signal_task, write_signal_images
-from monai_ifim.report.sheet import CAUTION, write_sheet
+from monai_ifim.messages import RESEARCH_ONLY
+from monai_ifim.report.sheet import write_sheet
 
 SIGNAL = {"ifim_signal_2d": "2d", "ifim_signal_3d": "3d"}
 REAL = {
@@ -50,7 +51,7 @@ def run_demo(output: Path, bundles: Path, data: Path | None) -> int:
                 )
             jobs.append((_bundle(bundles, name), data / folder))
     reports = [_run(bundle, images, output / bundle.name) for bundle, images in jobs]
-    print("\n" + "\n\n".join(text for text, _ in reports) + f"\n\n{CAUTION}")
+    print("\n" + "\n\n".join(text for text, _ in reports) + f"\n\n{RESEARCH_ONLY}")
     return 0 if all(complete for _, complete in reports) else 1
 
 

@@ -133,7 +133,8 @@ def test_sheet_without_results(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_sheet_without_matplotlib_names_the_extra(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delitem(sys.modules, "monai_ifim.report.sheet", raising=False)
+    for module in [name for name in sys.modules if name.startswith("monai_ifim.report")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "monai_ifim[report]" in refused(capsys, "sheet", str(tmp_path))
 

@@ -1,0 +1,234 @@
+"""The output folder of a run: its tables, and the volumes of every image."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from monai_ifim.data.tables import Row, read_table
+from monai_ifim.report.cases.case import Case, Numbers
+
+TABLES = ("ifim.csv", "ifim.parquet")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+_END = "_ifim_high.nii.gz"
+_MODEL = re.compile(r"iFIM \w+; (?!research use only)([^;]+);")
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+
+
+class RunFolder:
+    """What a run has left in its output folder.
+
+    Args:
+        path: of the folder, with ``ifim.csv``.
+        labels: the true class by file, as ``read_labels`` returns it.
+
+    Attributes:
+        path: as given.
+        rows: of the table, one an image.
+        settings: of ``run.json``, empty where there is none.
+
+    Raises:
+        FileNotFoundError: there is no table.
+    """
+
+    def __init__(self, path: Path, labels: Mapping[str, str] | None = None) -> None:
+        table = next((path / name for name in TABLES if (path / name).is_file()), None)
+        if table is None:
+            raise FileNotFoundError(
+                f"expected {path / TABLES[0]} of an inference run, got nothing; run a bundle with "
+                f"--output_dir {path} first"
+            )
+        self.path, self._labels = path, dict(labels or {})
+        self.rows = [{k: "" if v is None else str(v) for k, v in row.items()}
+                     for row in read_table(table)]  # fmt: skip
+        self._probabilities = _probabilities(path / "predictions.csv")
+        self.settings = _settings(path / "run.json")
+
+    def numbers(self, row: Row) -> Numbers:
+        """What the tables say of an image.
+
+        Args:
+            row: one of ``rows``.
+
+        Returns:
+            Its numbers, with the names of the classes where ``predictions.csv`` has them.
+        """
+        probabilities = self._probabilities.get(row["file"]) or _named(row)
+        names = list(probabilities)
+        values = [_number(value) for name, value in row.items() if name.startswith("eigenvalue_")]
+        eigenvalues = [value for value in values if np.isfinite(value)]
+        return Numbers(
+            predicted=_by_name(row.get("predicted_class", ""), names),
+            probability=_number(row.get("probability")),
+            probabilities=probabilities,
+            trace=_number(row.get("trace")),
+            eigenvalues=tuple(eigenvalues),
+            trace_share=_number(row.get("trace_share")),
+            energy_share=_number(row.get("high_energy_share")),
+            status=row.get("status", ""),
+            label=_by_name(self._label(row["file"]), names),
+        )
+
+    def stem(self, row: Row) -> Path | None:
+        """Where the volumes of an image lie.
+
+        Args:
+            row: one of ``rows``.
+
+        Returns:
+            The path without ``_ifim_high.nii.gz``; None where there are none.
+        """
+        source = Path(row["file"])
+        # A DICOM series is a folder, and keeps its name; it may be gone when this is read.
+        short = source.name.removesuffix(".gz").rsplit(".", 1)[0]
+        names = [source.name, short] if source.is_dir() else [short, source.name]
+        for name in names:
+            # File names may repeat in several folders: the one with the most folders in common.
+            found = self._stems.get(name, [])
+            if found:
+                return max(found, key=lambda stem: _common(stem.parent, source.parent))
+        return None
+
+    def case(self, row: Row) -> Case | None:
+        """Volumes and numbers of an image.
+
+        Args:
+            row: one of ``rows``.
+
+        Returns:
+            The case; None where its volumes were not written.
+        """
+        stem = self.stem(row)
+        if stem is None or not volume_path(stem, "orth").is_file():
+            return None
+        header = nib.load(volume_path(stem, "high"))
+        affine = np.array(header.affine, dtype=np.float64)
+        affine[:3] *= _MILLIMETRES.get(header.header.get_xyzt_units()[0], 1.0)
+        model = _MODEL.match(bytes(header.header["descrip"]).rstrip(b"\0").decode("latin-1"))
+        sensitivity = volume_path(stem, "sensitivity")
+        return Case(
+            name=str(stem.relative_to(self.path)),
+            high=_volume(volume_path(stem, "high"), np.float32),
+            orth=_volume(volume_path(stem, "orth"), np.float32),
+            affine=affine,
+            sensitivity=_volume(sensitivity, np.float64) if sensitivity.is_file() else None,
+            numbers=self.numbers(row),
+            picture=row["file"].lower().endswith(PICTURES),
+            channel_names=tuple(map(str, self.settings.get("channel_names") or ())),
+            model=model[1] if model else "",
+        )
+
+    @cached_property
+    def _stems(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for file in sorted(self.path.rglob(f"*{_END}")):
+            stem = file.with_name(file.name.removesuffix(_END))
+            found[stem.name].append(stem)
+        return found
+
+    def _label(self, file: str) -> str:
+        return self._labels.get(file) or self._labels.get(Path(file).name, "")
+
+
+def volume_path(stem: Path, volume: str) -> Path:
+    """Where a component of an image lies.
+
+    Args:
+        stem: as ``RunFolder.stem`` returns it.
+        volume: ``high``, ``orth`` or ``sensitivity``.
+
+    Returns:
+        The path, whether there is a file or not.
+    """
+    return stem.with_name(f"{stem.name}_ifim_{volume}.nii.gz")
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Read the true classes of images.
+
+    Args:
+        path: of a CSV table with the columns ``file`` and ``label``; files by their whole path or
+            by their name alone.
+
+    Returns:
+        Label by file.
+
+    Raises:
+        ValueError: the table has other columns.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        if not {"file", "label"} <= set(reader.fieldnames or ()):
+            raise ValueError(
+                f"expected the columns file and label in {path}, got {reader.fieldnames}; name "
+                "them so in the first line"
+            )
+        return {row["file"]: row["label"] or "" for row in reader}
+
+
+def _volume(path: Path, dtype: Any) -> np.ndarray:
+    """Channels first, three spatial axes."""
+    data = np.asanyarray(nib.load(path).dataobj, dtype=dtype)
+    data = data.reshape(*data.shape, *[1] * (3 - data.ndim))
+    return np.moveaxis(data.reshape(*data.shape[:3], -1), -1, 0)
+
+
+def _probabilities(path: Path) -> dict[str, dict[str, float]]:
+    """Of every class by name, by file; nothing where the bundle's own table is another one."""
+    if not path.is_file():
+        return {}
+    try:
+        rows = read_table(path)
+    except (ValueError, csv.Error):  # rows of different lengths: MONAI's table has no header
+        return {}
+    first, *names, last = rows[0] if rows else ("", "")
+    if (first, last) != ("file", "predicted_class"):
+        return {}
+    return {row["file"]: {name: _number(row[name]) for name in names} for row in rows}
+
+
+def _named(row: Row) -> dict[str, float]:
+    """Probabilities of the classes in the table of the eigenspaces itself."""
+    start = "probability_"
+    named = {
+        name.removeprefix(start): _number(v) for name, v in row.items() if name.startswith(start)
+    }
+    return named if all(np.isfinite(value) for value in named.values()) else {}
+
+
+def _by_name(outcome: str, names: list[str]) -> str:
+    """A class by its name where the table has its number; several labels stand with a plus."""
+    parts = outcome.split("+")
+    if len(names) < 2 or not all(p.isdecimal() and int(p) < len(names) for p in parts):
+        return outcome
+    return "+".join(names[int(part)] for part in parts)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What the run wrote about itself; a file that is no JSON object is as none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _common(a: Path, b: Path) -> int:
+    same = [x == y for x, y in zip(reversed(a.parts), reversed(b.parts), strict=False)]
+    return same.index(False) if False in same else len(same)
