@@ -38,6 +38,9 @@ class BatchOutputs:
             ``probabilities`` of all classes or labels, ``trace`` and ``eigenvalues`` in
             (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
             ``high_energy_share`` (of the high-sensitivity component in the image's squared norm).
+            Of a classifier also ``flip_distance``, the L2 norm of the smallest change to another
+            answer to first order, in input units, and ``flip_class``, that answer as text; None
+            where there is none (``Eigenspace.flip_distance``).
             Where directions were left out (``Approximation``) also ``residual`` (the largest of
             the image's pairs) and ``trace_error``, the standard error of the trace (None where it
             is not known).
@@ -191,7 +194,8 @@ def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dic
         class_names: in order; numbers take their place when their count does not fit.
 
     Returns:
-        A copy with ``class_names``, ``probabilities`` by name, and ``predicted_class`` as a name.
+        A copy with ``class_names``, ``probabilities`` by name, and ``predicted_class`` and
+        ``flip_class`` as names.
 
     >>> with_class_names({"predicted_class": "1", "probabilities": [0.1, 0.9]}, ["a", "b"])
     {'predicted_class': 'b', 'probabilities': {'a': 0.1, 'b': 0.9}, 'class_names': ['a', 'b']}
@@ -206,6 +210,9 @@ def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dic
     # The outcome of one sigmoid is 0 or 1; what is not made of class numbers stays as it is.
     if len(names) > 1 and set(parts) <= set(numbers_of_classes):
         outcome = "+".join(numbers_of_classes[part] for part in parts)
+    flip = numbers.get("flip_class")
+    if flip is not None and len(names) > 1:
+        numbers = {**numbers, "flip_class": numbers_of_classes.get(flip, flip)}
     named = dict(zip(names, probabilities, strict=True))
     return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
 
@@ -238,6 +245,11 @@ def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[di
         "trace_share": (kept / torch.where(space.trace == 0, 1, space.trace)).tolist(),
         "high_energy_share": (high / torch.where(energy == 0, 1, energy)).tolist(),
     }
+    if hasattr(space.likelihood, "flips"):
+        flips = space.flip_distance()
+        distances, classes = flips.distance.tolist(), flips.index.tolist()
+        columns["flip_distance"] = [d if math.isfinite(d) else None for d in distances]
+        columns["flip_class"] = [str(index) if index >= 0 else None for index in classes]
     if space.approximation is not None:
         columns["residual"] = space.approximation.residual.amax(dim=1).tolist()
         errors = space.approximation.trace_error.tolist()

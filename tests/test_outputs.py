@@ -7,7 +7,13 @@ from torch import nn
 
 import monai_ifim as mi
 from _helpers.problems import Affine, smooth_images, smooth_network
-from monai_ifim.outputs import VOLUMES, batch_outputs, check_volumes, outputs_of_network
+from monai_ifim.outputs import (
+    VOLUMES,
+    batch_outputs,
+    check_volumes,
+    outputs_of_network,
+    with_class_names,
+)
 
 ALWAYS = {"ifim_eigenvalues", "ifim_trace", "ifim_rank"}
 
@@ -77,8 +83,32 @@ def test_rows_have_numbers_where_there_is_a_result():
     assert set(rows[0]) == {
         *("file", "status", "predicted_class", "probability", "trace", "rank"),
         *("eigenvalue_1", "eigenvalue_2", "trace_share", "high_energy_share"),
+        *("flip_distance", "flip_class"),
     }
     assert rows[0]["trace"] == outputs.numbers[0]["trace"]
+
+
+def test_the_nearest_other_class_is_in_the_row_and_by_name():
+    network, images = smooth_network(2, 3), smooth_images(2)
+    outputs = outputs_of_network(network, images, mi.EigenspaceOptions(), ())
+    flips = mi.eigenspace(network, images).flip_distance()
+    for row, numbers, distance, index in zip(
+        outputs.rows(list("abcde")), outputs.numbers, flips.distance, flips.index, strict=True
+    ):
+        assert row["flip_distance"] == distance
+        assert row["flip_class"] == str(int(index))
+        assert row["flip_class"] != row["predicted_class"]
+        assert with_class_names(numbers, ["x", "y", "z"])["flip_class"] == "xyz"[index]
+
+
+def test_a_classifier_that_does_not_react_has_no_other_class():
+    outputs = outputs_of_network(
+        Affine(torch.zeros(3, 20)), torch.randn(1, 1, 4, 5), mi.EigenspaceOptions(), ()
+    )
+    (row,) = outputs.rows(["a"])
+    assert row["flip_distance"] is None
+    assert row["flip_class"] is None
+    assert with_class_names(outputs.numbers[0], ["x", "y", "z"])["flip_class"] is None
 
 
 # Why a trace is 0 -------------------------------------------------------------------------------
@@ -134,4 +164,5 @@ def test_a_segmentation_has_rows_too():
     assert outputs.values["ifim_high"].shape == (2, 1, 6, 7)
     row = outputs.rows(["a", "b"])[0]
     assert {"residual", "trace_error", "eigenvalue_2"} <= set(row)
+    assert "flip_distance" not in row
     assert row["status"] == "ok"

@@ -13,6 +13,7 @@ from monai_ifim.core.families import (
     as_likelihood,
     family_of,
 )
+from monai_ifim.core.flips import FlipDistance
 from monai_ifim.core.gradients.at_rest import at_rest, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.forward import Forward, as_leaf, kept_forward, run_forward
 from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
@@ -35,6 +36,7 @@ __all__ = [
     "EigenspaceOptions",
     "Exact",
     "Family",
+    "FlipDistance",
     "Forward",
     "Krylov",
     "Likelihood",

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from monai_ifim.core.checks import check_rank
 from monai_ifim.core.families import Family
+from monai_ifim.core.flips import FlipDistance, flip_distance
 from monai_ifim.core.spectrum import combine, inner_products
 
 
@@ -67,6 +68,9 @@ class Eigenspace:
         mixing: T as (B, M, R) in float64; the eigenvectors are the columns of S T.
         approximation: what was left out, and how much that can matter; None when F is complete.
             ``sensitivity`` and ``quadratic_form`` are then those of the part that is there.
+        contrast_weights: the family's contrasts as combinations of ``gradients``, (B, contrasts,
+            M) in float64, NaN for those that these do not give; None where ``gradients`` are the
+            contrasts themselves, and for dense predictions.
     """
 
     logits: Tensor
@@ -78,6 +82,7 @@ class Eigenspace:
     factor: Tensor
     mixing: Tensor
     approximation: Approximation | None = None
+    contrast_weights: Tensor | None = None
 
     def __repr__(self) -> str:
         """One line: how many images, of which shape, and the ranges of rank and trace."""
@@ -138,7 +143,17 @@ class Eigenspace:
             (B, C, *S).
         """
         mixing = self.mixing[:, :, : coefficients.shape[1]]
-        weights = torch.einsum("bmr,br->bm", mixing, coefficients)
+        return self.combination(torch.einsum("bmr,br->bm", mixing, coefficients))
+
+    def combination(self, weights: Tensor) -> Tensor:
+        """The combination of the contrast gradients with these weights, S w.
+
+        Args:
+            weights: (B, M).
+
+        Returns:
+            (B, C, *S).
+        """
         return self._combine(weights[:, :, None])[:, 0]
 
     def sensitivity(self) -> Tensor:
@@ -168,6 +183,24 @@ class Eigenspace:
             ValueError: d of another shape than the images.
         """
         return torch.einsum("bmk,bm->bk", self.factor, self._products(d)).square().sum(dim=1)
+
+    def flip_distance(self) -> FlipDistance:
+        """How far each image is from another answer, to first order, without a further pass.
+
+        The smallest of (z_w - z_c) / ‖∇z_w - ∇z_c‖ over the classes c beside the most probable
+        one w; of one sigmoid |z| / ‖∇z‖, of several labels that of the nearest label. Exact for
+        logits that are affine in the image. Beside the smallest change that an optimiser finds it
+        ranks images well (rank correlation .94 to .985 on five networks); only that search
+        verifies a distance.
+
+        Returns:
+            Distance, answer and unit direction; ``compared`` says which answers were compared
+            where a method left directions out.
+
+        Raises:
+            ValueError: a dense prediction or a regression, which has no answer to change.
+        """
+        return flip_distance(self)
 
     def padded(self, columns: int) -> Eigenspace:
         """With so many columns for eigenpairs, those that are not there as zeros.

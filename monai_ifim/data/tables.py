@@ -25,7 +25,7 @@ from monai_ifim.data.atomic import complete_file
 
 Row = dict[str, Any]
 # Columns that are no float64. The class is text: with sigmoids it can be "0+2" or "none".
-TEXT = ("file", "predicted_class", "status")
+TEXT = ("file", "predicted_class", "flip_class", "status")
 WHOLE = ("rank",)
 # How a formula begins in a spreadsheet, wide characters and characters to trim included. With the
 # apostrophes before it, so that what is guarded can be told from what had an apostrophe of its own.
@@ -120,7 +120,10 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     columns = ["file", "predicted_class", "probability", "trace", *ordered]
     # Only where directions were left out.
     columns += [name for name in ("residual", "trace_error") if any(name in row for row in rows)]
-    return [*columns, "rank", "trace_share", "high_energy_share", "status"]
+    columns += ["rank", "trace_share", "high_energy_share"]
+    # Only of classifiers.
+    columns += [n for n in ("flip_distance", "flip_class") if any(n in row for row in rows)]
+    return [*columns, "status"]
 
 
 def _write_csv(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("large.md", "scaling.md", "performance.md", "sources.md")
+PAGES = ("large.md", "scaling.md", "performance.md", "sources.md", "questions.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -22,3 +22,12 @@ def test_blocks(number):
     names = {}
     exec(blocks[number], names)
     assert names["space"].approximation is not None
+
+
+QUESTIONS = re.findall(r"^```python\n(.*?)^```", (DOCS / "questions.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(QUESTIONS)))
+def test_blocks_of_the_questions(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(QUESTIONS[number], {})

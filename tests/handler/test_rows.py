@@ -34,7 +34,7 @@ def test_table(files, tmp_path, options):
     assert list(rows[0]) == [
         *("file", "predicted_class", "probability", "trace"),
         *eigenvalues,
-        *("rank", "trace_share", "high_energy_share", "status"),
+        *("rank", "trace_share", "high_energy_share", "flip_distance", "flip_class", "status"),
     ]
     assert [row["file"] for row in rows] == files
     for i, row in enumerate(rows):

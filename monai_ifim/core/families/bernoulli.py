@@ -181,6 +181,20 @@ class Bernoulli:
         signs = torch.where(logits.gather(1, surest) > 0, 1, -1)
         return list(zip(surest[:, 0].tolist(), signs[:, 0].tolist(), strict=True))
 
+    def flips(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much each logit must rise for its label to appear, or to disappear.
+
+        Args:
+            logits: (B, L).
+
+        Returns:
+            -z_l (B, L) in float64, and the labels l; for L = 1 the other outcome, 1 or 0.
+        """
+        if logits.shape[1] == 1:
+            return -logits.double(), (logits <= 0).long()
+        labels = torch.arange(logits.shape[1], device=logits.device)
+        return -logits.double(), labels.expand_as(logits)
+
     def dense(self) -> NoReturn:
         """Sigmoids at every voxel are not served.
 

@@ -190,6 +190,18 @@ class Categorical:
         """
         return [(index, 1) for index in logits.argmax(dim=1).tolist()]
 
+    def flips(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much each contrast must rise for its class to be the most probable one.
+
+        Args:
+            logits: (B, K).
+
+        Returns:
+            z_r - z_c (B, K - 1) in float64, and the classes c.
+        """
+        _, others = self._order(logits)
+        return self._lead(logits).gather(1, others), others
+
     def dense(self) -> VoxelwiseCategorical:
         """The same at every voxel of a segmentation."""
         return VoxelwiseCategorical()

@@ -63,6 +63,9 @@ class Likelihood(Family, Protocol):
     def outcome_logits(self, logits: Tensor) -> list[tuple[int, int]]:
         """For each image the logit that speaks for the predicted outcome, and its sign."""
 
+    def flips(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much each contrast must rise for another answer, and which one, both (B, M)."""
+
     def dense(self) -> DenseFamily:
         """The family of logits (B, K, *S): one outcome at each voxel.
 

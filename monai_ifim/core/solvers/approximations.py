@@ -74,7 +74,7 @@ def on_subspace(
     Returns:
         The eigenspace, with an ``approximation`` unless it is complete.
     """
-    space = _on_subspace(problem, problem.columns(coordinates), rank, energy)
+    space = _on_subspace(problem, coordinates, problem.columns(coordinates), rank, energy)
     if complete:
         return space
     residual = torch.full_like(space.eigenvalues, torch.nan)
@@ -106,7 +106,8 @@ def iterated(problem: Problem, start: Tensor, *, rank: int, tolerance: float) ->
     gradients = combine(ritz.gradients, ritz.leading)
     if columns.offload:
         gradients = gradients.cpu()
-    space = _on_subspace(problem, gradients, rank, None)
+    coordinates = ritz.leading.transpose(1, 2) @ ritz.basis.double()
+    space = _on_subspace(problem, coordinates, gradients, rank, None)
     trace = ritz.subspace_trace * columns.root.scale.square()
     return _with_rest(
         problem, space, ritz.basis, trace, ritz.residual, ritz.jacobian_vector_products
@@ -114,12 +115,19 @@ def iterated(problem: Problem, start: Tensor, *, rank: int, tolerance: float) ->
 
 
 def _on_subspace(
-    problem: Problem, gradients: Tensor, rank: int | None, energy: float | None
+    problem: Problem,
+    coordinates: Tensor,
+    gradients: Tensor,
+    rank: int | None,
+    energy: float | None,
 ) -> Eigenspace:
-    """Of Y Yᵀ for columns Y (B, M, C, *S) that are scaled as the root is."""
+    """Of Y Yᵀ for columns Y (B, M, C, *S) of coordinates (B, M, D), scaled as the root is."""
     scale = problem.columns.root.scale
     factor = torch.diag_embed(scale[:, None].expand(-1, gradients.shape[1]))
-    return _eigenspace(problem, gradients, factor, rank, energy)
+    space = _eigenspace(problem, gradients, factor, rank, energy)
+    if problem.contrasts is None:
+        return space
+    return replace(space, contrast_weights=problem.contrasts.contrast_weights(coordinates))
 
 
 def _eigenspace(

@@ -20,6 +20,10 @@ from monai_ifim.core.solvers.rows import orthonormal, random_rows
 if TYPE_CHECKING:
     from monai_ifim.core.options import EigenspaceOptions
 
+# A contrast that the columns give up to this share of its length is taken for theirs; columns that
+# are this dependent (of their Gram matrix) count as fewer.
+_MET, _DEPENDENT = 1e-2, 1e-13
+
 
 @dataclass
 class Columns:
@@ -166,6 +170,35 @@ class ContrastProblem:
         """How many leading directions weigh more than a share of the first, at least one."""
         heavy = self.weights > share * self.weights[:, :1] if share else self.weights > 0
         return max(1, int(heavy.sum(dim=1).max()))
+
+    def contrast_weights(self, coordinates: Tensor) -> Tensor:
+        """The contrasts as combinations of the columns of some coordinates.
+
+        Compared are the changes of the last layer's features that both stand for: what is equal
+        there has equal gradients.
+
+        Args:
+            coordinates: (B, Q, D).
+
+        Returns:
+            (B, contrasts, Q) in float64; NaN for a contrast that is not met within 1 %.
+        """
+        cotangents = self.root.matrix @ coordinates.double().transpose(1, 2)
+        features = torch.eye(cotangents.shape[1]).to(cotangents)
+        if self._weight is not None:
+            features = self._weight.double().T
+        columns = torch.nan_to_num(features @ cotangents)
+        contrasts = features @ self.cotangents.permute(1, 2, 0).double()
+        lengths = columns.norm(dim=1, keepdim=True)
+        lengths = torch.where(lengths > 0, lengths, 1)
+        columns = columns / lengths
+        gram = columns.transpose(1, 2) @ columns
+        inverse = torch.linalg.pinv(gram, rtol=_DEPENDENT, hermitian=True)
+        weights = inverse @ columns.transpose(1, 2) @ contrasts
+        missed = (contrasts - columns @ weights).norm(dim=1)
+        met = missed <= _MET * contrasts.norm(dim=1)
+        weights = (weights / lengths.transpose(1, 2)).transpose(1, 2)
+        return torch.where(met[:, :, None], weights, torch.nan)
 
     def start(self, count: int) -> Tensor:
         """Leading coordinates (B, count, D), random ones where the last layer gives fewer."""

@@ -136,6 +136,7 @@ def _radius(
 
 def _of(space: Eigenspace, chosen: Tensor) -> Eigenspace:
     """The eigenspace of some of its images."""
+    weights = space.contrast_weights
     return Eigenspace(
         logits=space.logits[chosen],
         eigenvalues=space.eigenvalues[chosen],
@@ -145,6 +146,7 @@ def _of(space: Eigenspace, chosen: Tensor) -> Eigenspace:
         gradients=space.gradients[chosen],
         factor=space.factor[chosen],
         mixing=space.mixing[chosen],
+        contrast_weights=None if weights is None else weights[chosen],
     )
 
 
