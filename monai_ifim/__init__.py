@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
+    from monai_ifim.runs import RunSummary, image_preprocessing, run
     from monai_ifim.transforms.checks import CheckImaged
     from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
     from monai_ifim.transforms.invert import InvertComponentsd
@@ -75,6 +76,7 @@ __all__ = [
     "LoadImageOrArrayd",
     "LoadPictured",
     "PredictionSaver",
+    "RunSummary",
     "SaveComponentsd",
     "SpectrumMetric",
     "SqueezeSingleSliced",
@@ -86,11 +88,13 @@ __all__ = [
     "eigenspace",
     "evaluator_with_ifim",
     "find_images",
+    "image_preprocessing",
     "image_root",
     "labelled_images",
     "perturbation_curve",
     "preprocessing_of",
     "principal_angles",
+    "run",
     "run_unless_done",
     "traceable_preprocessing",
 ]
@@ -116,6 +120,7 @@ _MODULES = (
     "transforms.single_slice",
     "transforms.traceable",
     "handlers",
+    "runs",
 )
 
 if not TYPE_CHECKING:  # a type checker would take any name for known

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
-
 from monai_ifim.bundle import scripts_of
-from monai_ifim.data.batches import images_of_batch
 from monai_ifim.messages import reason
 from monai_ifim.runs.composition import Composition, compose, set_images, set_options
 from monai_ifim.runs.images import Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
-from monai_ifim.runs.progress import Progress
+from monai_ifim.runs.progress import Progress, show_progress
 from monai_ifim.runs.summary import RunSummary, TableOfRun
 
 logger = logging.getLogger(__name__)
@@ -30,7 +27,7 @@ def run_bundle(
     inputs: Inputs,
     output: str | os.PathLike[str],
     options: RunOptions | None = None,
-    progress: Callable[[int], Progress] | None = None,
+    progress: bool = False,
 ) -> RunSummary:
     """Run a bundle's inference with the components on files, each image on its own.
 
@@ -43,7 +40,7 @@ def run_bundle(
         inputs: images, or folders that are searched for them.
         output: folder of the results.
         options: choices; None leaves the bundle's own.
-        progress: makes what shows how far it is, of the number of images; None shows nothing.
+        progress: show on standard error how far it is.
 
     Returns:
         What it came to. An error of the network, which ends the run, is told there.
@@ -60,34 +57,14 @@ def run_bundle(
         set_options(composition, options or RunOptions())
         composition.workflow.initialize()
         evaluator = composition.workflow.parser.get_parsed_content("evaluator")
-        shown = Progress(len(images)) if progress is None else progress(len(images))
-        if progress is not None:
+        shown = Progress(len(images))
+        if progress:
             show_progress(evaluator, shown)
         table = TableOfRun(output / "ifim.csv")
         error = _error_of(composition)
-        shown.clear()
+        if progress:
+            shown.clear()
         return table.summary(images, _notes(composition, evaluator), shown.seconds, error)
-
-
-def show_progress(engine: Engine, progress: Progress) -> None:
-    """Show how far an engine is after each batch.
-
-    Args:
-        engine: with a data loader.
-        progress: what shows it.
-    """
-    count = 0
-
-    def show(engine: Engine) -> None:
-        nonlocal count
-        try:
-            count += len(images_of_batch(engine.state.batch))
-        except (TypeError, KeyError):  # a batch of another kind
-            count += 1
-        failed = len(getattr(engine.state.dataloader, "failures", ()))
-        progress.show(count + failed, failed)
-
-    engine.add_event_handler(Events.ITERATION_COMPLETED, show)
 
 
 def _error_of(composition: Composition) -> str:

@@ -42,12 +42,26 @@ class RunOptions:
         )
         if self.volumes is not None:
             check_volumes(self.volumes)
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"expected a batch of at least 1 image, got {self.batch_size}")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"expected 0 or more workers, got {self.workers}")
-        if self.device is not None:
-            check_device(self.device)
+        check_machine(self.device, self.batch_size, self.workers)
+
+
+def check_machine(device: str | None, batch_size: int | None, workers: int | None) -> None:
+    """Refuse impossible choices about where a run runs; None is none.
+
+    Args:
+        device: its name.
+        batch_size: images in one batch.
+        workers: processes that load images.
+
+    Raises:
+        ValueError: one of them is impossible.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"expected a batch of at least 1 image, got {batch_size}; give 1 or more")
+    if workers is not None and workers < 0:
+        raise ValueError(f"expected 0 or more workers, got {workers}; give 0 for none")
+    if device is not None:
+        check_device(device)
 
 
 def check_device(name: str) -> None:

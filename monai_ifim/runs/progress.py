@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from ignite.engine import Engine, Events
+
+from monai_ifim.data.batches import images_of_batch
+
 _EVERY_TERMINAL, _EVERY_PIPE = 0.2, 30.0  # seconds between two lines
 _BAR = 24
 _CLEAR = "\r\x1b[K"
@@ -79,6 +83,27 @@ class Progress:
         if self.terminal:
             self.stream.write(_CLEAR)
             self.stream.flush()
+
+
+def show_progress(engine: Engine, progress: Progress) -> None:
+    """Show how far an engine is after each batch.
+
+    Args:
+        engine: with a data loader.
+        progress: what shows it.
+    """
+    count = 0
+
+    def show(engine: Engine) -> None:
+        nonlocal count
+        try:
+            count += len(images_of_batch(engine.state.batch))
+        except (TypeError, KeyError):  # a batch of another kind
+            count += 1
+        failed = len(getattr(engine.state.dataloader, "failures", ()))
+        progress.show(count + failed, failed)
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, show)
 
 
 def _in_hours(seconds: float) -> str:

@@ -61,7 +61,7 @@ class RunSummary:
             lines.append(f"not images: {self.left_out}")
         if self.written:
             volumes = os.path.join(self.table.parent, "*_ifim_*.nii.gz")
-            lines.append(f"results: {self.table} and {volumes}")
+            lines.append(f"results: {self.table}{f' and {volumes}' if self.done else ''}")
         else:
             lines.append("results: none")
         return "\n".join(printable(line) for line in [*lines, RESEARCH_ONLY])

@@ -28,7 +28,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def test_short_enough():
-    assert len(README.splitlines()) <= 150
+    assert len(README.splitlines()) <= 120
 
 
 def test_three_ways_in():
