@@ -20,6 +20,7 @@ from monai_ifim.core import (
     run_forward,
 )
 from monai_ifim.core.checks import masked_classes, not_finite
+from monai_ifim.core.families.recoded import outcome_text
 from monai_ifim.messages import failed, is_failure
 
 VOLUMES = ("high", "orth", "sensitivity")
@@ -35,7 +36,8 @@ class BatchOutputs:
             chosen volume as ``ifim_<volume>`` (B, C, *S): high and orth in the images' dtype,
             sensitivity (the diagonal of F) in float64. With the metadata of the images.
         numbers: one dictionary an image: ``predicted_class`` (text), its ``probability``, the
-            ``probabilities`` of all classes or labels, ``trace`` and ``eigenvalues`` in
+            ``probabilities`` of all classes or labels (where some were chosen or merged: of
+            ``outcomes``, numbers of the ``classes``), ``trace`` and ``eigenvalues`` in
             (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
             ``high_energy_share`` (of the high-sensitivity component in the image's squared norm).
             Of a classifier also ``flip_distance``, the L2 norm of the smallest change to another
@@ -65,7 +67,7 @@ class BatchOutputs:
         for file, status, numbers in zip(files, self.statuses, self.numbers, strict=True):
             row: dict[str, Any] = {"file": file, "status": status}
             if not is_failure(status):
-                listed = ("probabilities", "eigenvalues")
+                listed = ("probabilities", "eigenvalues", "outcomes", "classes")
                 row |= {name: value for name, value in numbers.items() if name not in listed}
                 eigenvalues = enumerate(numbers["eigenvalues"], start=1)
                 row |= {f"eigenvalue_{i}": value for i, value in eigenvalues}
@@ -201,11 +203,13 @@ def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dic
     {'predicted_class': 'b', 'probabilities': {'a': 0.1, 'b': 0.9}, 'class_names': ['a', 'b']}
     """
     probabilities = numbers["probabilities"]
-    names = [str(i) for i in range(len(probabilities))]
-    if len(class_names) == len(names):
-        names = list(class_names)
+    parts_of = numbers.get("outcomes", [[i] for i in range(len(probabilities))])
+    texts = [outcome_text(classes) for classes in parts_of]
+    names = texts
+    if len(class_names) == numbers.get("classes", len(probabilities)):
+        names = [outcome_text([class_names[c] for c in classes]) for classes in parts_of]
     outcome = numbers["predicted_class"]
-    numbers_of_classes = {str(i): name for i, name in enumerate(names)}
+    numbers_of_classes = dict(zip(texts, names, strict=True))
     parts = outcome.split("+")
     # The outcome of one sigmoid is 0 or 1; what is not made of class numbers stays as it is.
     if len(names) > 1 and set(parts) <= set(numbers_of_classes):
@@ -214,6 +218,7 @@ def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dic
     if flip is not None and len(names) > 1:
         numbers = {**numbers, "flip_class": numbers_of_classes.get(flip, flip)}
     named = dict(zip(names, probabilities, strict=True))
+    numbers = {k: value for k, value in numbers.items() if k not in ("outcomes", "classes")}
     return {**numbers, "predicted_class": outcome, "probabilities": named, "class_names": names}
 
 
@@ -239,6 +244,7 @@ def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[di
         "predicted_class": outcomes,
         "probability": probability.tolist(),
         "probabilities": space.likelihood.probabilities(space.logits).tolist(),
+        **_parts(space),
         "trace": space.trace.tolist(),
         "eigenvalues": space.eigenvalues.tolist(),
         "rank": space.rank.tolist(),
@@ -249,12 +255,22 @@ def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[di
         flips = space.flip_distance()
         distances, classes = flips.distance.tolist(), flips.index.tolist()
         columns["flip_distance"] = [d if math.isfinite(d) else None for d in distances]
-        columns["flip_class"] = [str(index) if index >= 0 else None for index in classes]
+        text = getattr(space.likelihood, "text", str)
+        columns["flip_class"] = [text(index) if index >= 0 else None for index in classes]
     if space.approximation is not None:
         columns["residual"] = space.approximation.residual.amax(dim=1).tolist()
         errors = space.approximation.trace_error.tolist()
         columns["trace_error"] = [None if math.isnan(error) else error for error in errors]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _parts(space: Eigenspace) -> dict[str, list[Any]]:
+    """Which classes the probabilities belong to, where these are not all classes one by one."""
+    if not hasattr(space.likelihood, "outcomes"):
+        return {}
+    batch, count = space.logits.shape
+    outcomes = [list(classes) for classes in space.likelihood.outcomes]
+    return {"outcomes": [outcomes] * batch, "classes": [count] * batch}
 
 
 def _statuses(space: Eigenspace, images: Tensor) -> list[str]:

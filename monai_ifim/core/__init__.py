@@ -6,11 +6,14 @@ from monai_ifim.core.eigenspace import Approximation, Eigenspace
 from monai_ifim.core.families import (
     Bernoulli,
     Categorical,
+    ChosenClasses,
     DenseFamily,
     Family,
     Likelihood,
+    MergedClasses,
     VoxelwiseCategorical,
     as_likelihood,
+    class_numbers,
     family_of,
 )
 from monai_ifim.core.flips import FlipDistance
@@ -31,6 +34,7 @@ __all__ = [
     "Auto",
     "Bernoulli",
     "Categorical",
+    "ChosenClasses",
     "DenseFamily",
     "Eigenspace",
     "EigenspaceOptions",
@@ -40,6 +44,7 @@ __all__ = [
     "Forward",
     "Krylov",
     "Likelihood",
+    "MergedClasses",
     "OptionKeywords",
     "OutputTransform",
     "PerturbationCurve",
@@ -51,6 +56,7 @@ __all__ = [
     "as_solver",
     "at_rest",
     "chosen_options",
+    "class_numbers",
     "decompose",
     "eigenspace",
     "exclusive",

@@ -58,6 +58,8 @@ def eigenspace(
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5``:
 
             - likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
+            - classes, groups: the prediction given that one of some classes is true, or with
+              classes taken together: ``classes=[0, 2]``, ``groups=[[0], [1, 2]]``.
             - rank: keep at most this many eigenpairs; all of them by default.
             - energy: keep, for each image, the fewest that reach this share of the trace of F.
             - method: ``"exact"``, ``"truncated"``, ``"krylov"``, ``"auto"`` (``Auto`` says which

@@ -16,7 +16,7 @@ from typing import Any, TypedDict, TypeVar, cast
 from torch import nn
 
 from monai_ifim.core.checks import check_chunk, check_rank
-from monai_ifim.core.families import Family, as_likelihood
+from monai_ifim.core.families import Family, as_likelihood, part_of
 from monai_ifim.core.gradients.logits import OutputTransform
 from monai_ifim.core.solvers import Solver, as_solver
 
@@ -27,6 +27,8 @@ class OptionKeywords(TypedDict, total=False):
     """The fields of ``EigenspaceOptions`` as keywords, for type checkers."""
 
     likelihood: str | Family
+    classes: Sequence[int] | None
+    groups: Sequence[Sequence[int]] | None
     rank: int | None
     energy: float | None
     method: str | Solver
@@ -44,6 +46,9 @@ class EigenspaceOptions:
 
     Attributes:
         likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
+        classes: numbers of classes: the prediction given that one of them is true (of sigmoids:
+            these labels alone).
+        groups: numbers of classes, group by group: the prediction with these taken together.
         rank: keep at most this many eigenpairs; all of them by default.
         energy: keep, for each image, the fewest that reach this share of the trace of F.
         method: ``"auto"``, ``"exact"``, ``"truncated"`` or ``"krylov"``, or an object: ``Auto``,
@@ -67,6 +72,8 @@ class EigenspaceOptions:
     """
 
     likelihood: str | Family = "categorical"
+    classes: Sequence[int] | None = None
+    groups: Sequence[Sequence[int]] | None = None
     rank: int | None = None
     energy: float | None = None
     method: str | Solver = "auto"
@@ -78,7 +85,7 @@ class EigenspaceOptions:
     autocast: bool = False
 
     def __post_init__(self) -> None:
-        as_likelihood(self.likelihood)
+        part_of(as_likelihood(self.likelihood), self.classes, self.groups)
         as_solver(self.method, self.tolerance)
         check_rank(self.rank, self.energy)
         check_chunk(self.vjp_chunk)
@@ -86,7 +93,7 @@ class EigenspaceOptions:
     @property
     def family(self) -> Family:
         """The predictive family as an object."""
-        return as_likelihood(self.likelihood)
+        return part_of(as_likelihood(self.likelihood), self.classes, self.groups)
 
     @property
     def solver(self) -> Solver:
@@ -115,8 +122,8 @@ def chosen_options(
     >>> chosen_options(None, {"rnk": 3})
     Traceback (most recent call last):
         ...
-    TypeError: expected one of likelihood, rank, energy, method, tolerance, head, \
-output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean 'rank'?
+    TypeError: expected one of likelihood, classes, groups, rank, energy, method, \
+tolerance, head, output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean 'rank'?
     """
     _check_names(keywords, [field.name for field in fields(EigenspaceOptions)])
     if isinstance(options, Mapping):  # as configuration files write it
@@ -138,7 +145,7 @@ def with_option_keywords(function: T) -> T:
     >>> @with_option_keywords
     ... def f(x: int, **keywords): ...
     >>> list(inspect.signature(f).parameters)[:4]
-    ['x', 'likelihood', 'rank', 'energy']
+    ['x', 'likelihood', 'classes', 'groups']
     """
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]

@@ -26,6 +26,23 @@ def bernoulli(logits):
 FAMILIES = {"categorical": categorical, "bernoulli": bernoulli}
 
 
+def chosen(classes):
+    """The outcomes of a softmax given that one of some classes is true."""
+    return lambda logits: log_softmax(log_softmax(logits, dim=0)[classes], dim=0)
+
+
+def merged(groups):
+    """The outcomes of a softmax with classes taken together, which all are in some group."""
+    return lambda logits: torch.stack(
+        [log_softmax(logits, dim=0)[group].logsumexp(dim=0) for group in groups]
+    )
+
+
+def _log_probabilities(family):
+    """Of a family by name, or the function itself."""
+    return FAMILIES[family] if isinstance(family, str) else family
+
+
 def jacobian(network, image):
     """d logits / d image as (K, N), for one image (C, *S)."""
     return jacrev(lambda x: network(x[None])[0])(image.double()).flatten(1).detach()
@@ -33,7 +50,8 @@ def jacobian(network, image):
 
 def fisher(network, images, family):
     """F as (B, N, N) for a float64 network in eval mode."""
-    return torch.stack([_fisher(network, image, FAMILIES[family]) for image in images])
+    log_probabilities = _log_probabilities(family)
+    return torch.stack([_fisher(network, image, log_probabilities) for image in images])
 
 
 def _fisher(network, image, log_probabilities):
@@ -70,5 +88,6 @@ def divergence(network, images, others, family):
     """KL(p(images) || p(others)) over every outcome, (B,)."""
     before, after = network(images).detach(), network(others).detach()
     pairs = zip(before, after, strict=True)
-    logs = [(FAMILIES[family](p), FAMILIES[family](q)) for p, q in pairs]
+    log_probabilities = _log_probabilities(family)
+    logs = [(log_probabilities(p), log_probabilities(q)) for p, q in pairs]
     return torch.stack([(p.exp() * (p - q)).sum() for p, q in logs])

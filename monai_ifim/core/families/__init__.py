@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import overload
+from collections.abc import Sequence
+from typing import Any, cast, overload
 
 from torch import Tensor
 
 from monai_ifim.core.families.bernoulli import Bernoulli
 from monai_ifim.core.families.categorical import Categorical
 from monai_ifim.core.families.family import DenseFamily, Family, Likelihood
+from monai_ifim.core.families.recoded import ChosenClasses, MergedClasses, class_numbers
 from monai_ifim.core.families.voxelwise import VoxelwiseCategorical
 
 __all__ = [
     "FAMILIES",
     "Bernoulli",
     "Categorical",
+    "ChosenClasses",
     "DenseFamily",
     "Family",
     "Likelihood",
+    "MergedClasses",
     "VoxelwiseCategorical",
     "as_likelihood",
+    "class_numbers",
     "family_of",
+    "part_of",
     "require",
 ]
 
@@ -59,6 +65,40 @@ def as_likelihood(likelihood: str | Family) -> Family:
             f"Categorical(), got {likelihood!r}; of a class, make an object"
         )
     return likelihood
+
+
+def part_of(
+    family: Family, classes: Sequence[int] | None, groups: Sequence[Sequence[int]] | None
+) -> Family:
+    """The family of a part of the prediction, where one was chosen.
+
+    Args:
+        family: of the whole.
+        classes: numbers of the classes to look at, or None.
+        groups: numbers of the classes to take together, or None.
+
+    Returns:
+        The family, or that of the part.
+
+    Raises:
+        ValueError: both were given, or the family cannot be divided so.
+    """
+    if classes is None and groups is None:
+        return family
+    if classes is not None and groups is not None:
+        raise ValueError(
+            f"expected classes or groups, got classes={classes} and groups={groups}; classes in no "
+            "group are left out already"
+        )
+    method = "only" if groups is None else "merged"
+    if not hasattr(family, method):
+        chosen = f"classes={classes}" if groups is None else f"groups={groups}"
+        raise ValueError(
+            f"expected a family with {method}(), such as Categorical(), got {family!r} with "
+            f"{chosen}; choose the logits with output_transform"
+        )
+    part = cast(Any, family).only(classes) if groups is None else cast(Any, family).merged(groups)
+    return cast(Family, part)
 
 
 def require(family: Family, *methods: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from monai_ifim.core.families.divergence import softmax_divergence
 from monai_ifim.core.families.probabilities import warn_of_probabilities
+from monai_ifim.core.families.recoded import ChosenClasses, as_numbers
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,20 @@ class Bernoulli:
             return -logits.double(), (logits <= 0).long()
         labels = torch.arange(logits.shape[1], device=logits.device)
         return -logits.double(), labels.expand_as(logits)
+
+    def only(self, classes: Sequence[int]) -> ChosenClasses:
+        """Some of the labels alone.
+
+        Args:
+            classes: numbers of the labels, at least one.
+
+        Returns:
+            A family for the same logits.
+
+        Raises:
+            ValueError: none, a number twice, or no numbers.
+        """
+        return ChosenClasses(self, as_numbers(classes, "classes"))
 
     def dense(self) -> NoReturn:
         """Sigmoids at every voxel are not served.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from monai_ifim.core.families.divergence import softmax_divergence
 from monai_ifim.core.families.probabilities import warn_of_probabilities
+from monai_ifim.core.families.recoded import ChosenClasses, MergedClasses, as_numbers
 from monai_ifim.core.families.voxelwise import VoxelwiseCategorical
 
 
@@ -201,6 +203,51 @@ class Categorical:
         """
         _, others = self._order(logits)
         return self._lead(logits).gather(1, others), others
+
+    def only(self, classes: Sequence[int]) -> ChosenClasses:
+        """The prediction given that one of some classes is true; a pair takes one pass.
+
+        Args:
+            classes: their numbers, at least two.
+
+        Returns:
+            A family for the same logits.
+
+        Raises:
+            ValueError: fewer than two, a number twice, or no numbers.
+
+        >>> Categorical().only([0, 2]).probabilities(torch.tensor([[1.0, 9.0, 1.0]]))
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
+        """
+        numbers = as_numbers(classes, "classes")
+        if len(numbers) < 2:
+            raise ValueError(
+                f"expected at least two classes, got classes={list(numbers)}; for one class "
+                f"against all others use groups, for example groups=[{list(numbers)}, [...]]"
+            )
+        return ChosenClasses(self, numbers)
+
+    def merged(self, groups: Sequence[Sequence[int]]) -> MergedClasses:
+        """The prediction of groups of classes: normal against any disease.
+
+        Args:
+            groups: numbers of each group's classes; what is in none is left out.
+
+        Returns:
+            A family for the same logits.
+
+        Raises:
+            ValueError: fewer than two groups, an empty one, or a class in two of them.
+
+        >>> Categorical().merged([[0], [1, 2]]).probabilities(torch.zeros(1, 3))
+        tensor([[0.3333, 0.6667]], dtype=torch.float64)
+        """
+        if not isinstance(groups, Sequence) or isinstance(groups, str):
+            raise ValueError(
+                f"expected groups as a list of lists of classes, got {groups!r}; for example "
+                "groups=[[0], [1, 2]]"
+            )
+        return MergedClasses(self, tuple(as_numbers(group, "each group") for group in groups))
 
     def dense(self) -> VoxelwiseCategorical:
         """The same at every voxel of a segmentation."""
