@@ -45,14 +45,7 @@ def recognised_likelihood(postprocessing: Any, handlers: Iterable[Any] = ()) -> 
     >>> recognised_likelihood(None) is None
     True
     """
-    signs = {(key, sign) for part in _parts(postprocessing) for key, sign in _signs(part)}
-    if not signs:
-        functions = [getattr(handler, "_output_transform", None) for handler in handlers]
-        functions += [getattr(handler, "output_transform", None) for handler in handlers]
-        signs = {("", sign) for function in functions for sign in _signs_of(function)}
-    # Another key may be a mask or a label of its own.
-    of_prediction = {sign for key, sign in signs if key == CommonKeys.PRED}
-    seen = of_prediction or {sign for _, sign in signs}
+    seen, _ = shown_activations(postprocessing, handlers)
     if seen >= {_SIGMOID, _SOFTMAX} or seen == {_THRESHOLD}:
         raise ValueError(
             "expected a postprocessing that shows what the network predicts, got "
@@ -62,6 +55,28 @@ def recognised_likelihood(postprocessing: Any, handlers: Iterable[Any] = ()) -> 
     if not seen:
         return None
     return "bernoulli" if _SIGMOID in seen else "categorical"
+
+
+def shown_activations(postprocessing: Any, handlers: Iterable[Any] = ()) -> tuple[set[str], str]:
+    """What the treatment of a network's output shows of it, and where.
+
+    Args:
+        postprocessing: of the evaluator; None where it has none.
+        handlers: of the evaluator.
+
+    Returns:
+        Some of "a sigmoid", "a softmax" and "a threshold"; "postprocessing" or "handlers".
+    """
+    signs = {(key, sign) for part in _parts(postprocessing) for key, sign in _signs(part)}
+    place = "postprocessing"
+    if not signs:
+        functions = [getattr(handler, "_output_transform", None) for handler in handlers]
+        functions += [getattr(handler, "output_transform", None) for handler in handlers]
+        signs = {("", sign) for function in functions for sign in _signs_of(function)}
+        place = "handlers"
+    # Another key may be a mask or a label of its own.
+    of_prediction = {sign for key, sign in signs if key == CommonKeys.PRED}
+    return of_prediction or {sign for _, sign in signs}, place
 
 
 def _parts(transform: Any) -> Iterator[Any]:

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from monai_ifim.cli import bundles, experiments, images, label, run
+from monai_ifim.cli import bundles, doctor, experiments, images, label, run
 from monai_ifim.cli.command import Command
 from monai_ifim.cli.failures import described
 
 COMMANDS: tuple[Command, ...] = (
     *run.COMMANDS,
+    *doctor.COMMANDS,
     *bundles.COMMANDS,
     *images.COMMANDS,
     *experiments.COMMANDS,

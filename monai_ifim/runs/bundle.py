@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from monai_ifim.bundle import scripts_of
 from monai_ifim.messages import reason
 from monai_ifim.runs.composition import Composition, compose, set_images, set_options
-from monai_ifim.runs.images import Inputs, find_inputs
+from monai_ifim.runs.images import FoundImages, Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
 from monai_ifim.runs.progress import Progress, show_progress
@@ -51,20 +52,43 @@ def run_bundle(
     """
     images = find_inputs(inputs)
     bundle, output = Path(folder), Path(output)
-    with scripts_of(Path(os.path.abspath(bundle))), _search_path():
+    with scripts_of(Path(os.path.abspath(bundle))), search_path():
         composition = compose(bundle)
         set_images(composition, images, output)
         set_options(composition, options or RunOptions())
         composition.workflow.initialize()
         evaluator = composition.workflow.parser.get_parsed_content("evaluator")
-        shown = Progress(len(images))
-        if progress:
-            show_progress(evaluator, shown)
-        table = TableOfRun(output / "ifim.csv")
-        error = _error_of(composition)
-        if progress:
-            shown.clear()
-        return table.summary(images, _notes(composition, evaluator), shown.seconds, error)
+        shown = Progress(len(images)) if progress else None
+        return run_composition(composition, evaluator, images, output, shown)
+
+
+def run_composition(
+    composition: Composition,
+    evaluator: Any,
+    images: FoundImages,
+    output: Path,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Run what was composed.
+
+    Args:
+        composition: with images and output set.
+        evaluator: that it has made.
+        images: of the run.
+        output: folder of the results.
+        progress: shows how far it is, or None.
+
+    Returns:
+        What it came to.
+    """
+    if progress is not None:
+        show_progress(evaluator, progress)
+    table, start = TableOfRun(output / "ifim.csv"), time.monotonic()
+    error = _error_of(composition)
+    if progress is not None:
+        progress.clear()
+    seconds = time.monotonic() - start
+    return table.summary(images, _notes(composition, evaluator), seconds, error)
 
 
 def _error_of(composition: Composition) -> str:
@@ -95,8 +119,8 @@ def _notes(composition: Composition, evaluator: Any) -> tuple[str, ...]:
 
 
 @contextmanager
-def _search_path() -> Iterator[None]:
-    """MONAI's workflow adds the bundle to the search path and leaves it there."""
+def search_path() -> Iterator[None]:
+    """Restore the search path: MONAI's workflow adds the bundle to it and leaves it there."""
     before = list(sys.path)
     try:
         yield

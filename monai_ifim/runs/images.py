@@ -76,7 +76,7 @@ def find_inputs(inputs: Inputs) -> FoundImages:
     images: dict[Any, Any] = {}
     for content in contents:
         for image in content.images:
-            images.setdefault(_identity(image), image)
+            images.setdefault(_absolute(image), image)
     notes = [content.summary() for content in contents if content.refused or content.left_out]
     if not images:
         names = ", ".join(repr(os.fspath(path)) for path in paths) or "no path"
@@ -94,7 +94,7 @@ def _spelled(path: str | os.PathLike[str]) -> str:
     return os.path.join(os.curdir, text) if text.startswith(("$", "@", "%")) else text
 
 
-def _identity(image: Any) -> tuple[str, ...]:
+def _absolute(image: Any) -> tuple[str, ...]:
     return tuple(map(os.path.abspath, [image] if isinstance(image, str) else image))
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @with_option_keywords
-def run(  # noqa: PLR0913 - what a bundle's configuration would say
+def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     network: nn.Module,
     files: Inputs,
     output: str | os.PathLike[str],
@@ -126,7 +126,7 @@ def run_named_network(
     preprocessing: Callable[[Any], Any],
     options: RunOptions,
 ) -> RunSummary:
-    """``run`` for a network that is named on a command line.
+    """``run_network`` for a network that is named on a command line.
 
     Args:
         factory: see ``make_network``.
@@ -134,11 +134,12 @@ def run_named_network(
         arguments: of the factory.
         files: images, or folders that are searched for them.
         output: folder of the results.
-        preprocessing: as for ``run``.
+        preprocessing: as for ``run_network``.
         options: choices; by default a GPU where there is one.
 
     Returns:
-        What it came to. Errors are those of ``make_network``, ``load_weights`` and ``run``.
+        What it came to. Errors are those of ``make_network``, ``load_weights`` and
+        ``run_network``.
     """
     network = make_network(factory, arguments)
     loaded = (
@@ -146,7 +147,7 @@ def run_named_network(
         if weights is None
         else load_weights(network, weights)
     )
-    summary = run(
+    summary = run_network(
         network,
         files,
         output,
