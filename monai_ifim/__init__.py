@@ -30,12 +30,15 @@ if TYPE_CHECKING:
         FlipDistance,
         Krylov,
         MergedClasses,
+        PooledEigenspace,
         Truncated,
         VoxelwiseCategorical,
         class_numbers,
         eigenspace,
         perturbation_curve,
+        pooled_eigenspace,
         principal_angles,
+        smoothed_eigenspace,
     )
     from monai_ifim.data.datalist import find_images, image_root, labelled_images
     from monai_ifim.data.layouts import DistinctFolderLayout
@@ -80,6 +83,7 @@ __all__ = [
     "LoadImageOrArrayd",
     "LoadPictured",
     "MergedClasses",
+    "PooledEigenspace",
     "PredictionSaver",
     "RunSummary",
     "SaveComponentsd",
@@ -98,10 +102,12 @@ __all__ = [
     "image_root",
     "labelled_images",
     "perturbation_curve",
+    "pooled_eigenspace",
     "preprocessing_of",
     "principal_angles",
     "run",
     "run_unless_done",
+    "smoothed_eigenspace",
     "traceable_preprocessing",
 ]
 

@@ -27,6 +27,7 @@ from monai_ifim.core.options import (
     with_option_keywords,
 )
 from monai_ifim.core.perturbation import PerturbationCurve, perturbation_curve
+from monai_ifim.core.pooling import PooledEigenspace, pooled_eigenspace, smoothed_eigenspace
 from monai_ifim.core.solvers import Auto, Exact, Krylov, Solver, Truncated, as_solver
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "OptionKeywords",
     "OutputTransform",
     "PerturbationCurve",
+    "PooledEigenspace",
     "Solver",
     "Truncated",
     "VoxelwiseCategorical",
@@ -64,9 +66,11 @@ __all__ = [
     "frozen_parameters",
     "kept_forward",
     "perturbation_curve",
+    "pooled_eigenspace",
     "predicted_logits",
     "principal_angles",
     "run_forward",
+    "smoothed_eigenspace",
     "unwrap",
     "with_option_keywords",
 ]
