@@ -31,7 +31,6 @@ from monai_ifim.data.batches import (
 )
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.table_writer import TableWriter
-from monai_ifim.messages import failed, reason
 from monai_ifim.outputs import check_volumes, outputs_of_network
 
 if TYPE_CHECKING:
@@ -127,20 +126,6 @@ class IFIMHandler:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._rescue)
         for name, metric in self.metrics.items():
             metric.attach(engine, name)
-
-    def leave_out(self, engine: Engine, error: BaseException) -> None:
-        """Give the images of the batch that is under way a row with the reason.
-
-        For an engine that goes on after an error of its network.
-
-        Args:
-            engine: this handler's.
-            error: why they have no result.
-        """
-        files = self._known_files(engine, self.batch_transform(engine.state.batch))
-        text = failed(reason(error))
-        self.table.add({"file": name, "status": text} for name in self._row_names(files))
-        self._served = True
 
     def _attach_last(self, engine: Engine) -> None:
         """STARTED: everything else is attached, and may fail at the last batch, too."""

@@ -19,7 +19,7 @@ from monai_ifim.core import OptionKeywords, with_option_keywords
 from monai_ifim.data.loaders import FaultTolerantDataLoader
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
-from monai_ifim.messages import reason
+from monai_ifim.messages import failed, reason
 from monai_ifim.outputs import VOLUMES
 from monai_ifim.runs.images import Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions, check_machine
@@ -171,7 +171,10 @@ def _go_on(engine: Engine, handler: IFIMHandler) -> None:
         try:
             return process(engine, batch)
         except Exception as error:  # networks raise what they like
-            handler.leave_out(engine, error)
+            files = handler._known_files(engine, handler.batch_transform(engine.state.batch))
+            text = failed(reason(error))
+            handler.table.add({"file": f, "status": text} for f in handler._row_names(files))
+            handler._served = True  # nothing more to do for this batch
             return {}
 
     engine._process_function = guarded

@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+import nrrd
+import numpy as np
 import pytest
 
 from _helpers import foreign_bundles as foreign
 from _helpers.bundle_images import BUNDLES, make_images
 from _helpers.commands import assert_same_results, refused, rows_of, told
-from _helpers.dicom import write_series
+from _helpers.dicom import OBLIQUE, write_series
 from monai_ifim.cli import main
 
 pytestmark = [
@@ -118,6 +120,31 @@ def test_dicom_series_and_files_that_are_named(tmp_path: Path, capsys: pytest.Ca
     assert [row["status"] for row in rows_of(output)] == ["ok"] * 4
     assert len(list(output.rglob("*_ifim_sensitivity.nii.gz"))) == 4
     assert not list(output.rglob("*_ifim_high.nii.gz"))
+
+
+def test_dicom_and_nrrd_as_the_bundle_run_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_series(tmp_path / "images" / "one", series="1.2.3", orientation=OBLIQUE)
+    write_series(tmp_path / "images" / "two", series="1.2.4", step=2.0)
+    values = np.random.default_rng(0).normal(size=(14, 12, 10)).astype(np.float32)
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": [[1, 0, 0], [0, 1.5, 0], [0, 0, 2]],
+        "space origin": [3, 4, 5],
+    }
+    nrrd.write(str(tmp_path / "images" / "three.nrrd"), values, header)
+    theirs = foreign.command(
+        *("monai.bundle", "run", "--workflow_type", "infer", "--config_file"),
+        *(str(HIPPOCAMPUS / "configs" / "inference.json"), "--dataset_dir"),
+        *(str(tmp_path / "images"), "--output_dir", str(tmp_path / "theirs")),
+        cwd=tmp_path,
+    )
+    assert theirs.returncode == 0, theirs.stdout
+    arguments = ["--bundle", HIPPOCAMPUS, "--input", tmp_path / "images", "--device", "cpu"]
+    text = told(capsys, "run", *arguments, "--output", tmp_path / "ours")
+    assert "3 images found, 3 done, 0 failed" in text
+    assert_same_results(tmp_path / "ours", tmp_path / "theirs")
 
 
 def test_names_that_repeat_keep_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
