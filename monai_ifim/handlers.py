@@ -24,6 +24,7 @@ from monai_ifim.core import (
     with_option_keywords,
 )
 from monai_ifim.data.batches import (
+    all_listed_names,
     file_names,
     images_of_batch,
     listed_names,
@@ -240,7 +241,8 @@ class IFIMHandler:
             files = self._row_names(self._known_files(engine, images))
         except (TypeError, AttributeError, KeyError):
             files = []  # the error came before there was a batch
-        self.table.rescue(files, error)
+        loader = engine.state.dataloader
+        self.table.rescue(files, error, getattr(loader, "failures", ()), all_listed_names(loader))
         # Ignite takes an error that somebody handles for settled.
         raise error
 

@@ -113,6 +113,21 @@ def listed_names(loader: Any, batch: int, count: int) -> list[str | None]:
     return list(files) if files is not None and len(files) == count else [None] * count
 
 
+def all_listed_names(loader: Any) -> list[str]:
+    """Names of all files of the data list, in its order, each once.
+
+    Args:
+        loader: of the run.
+
+    Returns:
+        None of them where the data list is not known.
+    """
+    data = getattr(getattr(loader, "dataset", None), "data", None)
+    if not isinstance(data, Sequence):
+        return []
+    return list(dict.fromkeys(name for name in map(entry_name, data) if name is not None))
+
+
 def _in_order(loader: Any, batch: int) -> list[str | None] | None:
     dataset = getattr(loader, "dataset", None)
     data, size = getattr(dataset, "data", None), getattr(loader, "batch_size", None)

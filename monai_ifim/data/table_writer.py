@@ -124,12 +124,21 @@ class TableWriter:
         if self.complaint is not None:
             logger.error(self.complaint)
 
-    def rescue(self, files: Sequence[str], error: BaseException) -> None:
+    def rescue(
+        self,
+        files: Sequence[str],
+        error: BaseException,
+        failures: Iterable[Failure] = (),
+        listed: Iterable[str] = (),
+    ) -> None:
         """An error ends the run: what is done so far is not lost, and the other ranks are told.
 
         Args:
             files: images of the batch that was under way.
             error: why the run ends.
+            failures: images of this rank that could not be loaded.
+            listed: all images of the data list; those that the run did not reach get rows as well,
+                except in a distributed run, where other ranks may have done them.
         """
         if self._closed:
             return
@@ -138,6 +147,11 @@ class TableWriter:
         text = failed(f"the run ended here, {reason(error)}")
         done = {row["file"] for row in self._rows}
         ended = [{"file": file, "status": text} for file in files if file not in done]
+        ended += [{"file": f.file, "status": failed(f.reason)} for f in failures]
+        if ranks.size == 1:
+            done |= {row["file"] for row in ended}
+            text = failed(f"not reached, the run ended before it: {reason(error)}")
+            ended += [{"file": file, "status": text} for file in listed if file not in done]
         parts = ranks.leave(self._rows + ended, reason(error))
         if parts is None:  # one rank writes for all
             return

@@ -108,3 +108,30 @@ def test_the_table_is_whole_or_not_there(files, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         evaluate(smooth_network(3, seed=1), loader, mi.IFIMHandler(output_dir=tmp_path))
     assert read_table(tmp_path) == before
+
+
+@pytest.mark.parametrize("loader", [DataLoader, mi.FaultTolerantDataLoader])
+def test_images_behind_one_that_ends_the_run_have_rows(files, tmp_path, loader):
+    class Stops(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.left = smooth_network(3), 2
+
+        def forward(self, images):
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("expected another size")
+            return self.network(images)
+
+    data = dataset(files)
+    if loader is mi.FaultTolerantDataLoader:
+        data.data = [{"image": str(tmp_path / "damaged.nii.gz")}, *data.data]
+        (tmp_path / "damaged.nii.gz").write_bytes(b"nothing")
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", filename="t.csv")
+    with pytest.raises(RuntimeError, match="another size"):
+        evaluate(Stops(), loader(data, batch_size=1), handler, inferer=mi.IFIMInferer())
+    rows = {row["file"]: row["status"] for row in read_table(tmp_path / "out", "t.csv")}
+    assert sorted(rows) == sorted(entry["image"] for entry in data.data)
+    assert [rows[file] for file in files[:2]] == ["ok", "ok"]
+    assert "the run ended here, RuntimeError: expected another size" in rows[files[2]]
+    assert all("failed: not reached" in rows[file] for file in files[3:])
