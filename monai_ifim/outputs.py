@@ -24,6 +24,7 @@ from monai_ifim.core.families.recoded import outcome_text
 from monai_ifim.messages import failed, is_failure
 
 VOLUMES = ("high", "orth", "sensitivity")
+_TINY = 1e-100  # a probability or factor whose square float64 can hardly tell from 0
 OK = "ok"
 
 
@@ -284,7 +285,7 @@ def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
     )
     bad_factor = not_finite(space.factor).tolist()
     zero = (space.trace == 0).tolist()
-    confident = _confident(space) if any(zero) else zero
+    causes = _causes_of_zero(space) if any(zero) else []
     statuses = []
     for i in range(len(images)):
         if bad_image[i]:
@@ -297,22 +298,26 @@ def _statuses(space: Eigenspace, images: Tensor) -> list[str]:
             )
         elif bad[i]:
             statuses.append(failed("the gradients of the logits hold NaN or infinity"))
-        elif zero[i] and confident[i]:
-            statuses.append(
-                f"{OK}, but the prediction is too confident for float64, in which F is 0"
-            )
         elif zero[i]:
-            statuses.append(f"{OK}, but the prediction does not react to the image at all")
+            statuses.append(f"{OK}, but the prediction {causes[i]}")
         else:
             statuses.append(OK)
     return statuses
 
 
-def _confident(space: Eigenspace) -> list[bool]:
-    """Whether a trace of 0 is the probabilities' doing, and not that of the gradients."""
+def _causes_of_zero(space: Eigenspace) -> list[str]:
+    """What makes a trace of 0: the probabilities, tiny gradients, or gradients that are 0."""
     reacts = (space.gradients != 0).flatten(1).any(dim=1).to(space.trace.device)
     # The contrasts of a prediction this sure have a tiny factor. Where it is not, the gradients
     # are those of a root of F, which is 0 where the probabilities are 0 and 1.
-    sure = space.likelihood.uncertainty(space.logits) == 0
-    of_root = space.factor.abs().amax(dim=(1, 2)) > 1e-100
-    return (reacts | (sure & of_root)).tolist()
+    uncertainty = space.likelihood.uncertainty(space.logits)
+    of_root = space.factor.abs().amax(dim=(1, 2)) > _TINY
+    confident = (reacts & (uncertainty < _TINY)) | ((uncertainty == 0) & of_root)
+    return [
+        "is too confident for float64, in which F is 0"
+        if sure
+        else "reacts too little to the image for float64, in which F is 0"
+        if some
+        else "does not react to the image at all"
+        for sure, some in zip(confident.tolist(), reacts.tolist(), strict=True)
+    ]

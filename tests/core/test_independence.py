@@ -149,3 +149,12 @@ def test_asked_again_when_a_layer_has_changed():
     network[0] = nn.BatchNorm2d(3, track_running_stats=False).double()
     with pytest.raises(ValueError, match="one by one"):
         mi.eigenspace(network, smooth_images(2))
+
+
+def test_asked_again_when_running_statistics_are_taken_away():
+    norm = nn.BatchNorm2d(3).double()
+    network = nn.Sequential(norm, nn.Flatten(), nn.Linear(72, 3).double()).eval()
+    mi.eigenspace(network, smooth_images(2))
+    norm.running_mean = norm.running_var = None
+    with pytest.raises(ValueError, match="one by one"):
+        mi.eigenspace(network, smooth_images(2))

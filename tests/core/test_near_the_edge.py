@@ -7,6 +7,7 @@ from torch import nn
 import monai_ifim as mi
 from _helpers import oracle
 from _helpers.problems import Affine, smooth_images, smooth_network
+from monai_ifim.outputs import batch_outputs
 
 
 class Shifted(nn.Module):
@@ -143,3 +144,18 @@ def test_two_probes_give_no_standard_error():
     approximation = space.approximation
     assert approximation.trace_error.isnan().all()
     assert (approximation.lost_trace_bound > approximation.lost_trace).all()
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "words"),
+    [(1e-200, 0.0, "too little"), (1.0, 900.0, "too confident"), (0.0, 0.0, "not react")],
+)
+def test_a_trace_of_zero_says_why(weight, bias, words):
+    linear = nn.Linear(72, 3).double()
+    with torch.no_grad():
+        linear.weight.mul_(weight)
+        linear.bias.copy_(torch.tensor([bias, 0.0, -bias]))
+    images = smooth_images(2)
+    space = mi.eigenspace(nn.Sequential(nn.Flatten(), linear), images)
+    assert space.trace.abs().max() == 0
+    assert all(words in status for status in batch_outputs(space, images, ("high",)).statuses)

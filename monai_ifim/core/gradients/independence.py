@@ -77,6 +77,9 @@ def _is_known(network: nn.Module | None) -> bool:
 
 
 def _fingerprint(network: nn.Module) -> int:
-    """Changes when a module is replaced, or a norm begins or ceases to keep running statistics."""
-    parts = [(id(m), getattr(m, "track_running_stats", None)) for m in network.modules()]
+    """Changes when a module is replaced, or a norm begins or ceases to use running statistics."""
+    parts = [
+        (id(m), getattr(m, "track_running_stats", None), getattr(m, "running_mean", None) is None)
+        for m in network.modules()
+    ]
     return hash(tuple(parts))
