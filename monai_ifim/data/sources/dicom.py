@@ -210,8 +210,10 @@ def _header(path: str | os.PathLike[str]) -> Any:
         import pydicom
 
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_FIELDS))
-        # One without either ends too early to say what it is.
-        return header if header.get("SOPClassUID") or header.get("Rows") else None
+        # One without either, or an image without a size, ends too early to say what it is.
+        kind = header.get("SOPClassUID")
+        cut = "Image Storage" in kind.name if kind else True
+        return None if cut and not header.get("Rows") else header
     except Exception:  # damaged headers raise all kinds
         return None
 
@@ -262,6 +264,12 @@ def _mixture(slices: Sequence[Slice]) -> str | None:
             f"expected slices with position and orientation, got {_some(nowhere)} without; "
             "give each picture as an image of its own (find_images does)"
         )
+    for name in ("SeriesInstanceUID", "PixelSpacing"):
+        lacking = [each for each in slices if not each.header.get(name)]
+        if lacking:
+            return (
+                f"expected slices with {name}, got {_some(lacking)} without; fix the files' headers"
+            )
     series = {each.header.get("SeriesInstanceUID") for each in slices}
     planes = [each for i, each in enumerate(slices) if not _known(each, slices[:i])]
     sizes = {(each.header.get("Rows"), each.header.get("Columns")) for each in slices}

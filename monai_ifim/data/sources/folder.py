@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,8 @@ from monai_ifim.data.sources.dicom import group_slices, is_segmentation, problem
 from monai_ifim.data.sources.formats import DICOM, format_of, is_regular, missing_reader
 from monai_ifim.messages import printable
 
-_RESULTS = tuple(
-    f"_ifim_{volume}.nii{end}" for volume in ("high", "orth", "sensitivity") for end in (".gz", "")
-)
+# With the numbers that end the names of further images of one file.
+_RESULT = re.compile(r"_ifim_(high|orth|sensitivity)(_\d+)*\.nii(\.gz)?$")
 _RAW = (".raw", ".zraw")  # values of an .mhd file
 _NAMED = 5  # files named for each reason
 
@@ -151,7 +151,7 @@ def _no_image(path: str, beside: set[str]) -> str | None:
     name = os.path.basename(path).lower()
     if name.startswith("."):
         return "hidden"
-    if name.endswith(_RESULTS):  # volumes that a run wrote into its own data folder
+    if _RESULT.search(name):  # volumes that a run wrote into its own data folder
         return "our own result"
     if name.startswith("dicomdir"):
         return "an index of DICOM files"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import math
 import os
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -204,37 +204,70 @@ def _nrrd(path: str) -> tuple[int, int]:
                 return 0, 0
             text += block
     end = min(i for i in (text.find(b"\n\n"), text.find(b"\r\n\r\n")) if i >= 0)
-    fields = dict(
-        line.lower().split(": ", 1)
-        for line in text[:end].decode("latin-1").splitlines()
-        if ": " in line and not line.startswith("#")
-    )
+    lines = [line for line in text[:end].decode("latin-1").splitlines() if line[:1] != "#"]
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip().lower(): value.strip() for name, value in pairs}
+    if beside := fields.get("data file") or fields.get("datafile"):
+        _check_beside(path, beside)
     values = math.prod(map(int, fields["sizes"].split()))
-    if fields.get("encoding", "").strip() not in ("gzip", "gz") or "data file" in fields:
+    unpacked = _UNPACKED.get(fields.get("encoding", "").lower())
+    if unpacked is None or beside:
         return values, 0
     most = values * 8  # the widest type has eight bytes
-    unpack, written = zlib.decompressobj(31), 0
+    written = 0
     with open(path, "rb") as stream:
         stream.seek(end + (2 if text[end : end + 2] == b"\n\n" else 4))
-        while block := stream.read(_READ):
-            written += len(unpack.decompress(block))
-            if written > most:
-                raise RefusedError(
-                    f"expected {values} values as the header says, got a stream with more; "
-                    "the file is damaged: copy it again"
-                )
+        with unpacked(stream) as content:
+            while written <= most and (block := content.read(_READ)):
+                written += len(block)
+    if written > most:
+        raise RefusedError(
+            f"expected {values} values as the header says, got a stream with more; "
+            "the file is damaged: copy it again"
+        )
     return values, 0
 
 
 def _metaimage(path: str) -> tuple[int, int]:
-    """Values of a MetaImage; its text comes before them."""
+    """Values of a MetaImage and, where they are in the file as they are, bytes."""
     text = _start(path, _READ).decode("latin-1")
-    pattern = r"^(DimSize|ElementNumberOfChannels)\s*=\s*([\d ]+)"
-    fields = dict(re.findall(pattern, text, re.MULTILINE))
+    lines = re.findall(r"^(\w+)[ \t]*=[ \t]*([^\r\n]*)", text, re.MULTILINE)
+    fields = {name: value.strip() for name, value in lines}
     sizes = [*fields["DimSize"].split(), fields.get("ElementNumberOfChannels", 1)]
-    return math.prod(map(int, sizes)), 0
+    values = math.prod(map(int, sizes))
+    beside = fields.get("ElementDataFile", "LOCAL")
+    if beside.upper() not in ("LOCAL", "LIST") and "%" not in beside:
+        _check_beside(path, beside)
+        return values, 0
+    width = next((n for name, n in _META_BYTES if name in fields.get("ElementType", "")), 0)
+    packed = fields.get("CompressedData", "False").lower() == "true"
+    return values, 0 if packed else values * width
 
 
+def _check_beside(path: str, name: str) -> None:
+    """The file of values that a header names must not be a pipe, on which a reader would wait."""
+    beside = os.path.join(os.path.dirname(path), name)
+    if os.path.exists(beside) and not is_regular(beside):
+        raise RefusedError(
+            f"expected a regular file of values, got a pipe or device, {name!r}; put it there"
+        )
+
+
+# Encodings of NRRD that can unpack to much more than the file, and what unpacks them.
+_UNPACKED: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("gzip", "gz"), lambda stream: gzip.GzipFile(fileobj=stream)),
+    **dict.fromkeys(("bzip2", "bz2"), bz2.BZ2File),
+}
+# Bytes of a value by the type of a MetaImage.
+_META_BYTES = (
+    ("CHAR", 1),
+    ("SHORT", 2),
+    ("LONG_LONG", 8),
+    ("DOUBLE", 8),
+    ("INT", 4),
+    ("LONG", 4),
+    ("FLOAT", 4),
+)
 _CLAIMS: list[tuple[tuple[str, ...], Callable[[str], tuple[int, int]]]] = [
     ((".nii", ".nii.gz", ".img", ".hdr", ".mgz", ".mgh"), _nibabel),
     ((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"), _picture),

@@ -50,8 +50,7 @@ def as_intensities(picture: Image.Image) -> Image.Image:
             f"expected one picture in the file, got {picture.n_frames}; save each as a file of its "  # type: ignore[attr-defined]
             "own, or a volume as NIfTI"
         )
-    tiles = getattr(picture, "tile", ())
-    if picture.mode not in _GREY and any(_WIDE.search(str(tile[3])) for tile in tiles):
+    if drops_bits(picture):
         raise ValueError(
             "expected 8 bits for each channel of a coloured picture, got 16, of which Pillow drops "
             "the lower 8; save it in grey with 16 bits, or as NIfTI"
@@ -82,6 +81,19 @@ def see_through(picture: Image.Image) -> bool:
         return False
     alpha = picture.convert("RGBA").getchannel("A").getextrema()
     return bool(cast("tuple[int, int]", alpha)[0] < 255)
+
+
+def drops_bits(picture: Image.Image) -> bool:
+    """Whether a coloured picture has 16 bits for each channel, of which Pillow keeps 8.
+
+    Args:
+        picture: as opened, before its pixels are loaded.
+
+    Returns:
+        Yes or no.
+    """
+    tiles = getattr(picture, "tile", ())
+    return picture.mode not in _GREY and any(_WIDE.search(str(tile[3])) for tile in tiles)
 
 
 def _shown(picture: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from monai_ifim.data.sources.pictures import (
     ORIENTATION,
     SUFFIXES,
     WORDS,
+    drops_bits,
     see_through,
     white_is_zero,
 )
@@ -75,6 +76,11 @@ def _check_picture(file: str, meta: Mapping[Any, Any]) -> None:
     if mode in _NOT_INTENSITIES:
         raise ValueError(f"expected intensities, got a picture {_NOT_INTENSITIES[mode]}; {_HOW}")
     with Image.open(file) as picture:
+        if untouched and drops_bits(picture):
+            raise ValueError(
+                "expected 8 bits for each channel of a coloured picture, got 16, of which the "
+                "bundle's reader drops the lower 8; save it in grey with 16 bits, or as NIfTI"
+            )
         turned = picture.getexif().get(ORIENTATION, 1)
         if picture.format == "TIFF" and turned < 5:  # Pillow turns it itself
             turned = 1

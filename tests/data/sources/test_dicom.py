@@ -200,6 +200,19 @@ class TestRefused:
         assert [len(image) for image in content.images if isinstance(image, list)] == [7]
         assert str(tmp_path / "damaged.dcm") in content.images
 
+    def test_a_slice_that_ends_before_its_size_is_damaged(self, tmp_path):
+        write_series(tmp_path)
+        whole = (tmp_path / "IM095").read_bytes()
+        (tmp_path / "IM095").write_bytes(whole[: whole.index(b"\x28\x00\x10\x00")])  # Rows
+        content = folder_content(tmp_path)
+        assert "header that cannot be read" in content.refused[str(tmp_path / "IM095")]
+
+    @pytest.mark.parametrize("name", ["SeriesInstanceUID", "PixelSpacing"])
+    def test_a_missing_field_is_named(self, tmp_path, name):
+        for number in range(3):
+            write_slice(tmp_path / f"{number}", number, **{name: None})
+        assert f"expected slices with {name}, got 0 and 2 more without" in problem(tmp_path)
+
     def test_without_highdicom_the_message_says_what_to_install(self, tmp_path, monkeypatch):
         write_series(tmp_path)
         monkeypatch.setitem(__import__("sys").modules, "highdicom.spatial", None)

@@ -148,6 +148,13 @@ class TestSummary:
         assert "1 left out (reportsi.dcm): DICOM without an image" in text
         assert "2 left out (.git, .hidden.png): hidden" in text
 
+    def test_results_of_further_images_of_a_file_are_left_out(self, tmp_path):
+        names = ["a_ifim_orth_1.nii.gz", "a_ifim_high_0_2.nii", "a_ifim_sensitivity_12.nii.gz"]
+        touch(tmp_path, "a.nii.gz", "ifim_high_1b.nii.gz", *names)
+        content = folder_content(tmp_path)
+        assert {Path(path).name for path in content.left_out} == set(names)
+        assert set(content.left_out.values()) == {"our own result"}
+
     def test_nothing_to_say(self, tmp_path, caplog):
         touch(tmp_path, "a.nii.gz")
         mi.find_images(tmp_path)

@@ -1,5 +1,6 @@
 """Headers are compared with their files before anything is loaded."""
 
+import bz2
 import gzip
 import os
 import struct
@@ -124,7 +125,8 @@ def test_dicom_counts_all_slices(tmp_path):
 
 
 def test_report_is_no_image(tmp_path):
-    write_slice(tmp_path / "a.dcm", Rows=None)
+    report = "1.2.840.10008.5.1.4.1.1.88.11"
+    write_slice(tmp_path / "a.dcm", Rows=None, SOPClassUID=report)
     assert "got none (a report or a plan?)" in refused(tmp_path / "a.dcm")
 
 
@@ -190,3 +192,32 @@ def test_every_path_of_an_entry_is_checked(tmp_path):
     loader = mi.FaultTolerantDataLoader(asked, batch_size=3, image_key="t1")
     assert [len(batch["t1"]) for batch in loader] == [1]
     assert [failure.file for failure in loader.failures] == [good, good]
+
+
+def test_values_of_a_metaimage_are_counted(tmp_path):
+    text = b"NDims = 3\r\nDimSize = 40 30 20\r\nElementType = MET_USHORT\r\nElementDataFile = "
+    (tmp_path / "cut.mha").write_bytes(text + b"LOCAL\r\n" + bytes(999))
+    assert "48000 bytes, got" in refused(tmp_path / "cut.mha")
+    (tmp_path / "whole.mha").write_bytes(text + b"LOCAL\r\n" + bytes(48000))
+    check_source(tmp_path / "whole.mha")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.mhd", "NDims = 2\nDimSize = 4 5\nElementType = MET_FLOAT\nElementDataFile = v.raw\n"),
+        ("a.nrrd", "NRRD0004\nsizes: 4 5\ntype: float\nencoding: raw\ndata file: v.raw\n\n"),
+    ],
+)
+def test_a_pipe_in_the_place_of_the_values(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    os.mkfifo(tmp_path / "v.raw")
+    assert "got a pipe or device, 'v.raw'" in refused(tmp_path / name)
+
+
+def test_nrrd_in_bzip2_that_unpacks_to_more_than_it_says(tmp_path):
+    head = b"NRRD0004\nsizes: 4 5\ntype: float\nencoding: bzip2\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head + bz2.compress(bytes(2**24)))
+    assert "a stream with more" in refused(tmp_path / "a.nrrd")
+    (tmp_path / "b.nrrd").write_bytes(head + bz2.compress(bytes(80)))
+    check_source(tmp_path / "b.nrrd")
