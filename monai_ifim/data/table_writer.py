@@ -147,12 +147,12 @@ class TableWriter:
         text = failed(f"the run ended here, {reason(error)}")
         done = {row["file"] for row in self._rows}
         ended = [{"file": file, "status": text} for file in files if file not in done]
-        ended += [{"file": f.file, "status": failed(f.reason)} for f in failures]
+        rest = [{"file": f.file, "status": failed(f.reason)} for f in failures]
         if ranks.size == 1:
-            done |= {row["file"] for row in ended}
-            text = failed(f"not reached, the run ended before it: {reason(error)}")
-            ended += [{"file": file, "status": text} for file in listed if file not in done]
-        parts = ranks.leave(self._rows + ended, reason(error))
+            done |= {row["file"] for row in ended + rest}
+            missed = failed(f"not reached, the run ended before it: {reason(error)}")
+            rest += [{"file": file, "status": missed} for file in listed if file not in done]
+        parts = ranks.leave(self._rows + ended + rest, reason(error))
         if parts is None:  # one rank writes for all
             return
         rows = [row for part in parts.values() for row in part]
