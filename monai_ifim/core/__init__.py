@@ -1,6 +1,7 @@
 """The Fisher information itself; needs torch alone."""
 
 from monai_ifim.core.angles import principal_angles
+from monai_ifim.core.changes import Mask, NoiseSpectrum, Perturbation, Smooth, label_masks
 from monai_ifim.core.decomposition import decompose, eigenspace
 from monai_ifim.core.eigenspace import Approximation, Eigenspace
 from monai_ifim.core.families import (
@@ -45,11 +46,15 @@ __all__ = [
     "Forward",
     "Krylov",
     "Likelihood",
+    "Mask",
     "MergedClasses",
+    "NoiseSpectrum",
     "OptionKeywords",
     "OutputTransform",
+    "Perturbation",
     "PerturbationCurve",
     "PooledEigenspace",
+    "Smooth",
     "Solver",
     "Truncated",
     "VoxelwiseCategorical",
@@ -65,6 +70,7 @@ __all__ = [
     "family_of",
     "frozen_parameters",
     "kept_forward",
+    "label_masks",
     "perturbation_curve",
     "pooled_eigenspace",
     "predicted_logits",

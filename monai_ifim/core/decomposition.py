@@ -7,6 +7,7 @@ doi 10.1117/12.3088115.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,6 +61,8 @@ def eigenspace(
             - likelihood: ``"categorical"`` (softmax), ``"bernoulli"`` (sigmoids), or an object.
             - classes, groups: the prediction given that one of some classes is true, or with
               classes taken together: ``classes=[0, 2]``, ``groups=[[0], [1, 2]]``.
+            - perturbation: which changes are considered, such as ``Mask`` of a region; all of them
+              by default.
             - rank: keep at most this many eigenpairs; all of them by default.
             - energy: keep, for each image, the fewest that reach this share of the trace of F.
             - method: ``"exact"``, ``"truncated"``, ``"krylov"``, ``"auto"`` (``Auto`` says which
@@ -141,6 +144,11 @@ def decompose(
     logits = forward.logits.as_subclass(Tensor)
     with torch.no_grad():  # its graph shows whether the network ends in a sigmoid
         family = family_of(options.family, logits)
+    changes = options.perturbation
+    if changes is not None:
+        changes.check(forward.images)
+        forward = replace(forward, perturbation=changes)
     problem = problem_of(forward, family, options)
     check_independence(forward, network)
-    return options.solver.solve(problem, options.rank, options.energy)
+    space = options.solver.solve(problem, options.rank, options.energy)
+    return space if changes is None else replace(space, perturbation=changes)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from monai_ifim.core.changes.perturbation import Perturbation
 from monai_ifim.core.checks import check_rank
 from monai_ifim.core.families import Family
 from monai_ifim.core.flips import FlipDistance, flip_distance
@@ -71,6 +72,8 @@ class Eigenspace:
         contrast_weights: the family's contrasts as combinations of ``gradients``, (B, contrasts,
             M) in float64, NaN for those that these do not give; None where ``gradients`` are the
             contrasts themselves, and for dense predictions.
+        perturbation: A of the changes x + A u that were considered, None for all changes. F is then
+            AᵀFA: the eigenvectors are those of u, and ``changes`` what they do to the image.
     """
 
     logits: Tensor
@@ -83,6 +86,7 @@ class Eigenspace:
     mixing: Tensor
     approximation: Approximation | None = None
     contrast_weights: Tensor | None = None
+    perturbation: Perturbation | None = None
 
     def __repr__(self) -> str:
         """One line: how many images, of which shape, and the ranges of rank and trace."""
@@ -101,6 +105,16 @@ class Eigenspace:
         reacts most (for a softmax: the other class that gains or loses most) rises.
         """
         return self._combine(self.mixing)
+
+    @property
+    def changes(self) -> Tensor:
+        """What a step along each eigenvector does to the image, (B, R, C, *S).
+
+        The eigenvectors themselves, but for a perturbation A: A v.
+        """
+        if self.perturbation is None:
+            return self.eigenvectors
+        return self.perturbation.apply(self.eigenvectors.transpose(0, 1)).transpose(0, 1)
 
     def coefficients(self, images: Tensor) -> Tensor:
         """Inner products of the images with the kept eigenvectors.
@@ -169,6 +183,47 @@ class Eigenspace:
         for column in (self.factor / scale).unbind(dim=2):
             total += self._combine(column[:, :, None])[:, 0].double().square()
         return total * scale.square().view(-1, *[1] * (total.ndim - 1))
+
+    def shares(self, masks: Tensor) -> Tensor:
+        """Shares of the trace that lie in regions: how much of the sensitivity is where.
+
+        Args:
+            masks: (B, Q, C, *S) booleans or weights, with axes of length 1 where images or channels
+                share them; ``label_masks`` makes them from a label map. Shares of masks that cover
+                every voxel once add up to 1.
+
+        Returns:
+            (B, Q) in float64; 0 where the trace is 0.
+
+        Raises:
+            ValueError: masks of another grid.
+        """
+        diagonal = self.sensitivity()
+        batch, *shape = diagonal.shape
+        sizes = [batch, masks.shape[1] if masks.ndim > 1 else 0, *shape]
+        pairs = zip(masks.shape, sizes, strict=False)
+        if masks.ndim != len(sizes) or any(m not in (1, n) for m, n in pairs):
+            raise ValueError(
+                f"expected masks (B, Q, C, *S) for images {tuple(diagonal.shape)}, axes of length "
+                f"1 allowed, got {tuple(masks.shape)}; bring them to the grid of the preprocessed "
+                "images, with the same transforms (nearest neighbours)"
+            )
+        total = diagonal.flatten(1).sum(dim=1)
+        columns = [
+            (mask.to(diagonal).square() * diagonal).flatten(1).sum(dim=1)
+            for mask in masks.unbind(1)
+        ]
+        return torch.stack(columns, dim=1) / torch.where(total == 0, 1, total)[:, None]
+
+    def channel_shares(self) -> Tensor:
+        """Shares of the trace of each channel.
+
+        Returns:
+            (B, C) in float64; 0 where the trace is 0.
+        """
+        parts = self.sensitivity().flatten(2).sum(dim=2)
+        total = parts.sum(dim=1, keepdim=True)
+        return parts / torch.where(total == 0, 1, total)
 
     def quadratic_form(self, d: Tensor) -> Tensor:
         """Value of dᵀ F d, twice the leading term of KL(p(x) || p(x + d)).

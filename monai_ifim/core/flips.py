@@ -32,7 +32,8 @@ class FlipDistance:
             where no answer reacts to the image, NaN where none could be compared.
         index: the answer, (B,) in int64: the class; of one sigmoid 0 or 1; of several labels the
             label that appears or disappears. -1 where there is none.
-        direction: of that change, (B, C, *S), of length 1; 0 where there is none.
+        direction: of that change, (B, C, *S), of length 1; 0 where there is none. With a
+            perturbation x + A u, length and distance are those of u, and the direction is A u.
         compared: numbers of the answers that were compared, (B, M); -1 in the place of one whose
             gradient was not computed (methods that leave directions out).
     """
@@ -87,9 +88,12 @@ def flip_distance(space: Eigenspace) -> FlipDistance:
     else:
         chosen = weights.gather(1, best[:, :, None].expand(-1, -1, weights.shape[2]))[:, 0]
     steps = torch.where(found, chosen * scale, 0)
+    direction = space.combination(steps)
+    if space.perturbation is not None:
+        direction = space.perturbation.apply(direction[None])[0]
     return FlipDistance(
         distance=distance[:, 0],
         index=torch.where(found, index.gather(1, best), -1)[:, 0],
-        direction=space.combination(steps),
+        direction=direction,
         compared=torch.where(known, index, -1),
     )

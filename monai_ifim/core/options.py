@@ -15,6 +15,7 @@ from typing import Any, TypedDict, TypeVar, cast
 
 from torch import nn
 
+from monai_ifim.core.changes.perturbation import Perturbation, check_perturbation
 from monai_ifim.core.checks import check_chunk, check_rank
 from monai_ifim.core.families import Family, as_likelihood, part_of
 from monai_ifim.core.gradients.logits import OutputTransform
@@ -29,6 +30,7 @@ class OptionKeywords(TypedDict, total=False):
     likelihood: str | Family
     classes: Sequence[int] | None
     groups: Sequence[Sequence[int]] | None
+    perturbation: Perturbation | None
     rank: int | None
     energy: float | None
     method: str | Solver
@@ -49,6 +51,8 @@ class EigenspaceOptions:
         classes: numbers of classes: the prediction given that one of them is true (of sigmoids:
             these labels alone).
         groups: numbers of classes, group by group: the prediction with these taken together.
+        perturbation: which changes of the image are considered, ``Mask``, ``Smooth``,
+            ``NoiseSpectrum`` or another object with A and Aᵀ; all of them by default.
         rank: keep at most this many eigenpairs; all of them by default.
         energy: keep, for each image, the fewest that reach this share of the trace of F.
         method: ``"auto"``, ``"exact"``, ``"truncated"`` or ``"krylov"``, or an object: ``Auto``,
@@ -74,6 +78,7 @@ class EigenspaceOptions:
     likelihood: str | Family = "categorical"
     classes: Sequence[int] | None = None
     groups: Sequence[Sequence[int]] | None = None
+    perturbation: Perturbation | None = None
     rank: int | None = None
     energy: float | None = None
     method: str | Solver = "auto"
@@ -86,6 +91,7 @@ class EigenspaceOptions:
 
     def __post_init__(self) -> None:
         part_of(as_likelihood(self.likelihood), self.classes, self.groups)
+        check_perturbation(self.perturbation)
         as_solver(self.method, self.tolerance)
         check_rank(self.rank, self.energy)
         check_chunk(self.vjp_chunk)
@@ -122,8 +128,9 @@ def chosen_options(
     >>> chosen_options(None, {"rnk": 3})
     Traceback (most recent call last):
         ...
-    TypeError: expected one of likelihood, classes, groups, rank, energy, method, \
-tolerance, head, output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean 'rank'?
+    TypeError: expected one of likelihood, classes, groups, perturbation, rank, energy, \
+method, tolerance, head, output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean \
+'rank'?
     """
     _check_names(keywords, [field.name for field in fields(EigenspaceOptions)])
     if isinstance(options, Mapping):  # as configuration files write it

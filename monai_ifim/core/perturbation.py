@@ -79,7 +79,8 @@ def perturbation_curve(
 
     Raises:
         ValueError: directions of another shape than the images, a zero direction, a norm that is
-            not positive and finite, or another likelihood than that of ``space``.
+            not positive and finite, another likelihood than that of ``space``, or a ``space`` with
+            a perturbation.
 
     Source: KL(p(x) ‖ p(x+d)) = ½ dᵀF(x)d + O(‖d‖³), S. Sengupta and M. A. Anastasio, arXiv
     2606.16362.
@@ -132,6 +133,11 @@ def perturbation_curve(
 
 def _family(space: Eigenspace, logits: Tensor, likelihood: str | Family | None) -> Family:
     """The family of the eigenspace, which must be the one that was asked for."""
+    if space.perturbation is not None:
+        raise ValueError(
+            "expected the eigenspace of all changes of the images, got that of "
+            f"{type(space.perturbation).__name__}; leave space out"
+        )
     family = space.likelihood
     asked = family if likelihood is None else family_of(as_likelihood(likelihood), logits)
     if asked != family:

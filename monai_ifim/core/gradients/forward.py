@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from monai_ifim.core.changes.perturbation import Perturbation
 from monai_ifim.core.checks import check_images, check_logits
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
 from monai_ifim.core.gradients.logits import OutputTransform, choose_logits, predicted_logits
@@ -23,11 +24,14 @@ class Forward:
             ``images``.
         function: images to logits once more, for Jacobian-vector products in forward mode; None
             when the pass cannot be repeated, and the graph is then differentiated twice.
+        perturbation: A of the changes x + A u that products with the Jacobian are about; None for
+            all changes of the images.
     """
 
     images: Tensor
     logits: Tensor
     function: Callable[[Tensor], Tensor] | None = None
+    perturbation: Perturbation | None = None
 
 
 def as_leaf(images: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class JacobianVectorProducts:
         self._twice: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, changes: Tensor) -> Tensor:
-        """Products with M changes of each image.
+        """Products with M changes of each image; J A u where the pass has a perturbation A.
 
         Args:
             changes: (B, M, C, *S).
@@ -52,6 +52,8 @@ class JacobianVectorProducts:
             NoForwardProductsError: the network can be differentiated neither forwards nor twice.
         """
         changes = changes.transpose(0, 1).to(self.forward.images)
+        if self.forward.perturbation is not None:
+            changes = self.forward.perturbation.apply(changes)
         if self.forward_mode:
             try:
                 return torch.cat([self._forwards(part) for part in changes.split(_JVP_CHUNK)])

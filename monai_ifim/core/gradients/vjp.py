@@ -28,6 +28,8 @@ def vector_jacobian_products(
 ) -> Tensor:
     """Gradients of M linear combinations of the logits with respect to the images, Jᵀ u.
 
+    Where the pass has a perturbation A: with respect to its coordinates, Aᵀ Jᵀ u.
+
     One graph, M input-only backward passes: a loop, or ``chunk`` at a time through
     ``torch.func.vmap``. The loop needs the least memory, and is the faster one on CPU for all
     but small images. When a batch of passes runs out of GPU memory, it is halved, down to the
@@ -57,10 +59,11 @@ def vector_jacobian_products(
     while start < len(cotangents):
         part = cotangents[start : start + size]
         try:
-            if len(part) == 1:
-                products[:, start] = backward(forward, part[0])
-            else:
-                products[:, start : start + size] = _batched(forward, part).transpose(0, 1)
+            single = len(part) == 1
+            found = backward(forward, part[0])[None] if single else _batched(forward, part)
+            if forward.perturbation is not None:
+                found = forward.perturbation.transpose(found)
+            products[:, start : start + size] = found.transpose(0, 1)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
