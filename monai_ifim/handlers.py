@@ -32,6 +32,7 @@ from monai_ifim.data.batches import (
 )
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.inferers import IFIMInferer
 from monai_ifim.outputs import check_volumes, outputs_of_network
 
 if TYPE_CHECKING:
@@ -257,4 +258,7 @@ def _inference(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
         )
         return batch[2:] if len(batch) == 4 else ((), {})
 
-    return lambda x: engine.inferer(x, network, *further()[0], **further()[1])
+    inferer = engine.inferer
+    if isinstance(inferer, IFIMInferer):  # which would keep a graph of its own
+        inferer = inferer.inferer
+    return lambda x: inferer(x, network, *further()[0], **further()[1])

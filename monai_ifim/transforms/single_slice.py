@@ -11,10 +11,11 @@ from monai.transforms import InvertibleTransform, MapTransform
 
 
 class SqueezeSingleSliced(MapTransform, InvertibleTransform):
-    """Drop the last axis of a single-slice volume (C, H, W, 1), and give it back on inversion.
+    """Drop the single axis of a volume of one slice, and give it back on inversion.
 
-    Images that are 2D already pass through. Unlike ``SqueezeDimd`` the inverse restores the
-    trailing axis and the affine of the file, so that the components lie on the scan's own grid.
+    Axial (C, H, W, 1), coronal (C, H, 1, W) and sagittal (C, 1, H, W) slices become (C, H, W);
+    images that are 2D already pass through. Unlike ``SqueezeDimd`` the inverse restores the axis
+    and the affine of the file, so that the components lie on the scan's own grid.
 
     Args:
         keys: of the images, channel first.
@@ -28,17 +29,21 @@ class SqueezeSingleSliced(MapTransform, InvertibleTransform):
             data: one image's dictionary.
 
         Returns:
-            A copy, in which (C, H, W, 1) has become (C, H, W).
+            A copy, in which a volume of one slice has become (C, H, W). The affine of a coronal or
+            sagittal slice becomes that of the two axes that are left, as in ``SqueezeDimd``.
         """
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key]
-            single = image.ndim == 4 and image.shape[-1] == 1
+            axis = _single_axis(image)
             affine = image.affine.clone() if isinstance(image, MetaTensor) else None
-            squeezed = image[..., 0] if single else image
+            squeezed = image if axis is None else image.select(axis + 1, 0)
             if isinstance(image, MetaTensor):  # its list of transforms is shared until copied
                 squeezed = MetaTensor(squeezed.as_tensor()).copy_meta_from(image)
-            self.push_transform(squeezed, extra_info={"single": single, "affine": affine})
+                if axis in (0, 1):
+                    left = [i for i in range(len(image.affine)) if i != axis]
+                    squeezed.affine = image.affine[left][:, left]
+            self.push_transform(squeezed, extra_info={"axis": axis, "affine": affine})
             result[key] = squeezed
         return result
 
@@ -49,14 +54,20 @@ class SqueezeSingleSliced(MapTransform, InvertibleTransform):
             data: one image's dictionary after ``__call__``.
 
         Returns:
-            A copy, in which (C, H, W) is (C, H, W, 1) again where it was.
+            A copy, in which (C, H, W) has its third axis again where it had one.
         """
         result = dict(data)
         for key in self.key_iterator(result):
             info = self.pop_transform(result[key])["extra_info"]
-            if info["single"]:
-                image = result[key][..., None]
+            if info["axis"] is not None:
+                image = result[key].unsqueeze(int(info["axis"]) + 1)
                 if isinstance(image, MetaTensor):
                     image.affine = torch.as_tensor(info["affine"])
                 result[key] = image
         return result
+
+
+def _single_axis(image: torch.Tensor) -> int | None:
+    """The axis of length 1 among three, the last of them where there are several."""
+    single = [axis for axis in (2, 1, 0) if image.ndim == 4 and image.shape[axis + 1] == 1]
+    return single[0] if single else None

@@ -158,3 +158,38 @@ def test_asked_again_when_running_statistics_are_taken_away():
     norm.running_mean = norm.running_var = None
     with pytest.raises(ValueError, match="one by one"):
         mi.eigenspace(network, smooth_images(2))
+
+
+UNSEEN = {  # by gradients
+    "maximum": lambda x: x / x.detach().abs().amax(),
+    "mean": lambda x: x - x.detach().mean(dim=0, keepdim=True),
+    "rank": lambda x: (
+        x * (1 + x.detach().flatten(1).mean(1).argsort().argsort().view(-1, 1, 1, 1) / len(x))
+    ),
+    "range": lambda x: torch.fake_quantize_per_tensor_affine(
+        x, float(x.detach().abs().max()) / 127, 0, -128, 127
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+@pytest.mark.parametrize("batch", [2, 5])
+def test_coupling_that_no_gradient_shows(name, batch):
+    network, images = Mixes(UNSEEN[name]).eval(), smooth_images(2)
+    with pytest.raises(ValueError, match=r"one by one.*batches of one image"):
+        mi.eigenspace(network, images[:batch])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_rounding_is_no_coupling(dtype, scale):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=3).eval().to(dtype)
+        images = scale * torch.randn(7, 1, 64, 64, dtype=dtype)
+    assert bool(torch.isfinite(mi.eigenspace(network, images, rank=1).trace).all())
+
+
+def test_a_network_that_draws_at_random_is_not_called_coupled():
+    network = Mixes(lambda x: x + 0.01 * torch.randn_like(x))
+    mi.eigenspace(network, smooth_images(2))

@@ -102,3 +102,28 @@ def test_threads_on_one_network_in_train_mode():
     assert all(p.requires_grad for p in network.parameters())
     assert len(found) == 60
     assert all(torch.equal(values, expected) for values in found)
+
+
+def test_threads_on_networks_that_share_a_backbone():
+    images = smooth_images(2)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(72, 6), nn.BatchNorm1d(6)).double()
+    heads = [nn.Sequential(backbone, nn.Tanh(), nn.Linear(6, k).double()) for k in (2, 3, 4)]
+    networks = [*heads, nn.Sequential(*heads[0])]
+    for network in networks:
+        network.train()
+    expected = [mi.eigenspace(network, images).eigenvalues for network in networks]
+    wrong = []
+
+    def work(index):
+        for _ in range(20):
+            values = mi.eigenspace(networks[index], images).eigenvalues
+            if not torch.equal(values, expected[index]):
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(networks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all(module.training for network in networks for module in network.modules())

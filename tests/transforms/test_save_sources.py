@@ -332,3 +332,14 @@ def test_names_as_long_as_they_may_be(tmp_path):
     assert rows[fits] == "ok"
     assert "expected a name of at most 255 bytes, got 256" in rows[too_long]
     assert len(written) == 2
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_slices_of_every_axis_and_flat_files_in_one_run(tmp_path, order):
+    shapes = [(13, 11, 1), (13, 1, 11), (1, 13, 11), (13, 11)]
+    files = [write_scan(tmp_path / f"s{i}.nii.gz", shapes[i], i) for i in order]
+    transform = loading(mi.SqueezeSingleSliced("image"), Spacingd("image", (1.7, 1.1)))
+    rows, written = serve(tmp_path / "out", [{"image": f} for f in files], transform, dims=2)
+    assert dict(rows) == dict.fromkeys(files, "ok")
+    for file in files:
+        assert on_the_grid(file, written, os.path.basename(file).split(".")[0]) > 0.9

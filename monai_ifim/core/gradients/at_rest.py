@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from monai_ifim.core.checks import check_network
 
-_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
+_LOCKS: WeakKeyDictionary[nn.Module, tuple[Any, ...]] = WeakKeyDictionary()
 _NEW_LOCK = threading.Lock()
 
 # Values compared at a time on the CPU: not more than one thread takes. Waking the others for so
@@ -84,17 +85,33 @@ def at_rest(network: nn.Module, device: torch.device, *, autocast: bool = False)
         yield
 
 
-def exclusive(network: nn.Module) -> AbstractContextManager[bool]:
+@contextmanager
+def exclusive(network: nn.Module) -> Iterator[None]:
     """One lock for each network: flags that two threads set and restore in turn stay wrong.
+
+    Networks that share a module, as a backbone, share their locks.
 
     Args:
         network: the classifier, unwrapped.
-
-    Returns:
-        A context in which no other thread changes the network's flags.
     """
+    with ExitStack() as stack:
+        for lock in _locks_of(network):
+            stack.enter_context(lock)
+        yield
+
+
+def _locks_of(network: nn.Module) -> tuple[Any, ...]:
+    """Locks of all modules in one order for all threads; looked up when the network is new."""
     with _NEW_LOCK:
-        return _LOCKS.setdefault(network, threading.RLock())
+        known = _LOCKS.get(network)
+        if known is None:
+            modules = list(network.modules())
+            found = {id(lock): lock for m in modules for lock in _LOCKS.get(m, ())}
+            known = tuple(found[key] for key in sorted(found)) or (threading.RLock(),)
+            for module in modules:
+                _LOCKS.setdefault(module, known)
+            _LOCKS[network] = known
+        return known
 
 
 @contextmanager

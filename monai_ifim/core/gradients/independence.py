@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -36,22 +37,91 @@ def check_independence(forward: Forward, network: nn.Module | None = None) -> No
     Raises:
         ValueError: some image's logits depend on another image.
     """
-    count = len(forward.images)
-    if count < 2 or _is_known(network):
+    finite = _finite(forward)
+    if int(finite.sum()) < 2 or _is_known(network):
         return
-    finite = ~(
-        not_finite(forward.images)
-        | not_finite(forward.logits.masked_fill(masked_classes(forward.logits), 0))
-    )
-    if int(finite.sum()) < 2:
-        return
-    positions = torch.arange(count, device=forward.images.device)
-    for bit in range((count - 1).bit_length()):
+    positions = torch.arange(len(finite), device=finite.device)
+    for bit in range((len(finite) - 1).bit_length()):
         upper = (positions >> bit) % 2 == 1
         for chosen in (upper, ~upper):
             _check_half(forward, chosen & finite, ~chosen & finite)
+
+
+@torch.no_grad()
+def check_other_images(forward: Forward, network: nn.Module | None = None) -> None:
+    """Refuse a network whose logits of one image change when the others of its batch do.
+
+    No gradient shows a detached maximum or mean of the batch, or an order of its images. That is
+    one more forward pass, made once for each network; to be called when the graph has served,
+    because a pass may change buffers that the graph holds.
+
+    Args:
+        forward: a pass of B images.
+        network: as for ``check_independence``, which is called before.
+
+    Raises:
+        ValueError: the logits have changed.
+    """
+    finite = _finite(forward)
+    if int(finite.sum()) < 2 or _is_known(network):
+        return
+    means = forward.images.detach().flatten(1).mean(dim=1, dtype=torch.float64)
+    image = int(means.masked_fill(~finite, -torch.inf).argmax())
+    if _changes(forward, image):
+        raise ValueError(
+            "expected a network that treats the images of a batch one by one, got other logits "
+            f"for image {image} (counted from 0) beside other images; does the network use the "
+            "maximum, the mean or the order of the batch? Use batches of one image, or change "
+            "that layer"
+        )
     if network is not None and bool(finite.all()):
         _known[network] = _fingerprint(network)
+
+
+def _changes(forward: Forward, image: int) -> bool:
+    """Whether other images, of larger values, change the logits of one."""
+    function, images = forward.function, forward.images.detach()
+    if function is None:
+        return False
+    own = images[image : image + 1]
+    others = (2 * own.abs() + 1).expand_as(images).clone()
+    others[image] = own[0]
+    before = _visible(forward.logits[image : image + 1])
+    after = _logits_of(function, others, image)
+    bound = _tolerance(forward.logits) * before.abs().amax()
+    if (
+        after is None
+        or after.shape != before.shape
+        or not bool((after - before).abs().amax() > bound)
+    ):
+        return False
+    again = _logits_of(function, others, image)
+    return again is not None and torch.equal(after, again)  # else it draws at random
+
+
+def _logits_of(function: Callable[[Tensor], Tensor], images: Tensor, image: int) -> Tensor | None:
+    try:
+        return _visible(function(images)[image : image + 1])
+    except Exception:  # of whatever kind a network raises that does not take these images
+        return None
+
+
+def _visible(logits: Tensor) -> Tensor:
+    return logits.detach().masked_fill(masked_classes(logits), 0).double()
+
+
+def _tolerance(logits: Tensor) -> float:
+    """Share of the largest logit that is rounding."""
+    if logits.dtype is torch.float64:
+        return 1e-9
+    if logits.dtype is torch.float32 and logits.device.type == "cpu":
+        return 1e-4
+    return 2e-2  # half precision, TF32
+
+
+def _finite(forward: Forward) -> Tensor:
+    logits = forward.logits
+    return ~(not_finite(forward.images) | not_finite(logits.masked_fill(masked_classes(logits), 0)))
 
 
 def _check_half(forward: Forward, chosen: Tensor, others: Tensor) -> None:
