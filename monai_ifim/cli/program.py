@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from monai_ifim.cli import bundles, doctor, experiments, images, label, run
 from monai_ifim.cli.command import Command
+from monai_ifim.cli.completion import SHELLS, script
 from monai_ifim.cli.failures import described
 
 COMMANDS: tuple[Command, ...] = (
@@ -64,6 +65,12 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help=_DEBUG)
+    parser.add_argument(
+        "--completion",
+        choices=SHELLS,
+        action=_Completion,
+        help='print completion for a shell: eval "$(monai-ifim --completion bash)"',
+    )
     # Also behind the command's name; SUPPRESS, so that it does not undo the one before the name.
     debug = _Parser(add_help=False)
     debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG)
@@ -91,6 +98,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Completion(argparse.Action):
+    """Prints the completion for a shell."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> NoReturn:
+        print(script(parser, values))
+        parser.exit()
 
 
 class _Version(argparse.Action):

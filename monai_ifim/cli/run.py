@@ -34,6 +34,13 @@ def _arguments(parser: ArgumentParser) -> None:
     files.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the results"
     )
+    parser.add_argument_group("a bundle (--bundle)").add_argument(
+        "--set",
+        nargs="+",
+        type=_argument,
+        metavar="ID=VALUE",
+        help="ids of its configuration or of the overlay, for example ifim_tolerance=0.001",
+    )
     _eigenspace_arguments(parser)
     _machine_arguments(parser)
     _network_arguments(parser)
@@ -106,7 +113,7 @@ def _argument(text: str) -> tuple[str, Any]:
     import ast
 
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
+    if not equals or not name:
         raise ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     try:
         return name, ast.literal_eval(value)
@@ -142,13 +149,19 @@ def _run_bundle(options: Namespace, chosen: RunOptions) -> RunSummary:
                 f"expected --{name} with --network alone, got it with --bundle, whose own "
                 "configuration says it; leave it out"
             )
-    return run_bundle(options.bundle, options.input, options.output, chosen, progress=True)
+    ids = dict(options.set or ())
+    return run_bundle(options.bundle, options.input, options.output, chosen, ids, progress=True)
 
 
 def _run_network(options: Namespace, chosen: RunOptions) -> RunSummary:
     from monai_ifim.runs import image_preprocessing
     from monai_ifim.runs.network import run_named_network
 
+    if options.set is not None:
+        raise ValueError(
+            "expected --set with --bundle alone, got it with --network, which has no "
+            "configuration; leave it out"
+        )
     steps = {name: getattr(options, name) for name in _PREPROCESSING}
     preprocessing = image_preprocessing(**{k: v for k, v in steps.items() if v is not None})
     return run_named_network(

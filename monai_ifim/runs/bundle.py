@@ -6,14 +6,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.bundle import scripts_of
 from monai_ifim.messages import reason
-from monai_ifim.runs.composition import Composition, compose, set_images, set_options
+from monai_ifim.runs.composition import Composition, compose, set_ids, set_images, set_options
 from monai_ifim.runs.images import FoundImages, Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
@@ -28,6 +28,7 @@ def run_bundle(
     inputs: Inputs,
     output: str | os.PathLike[str],
     options: RunOptions | None = None,
+    ids: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> RunSummary:
     """Run a bundle's inference with the components on files, each image on its own.
@@ -41,6 +42,7 @@ def run_bundle(
         inputs: images, or folders that are searched for them.
         output: folder of the results.
         options: choices; None leaves the bundle's own.
+        ids: of the configuration or the overlay, with what they are set to.
         progress: show on standard error how far it is.
 
     Returns:
@@ -48,16 +50,26 @@ def run_bundle(
 
     Raises:
         FileNotFoundError: no bundle there, or no such input.
-        ValueError: no image was found, or the bundle cannot be composed with the overlay.
+        ValueError: no image was found, the bundle cannot be composed with the overlay, or an id
+            is not there.
     """
     images = find_inputs(inputs)
     bundle, output = Path(folder), Path(output)
     with scripts_of(Path(os.path.abspath(bundle))), search_path():
-        composition = compose(bundle)
-        set_images(composition, images, output)
-        set_options(composition, options or RunOptions())
-        composition.workflow.initialize()
-        evaluator = composition.workflow.parser.get_parsed_content("evaluator")
+        try:
+            composition = compose(bundle)
+            set_images(composition, images, output)
+            set_options(composition, options or RunOptions())
+            set_ids(composition, ids or {})
+            composition.workflow.initialize()
+            evaluator = composition.workflow.parser.get_parsed_content("evaluator")
+        except Exception as error:  # the code of the bundle's author raises what it likes
+            if str(error).startswith("expected "):  # of ours, meant to be read as it is
+                raise
+            raise ValueError(
+                f"expected a bundle that can be set up, got {reason(error)}; check "
+                f"{bundle / 'configs'}, or run it again with --debug"
+            ) from error
         shown = Progress(len(images)) if progress else None
         return run_composition(composition, evaluator, images, output, shown)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -171,6 +172,29 @@ def set_options(composition: Composition, options: RunOptions) -> None:
                 f"expected the id device in {composition.config}, got none; leave out --device"
             )
         parser["device"] = torch.device(options.device)
+
+
+def set_ids(composition: Composition, values: Mapping[str, Any]) -> None:
+    """Set ids of the configuration.
+
+    Args:
+        composition: changed in place.
+        values: by id, ``dataloader::pin_memory`` for example.
+
+    Raises:
+        ValueError: the configuration has no such id.
+    """
+    parser = composition.workflow.parser
+    for id_, value in values.items():
+        first = re.split("::|#", id_)[0]
+        if first not in parser.config:
+            close = difflib.get_close_matches(first, parser.config, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(
+                f"expected an id of the configuration, got {id_}; {hint}there are "
+                f"{', '.join(parser.config)}"
+            )
+        parser.set(value, id_, recursive=True)
 
 
 def _workflow(files_of_run: list[str], configs: Path, folder: str) -> ConfigWorkflow:

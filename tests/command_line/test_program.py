@@ -100,6 +100,40 @@ def test_help_takes_a_small_part_of_what_monai_takes():
     assert ours < 0.3 * theirs
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("monai-ifim ", {"run", "doctor", "config", "--version"}),
+        ("monai-ifim ru", {"run"}),
+        ("monai-ifim run --in", {"--input", "--intensity"}),
+        ("monai-ifim config ifim_s", {"ifim_segmentation"}),
+        ("monai-ifim sheet --mo", {"--most"}),
+    ],
+)
+def test_bash_completes(line: str, words: set[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(["--completion", "bash"])
+    assert stop.value.code == 0
+    completion = capsys.readouterr().out
+    typed = " ".join(map(shlex.quote, line.split(" ")))
+    number = len(line.split(" ")) - 1
+    code = f"{completion}\nCOMP_WORDS=({typed}); COMP_CWORD={number}; _monai_ifim\n"
+    code += 'printf "%s\\n" "${COMPREPLY[@]}"'
+    done = run(["bash", "--norc", "-c", code])
+    assert done.returncode == 0, done.stderr
+    found = set(done.stdout.split())
+    assert words <= found
+    assert all(word.startswith(line.split(" ")[-1]) for word in found)
+
+
+def test_zsh_completes_as_bash_does(capsys: pytest.CaptureFixture[str]):
+    for shell in ("bash", "zsh"):
+        with pytest.raises(SystemExit):
+            main(["--completion", shell])
+    bash, _, zsh = capsys.readouterr().out.partition("autoload")
+    assert zsh.partition("\n")[2].strip() == bash.strip()
+
+
 def test_the_name_that_was_typed_is_the_one_in_the_messages():
     assert "usage: python -m monai_ifim " in run(MODULE, "--help").stdout
     assert run(MODULE, "config", "x").stderr.startswith("python -m monai_ifim config: ")

@@ -1,5 +1,6 @@
 """``monai-ifim run --bundle`` gives what ``python -m monai.bundle run`` gives."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -191,6 +192,48 @@ def test_a_run_that_ends_early_says_why(
     assert "the run ended early: " in text
     assert "model.pt" in text
     assert "results: none" in text
+
+
+def test_ids_are_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A network that returns a tuple, and a batch size under two names."""
+    bundle, images = foreign.install("softmax_rgb", tmp_path), tmp_path / "images"
+    images.mkdir()
+    foreign.rgb_images(images)
+    file = bundle / "configs" / "inference.json"
+    config = json.loads(file.read_text())
+    config["network"] = "$@pack(@network_def).to(@device)"
+    config["pack"] = "$lambda n: n.register_forward_hook(lambda m, a, y: (y, 0)) and n"
+    config["postprocessing"] = "$lambda data: data"
+    config["handlers"] = config["handlers"][:1]
+    file.write_text(json.dumps(config))
+    arguments = ["run", "--bundle", bundle, "--input", images, "--output", tmp_path / "out"]
+    transform = "ifim_output_transform=$lambda y: y[0]"
+    text = told(capsys, *arguments, "--set", transform, "ifim_volumes=['sensitivity']")
+    assert "3 done" in text
+    names = {file.name for file in (tmp_path / "out").glob("*.nii.gz")}
+    assert names == {f"frame{i}_ifim_sensitivity.nii.gz" for i in range(3)}
+    line = refused(capsys, *arguments, "--set", "ifim_volume=high")
+    assert "did you mean ifim_volumes?" in line
+
+
+def test_a_bundle_that_cannot_be_set_up(
+    signals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    bundle = Path(shutil.copytree(SIGNAL, tmp_path / "bundle"))
+    file = bundle / "configs" / "inference.json"
+    config = json.loads(file.read_text())
+    config["network_def"]["_target_"] = "NoSuchNetwork"
+    file.write_text(json.dumps(config))
+    line = refused(
+        capsys, "run", "--bundle", bundle, "--input", signals, "--output", tmp_path / "out"
+    )
+    assert "expected a bundle that can be set up, got " in line
+    assert "NoSuchNetwork" in line
+    file.write_text("{")
+    line = refused(
+        capsys, "run", "--bundle", bundle, "--input", signals, "--output", tmp_path / "out"
+    )
+    assert "JSONDecodeError" in line
 
 
 @pytest.mark.parametrize(
