@@ -10,6 +10,7 @@ from monai_ifim.data.tables import read_table
 from monai_ifim.messages import RESEARCH_ONLY, failed, is_failure, printable
 from monai_ifim.runs.images import FoundImages
 
+_NOT_REACHED = "not reached, "  # begins the reason of an image behind the one that ended the run
 _NAMED = 10  # images without a result that are named
 
 
@@ -20,7 +21,8 @@ class RunSummary:
     Attributes:
         found: images.
         done: images with a result.
-        failed: images without one, with the reason of each.
+        failed: images without one, with the reason of each; those that were not reached when the
+            run ended early are in neither.
         table: the table with a row for each image.
         written: whether this run wrote rows to it.
         left_out: one line on files that were found and not taken; may be empty.
@@ -101,8 +103,10 @@ class TableOfRun:
             if is_failure(str(row["status"]))
         }
         done = len({str(row["file"]) for row in rows} - set(bad))
+        # The error that ended the run is told once, not for each image behind it.
+        own = {file: why for file, why in bad.items() if not why.startswith(_NOT_REACHED)}
         return RunSummary(
-            len(images), done, bad, self.path, bool(rows), images.left_out, notes, seconds, error
+            len(images), done, own, self.path, bool(rows), images.left_out, notes, seconds, error
         )
 
     def _stamp(self) -> tuple[int, int] | None:
