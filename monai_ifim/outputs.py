@@ -36,7 +36,8 @@ class BatchOutputs:
         values: ``ifim_eigenvalues`` (B, R), ``ifim_trace`` (B,), ``ifim_rank`` (B,), and each
             chosen volume as ``ifim_<volume>`` (B, C, *S): high and orth in the images' dtype,
             sensitivity (the diagonal of F) in float64. With the metadata of the images.
-        numbers: one dictionary an image: ``predicted_class`` (text), its ``probability``, the
+        numbers: one dictionary an image: ``predicted_class`` (text; of a regression the numbers),
+            its ``probability`` (None of a density), the
             ``probabilities`` of all classes or labels (where some were chosen or merged: of
             ``outcomes``, numbers of the ``classes``), ``trace`` and ``eigenvalues`` in
             (input unit)⁻², ``rank``, ``trace_share`` (of the kept eigenvalues in the trace) and
@@ -243,7 +244,7 @@ def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[di
     kept = space.eigenvalues.sum(dim=1)
     columns = {
         "predicted_class": outcomes,
-        "probability": probability.tolist(),
+        "probability": [None if math.isnan(p) else p for p in probability.tolist()],
         "probabilities": space.likelihood.probabilities(space.logits).tolist(),
         **_parts(space),
         "trace": space.trace.tolist(),

@@ -144,7 +144,7 @@ def test_dense_output_with_one_class():
 @pytest.mark.parametrize(
     "choice",
     [
-        {"likelihood": "bernoulli"},
+        {"likelihood": mi.GaussianMeanVariance()},
         {"method": "exact"},
         {"method": "truncated"},
         {"energy": 0.9},
@@ -361,5 +361,7 @@ def test_a_misspelt_option_is_refused_with_the_names_of_all(entry):
 
 def test_a_regression_output_is_not_sent_to_bernoulli():
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
-    with pytest.raises(ValueError, match=r"sigmoid classifier use .*regression output has no clas"):
+    with pytest.raises(
+        ValueError, match=r"sigmoid classifier use .*regression output .*use likelihood=Gaussian"
+    ):
         mi.eigenspace(network, torch.randn(2, 1, 4, 4))

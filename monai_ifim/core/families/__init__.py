@@ -10,8 +10,10 @@ from torch import Tensor
 from monai_ifim.core.families.bernoulli import Bernoulli
 from monai_ifim.core.families.categorical import Categorical
 from monai_ifim.core.families.family import DenseFamily, Family, Likelihood
+from monai_ifim.core.families.gaussian import Gaussian, GaussianMeanVariance, VoxelwiseGaussian
 from monai_ifim.core.families.recoded import ChosenClasses, MergedClasses, class_numbers
 from monai_ifim.core.families.voxelwise import VoxelwiseCategorical
+from monai_ifim.core.families.voxelwise_bernoulli import VoxelwiseBernoulli
 
 __all__ = [
     "FAMILIES",
@@ -20,9 +22,13 @@ __all__ = [
     "ChosenClasses",
     "DenseFamily",
     "Family",
+    "Gaussian",
+    "GaussianMeanVariance",
     "Likelihood",
     "MergedClasses",
+    "VoxelwiseBernoulli",
     "VoxelwiseCategorical",
+    "VoxelwiseGaussian",
     "as_likelihood",
     "class_numbers",
     "family_of",

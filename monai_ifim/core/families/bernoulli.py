@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from monai_ifim.core.families.divergence import softmax_divergence
 from monai_ifim.core.families.probabilities import warn_of_probabilities
 from monai_ifim.core.families.recoded import ChosenClasses, as_numbers
+from monai_ifim.core.families.voxelwise_bernoulli import VoxelwiseBernoulli
 
 
 @dataclass(frozen=True)
@@ -211,14 +211,6 @@ class Bernoulli:
         """
         return ChosenClasses(self, as_numbers(classes, "classes"))
 
-    def dense(self) -> NoReturn:
-        """Sigmoids at every voxel are not served.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            "expected likelihood='categorical' for logits of shape (batch, classes, *spatial), "
-            f"got {self!r}; two channels [0, z] say the same as one sigmoid, or for one "
-            "prediction per image pool the logits with output_transform"
-        )
+    def dense(self) -> VoxelwiseBernoulli:
+        """The same at every voxel of a segmentation."""
+        return VoxelwiseBernoulli()

@@ -39,8 +39,8 @@ class Categorical:
             raise ValueError(
                 f"expected at least 2 logits per image for the categorical family, got shape "
                 f"{tuple(logits.shape)}; for one logit of a sigmoid classifier use "
-                "likelihood='bernoulli'; a regression output has no class probabilities, and is "
-                "not served"
+                "likelihood='bernoulli'; a regression output has no class probabilities: use "
+                "likelihood=Gaussian(scale)"
             )
         warn_of_probabilities(logits)
 

@@ -27,9 +27,21 @@ def softmax_divergence(before: Tensor, after: Tensor) -> Tensor:
     # Measured from the most probable class, whose own change would else swallow the others'.
     change = change - change.gather(-1, before.argmax(dim=-1, keepdim=True))
     change = change - (p * change).sum(dim=-1, keepdim=True)
-    series = change.square() / 2 * (1 + change / 3 * (1 + change / 4 * (1 + change / 5)))
-    terms = torch.where(change.abs() < 0.05, p * series, p * (torch.expm1(change) - change))
+    terms = p * excess(change)
     large = change > 30  # where only eᵘ counts, and p eᵘ is a number that eᵘ alone may not be
     terms = torch.where(large, torch.exp(log_p + change), terms)
     exact = torch.log1p(terms.sum(dim=-1))
     return torch.where(torch.isfinite(exact), exact, torch.logsumexp(log_p + change, dim=-1))
+
+
+def excess(change: Tensor) -> Tensor:
+    """The function eᵘ - 1 - u with the digits of small u, where the difference loses them.
+
+    Args:
+        change: u, in float64.
+
+    Returns:
+        The same shape.
+    """
+    series = change.square() / 2 * (1 + change / 3 * (1 + change / 4 * (1 + change / 5)))
+    return torch.where(change.abs() < 0.05, series, torch.expm1(change) - change)

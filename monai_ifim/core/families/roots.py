@@ -87,6 +87,45 @@ class ContrastRoot:
         return torch.einsum("bkd,mbk->bmd", self.matrix, outputs.double())
 
 
+@dataclass(frozen=True)
+class DiagonalRoot:
+    """Root of independent outputs: a diagonal A, one coordinate for each output.
+
+    Attributes:
+        diagonal: of A / scale, (B, *L) in the logits' dtype.
+        scale: (B,) in float64.
+    """
+
+    diagonal: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, diagonal: Tensor, dtype: torch.dtype) -> DiagonalRoot:
+        """Root with a diagonal (B, *L) in float64, scaled before it is rounded to a dtype."""
+        scale = unit_scale(diagonal.flatten(1))
+        scaled = diagonal / scale.view(-1, *[1] * (diagonal.ndim - 1))
+        return cls(scaled.to(dtype), scale)
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.diagonal[0].numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the coordinates."""
+        return self.diagonal.dtype
+
+    def cotangents(self, coordinates: Tensor) -> Tensor:
+        """A r / scale for coordinates (B, M, D), as (M, B, *L)."""
+        u = coordinates.transpose(0, 1).reshape(-1, *self.diagonal.shape)
+        return self.diagonal * u
+
+    def coordinates(self, outputs: Tensor) -> Tensor:
+        """Aᵀ z / scale for outputs (M, B, *L), as (B, M, D)."""
+        return (self.diagonal * outputs).flatten(2).transpose(0, 1)
+
+
 def unit_scale(values: Tensor) -> Tensor:
     """Largest magnitude of each row (B, D), 1 for rows without any: something to divide by."""
     size = values.abs().amax(dim=1)
