@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_HOST = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())[:24] or "host"
+_NAME = re.compile(r"\.partial-(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{8}-")
+
+
+class _Records(threading.local):
+    def __init__(self) -> None:
+        self.lists: list[list[Path]] = []
+
+
+_RECORDS = _Records()
 
 
 @contextmanager
@@ -20,7 +34,7 @@ def complete_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         The path to write to: hidden, in the same folder, with the same ending, and different for
-        every process and thread. It is gone afterwards.
+        every host, process and call. It is gone afterwards.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -33,9 +47,43 @@ def complete_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     end = path.name[-40:]  # the hidden name has room where the name itself has
-    partial = path.with_name(f".partial-{os.getpid()}-{threading.get_native_id()}-{end}")
+    # Hosts that share a disk can have processes of the same number.
+    partial = path.with_name(f".partial-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}-{end}")
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    for record in _RECORDS.lists:
+        record.append(path)
+
+
+@contextmanager
+def recorded_files() -> Iterator[list[Path]]:
+    """Note which files ``complete_file`` finishes in the meantime, in this thread.
+
+    Yields:
+        Their paths, in order.
+    """
+    record: list[Path] = []
+    _RECORDS.lists.append(record)
+    try:
+        yield record
+    finally:
+        _RECORDS.lists = [each for each in _RECORDS.lists if each is not record]
+
+
+def maker_of_partial(name: str) -> tuple[bool, int] | None:
+    """Who writes a file under a hidden name.
+
+    Args:
+        name: of a file.
+
+    Returns:
+        Whether it is a process of this host, and the number of the process; None for a file that
+        is not from ``complete_file``.
+
+    >>> maker_of_partial("scan.nii.gz")
+    """
+    found = _NAME.match(name)
+    return None if found is None else (found["host"] == _HOST, int(found["pid"]))

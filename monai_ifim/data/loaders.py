@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from monai.data import DataLoader, ThreadDataLoader, list_data_collate
 from torch.utils import data as torch_data
-from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset
 
-from monai_ifim.data.batches import entry_name
+from monai_ifim.data.loading.remaining import Remaining, listed_entry, listed_name
+from monai_ifim.data.loading.workers import surviving_batches
 from monai_ifim.data.sources.limits import check_source
 from monai_ifim.data.sources.readers import use_own_readers
 from monai_ifim.data.sources.values import check_values
@@ -63,12 +63,16 @@ class FaultTolerantDataLoader(DataLoader):
         kwargs: passed to MONAI's ``DataLoader``; what ``ThreadDataLoader`` alone knows is logged
             and left out.
 
+    When a process that loads images dies, its images are loaded again.
+
     Attributes:
         files: of the images of the batch that came last; None for an image without a file.
+        remaining: decides which batches are left, for ``IFIMHandler(resume=True)``.
     """
 
     # The loader that is iterated in the place of this one.
     _source: torch_data.DataLoader | None = None
+    remaining: Remaining | None = None
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class FaultTolerantDataLoader(DataLoader):
             collate_fn=partial(_collate, collate),
             **kwargs,
         )
+        _leaving_out(self, image_key)
 
     @classmethod
     def around(cls, loader: Any, *, image_key: str = "image", max_voxels: int | None = None) -> Any:
@@ -131,6 +136,7 @@ class FaultTolerantDataLoader(DataLoader):
         source.__dict__["collate_fn"] = partial(_collate, loader.collate_fn)
         ours = cls.__new__(cls)
         ours.__dict__.update(loader.__dict__, _source=source, failures=[], skipped=0, files=[])
+        ours.__dict__["remaining"] = _leaving_out(source, image_key)
         return ours
 
     def __len__(self) -> int:
@@ -141,7 +147,9 @@ class FaultTolerantDataLoader(DataLoader):
         """Batches of the images that could be loaded."""
         self.failures, self.skipped, self.files = [], 0, []
         last = None
-        batches = super().__iter__() if self._source is None else iter(self._source)
+        source = self if self._source is None else self._source
+        iterate = super().__iter__ if self._source is None else self._source.__iter__
+        batches = surviving_batches(source, iterate, self.remaining, self._lost)
         for batch, failures, files in batches:
             repeated, last = failures is last, failures  # ThreadDataLoader(repeats=2)
             for failure in () if repeated else failures:
@@ -152,6 +160,25 @@ class FaultTolerantDataLoader(DataLoader):
             else:
                 self.files = files
                 yield batch
+
+
+    def _lost(self, indices: list[int]) -> tuple[None, list[Failure], list[str | None]]:
+        source = self if self._source is None else self._source
+        text = "the process that loads it died twice (out of memory, or its reader crashed)"
+        names = [source.dataset.name_of(index) for index in indices]
+        return None, [Failure(name, text) for name in names], []
+
+
+def _leaving_out(loader: Any, image_key: str) -> Remaining | None:
+    """Put what decides which batches are left around a loader's batch sampler."""
+    sampler = loader.batch_sampler
+    if sampler is None:
+        return None
+    remaining = sampler if isinstance(sampler, Remaining) else None
+    remaining = remaining or Remaining(sampler, loader.dataset, image_key)
+    # Past torch's __setattr__, which refuses another batch sampler.
+    loader.__dict__["batch_sampler"] = loader.__dict__["remaining"] = remaining
+    return remaining
 
 
 class _Item(NamedTuple):
@@ -178,7 +205,7 @@ class _Guarded(Dataset):
         self.dataset = dataset
         self.image_key = image_key
         self.max_voxels = max_voxels
-        use_own_readers(list(_transforms(dataset)))
+        use_own_readers(list(transforms_of(dataset)))
 
     def __getattr__(self, name: str) -> Any:
         # Not __getitems__, by which torch would go around the guard, nor what pickle looks for.
@@ -190,16 +217,27 @@ class _Guarded(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> _Item:
-        file = self._file(index)
-        name = f"image {index} of the data set" if file is None else file
+        file, name = self._file(index), self.name_of(index)
         try:
             self._check(index)
             item = self.dataset[index]
             # Not kept: MONAI's worker seeds whatever random transform it finds in here.
-            check_values(item, self.image_key, list(_transforms(self.dataset)))
+            check_values(item, self.image_key, list(transforms_of(self.dataset)))
             return _Item(name, file, item)
         except Exception as error:  # readers and transforms raise all kinds
             return _Item(name, file, Failure(name, reason(error)))
+
+    def name_of(self, index: int) -> str:
+        """Name of an item for messages.
+
+        Args:
+            index: of the item.
+
+        Returns:
+            Its file, or its number.
+        """
+        file = self._file(index)
+        return f"image {index} of the data set" if file is None else file
 
     def _check(self, index: int) -> None:
         """Refuse files that must not be loaded, before the data set loads them."""
@@ -211,33 +249,28 @@ class _Guarded(Dataset):
                 check_source(source, self.max_voxels)
 
     def _file(self, index: int) -> str | None:
-        return entry_name(self._entry(index), self.image_key)
+        return listed_name(self.dataset, index, self.image_key)
 
     def _entry(self, index: int) -> Any:
         try:
-            return _entry(self.dataset, index)
+            return listed_entry(self.dataset, index)
         except (AttributeError, TypeError, KeyError, IndexError):
             return None
 
 
-def _entry(dataset: Any, index: int) -> Any:
-    """The entry of the data list that an item is made of, without making the item."""
-    if isinstance(dataset, Subset):
-        return _entry(dataset.dataset, dataset.indices[index])
-    if isinstance(dataset, ConcatDataset):
-        number = bisect_right(dataset.cumulative_sizes, index)
-        before = dataset.cumulative_sizes[number - 1] if number else 0
-        return _entry(dataset.datasets[number], index - before)
-    data = dataset.data
-    return _entry(data, index) if isinstance(data, Dataset) else data[index]
+def transforms_of(dataset: Any) -> Iterator[Any]:
+    """The transforms of a data set and of those that it is made of.
 
+    Args:
+        dataset: of torch's or MONAI's kind.
 
-def _transforms(dataset: Any) -> Iterator[Any]:
-    """The transforms of a data set and of those that it is made of."""
+    Yields:
+        Each of them.
+    """
     for part in (*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)):
-        yield from () if part is None else _transforms(part)
+        yield from () if part is None else transforms_of(part)
     data, transform = getattr(dataset, "data", None), getattr(dataset, "transform", None)
-    yield from _transforms(data) if isinstance(data, Dataset) else ()
+    yield from transforms_of(data) if isinstance(data, Dataset) else ()
     yield from () if transform is None else (transform,)
 
 

@@ -1,0 +1,218 @@
+"""The batches of a loader that are left to be done."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from typing import Any
+
+from monai.data import Dataset
+from torch.utils import data as torch_data
+from torch.utils.data import ConcatDataset, Subset
+
+from monai_ifim.data.batches import entry_name
+
+Batch = list[int]
+
+
+class Remaining:
+    """A batch sampler around another one that leaves out what is done.
+
+    A batch of which every image is done is left out. One of which some are done is given again as
+    it is, because the last bits of a network's output can depend on the images beside it.
+
+    Args:
+        batches: the batch sampler.
+        dataset: whose items the numbers are.
+        image_key: where an entry of the data list holds the file name.
+
+    Attributes:
+        done: files that are done.
+        refused: files that must not be loaded.
+        alone: files that get a batch of one.
+        on_start: called with the files of a batch before they are loaded, where that happens in
+            this process.
+        given: batches of this pass so far.
+        left_out: number of batches that were left out in this pass.
+    """
+
+    def __init__(
+        self, batches: Iterable[Sequence[int]], dataset: Any, image_key: str = "image"
+    ) -> None:
+        self.batches, self.dataset, self.image_key = batches, dataset, image_key
+        self.done: Container[str] = ()
+        self.refused: Container[str] = ()
+        self.alone: Container[str] = ()
+        self.on_start: Callable[[list[str]], None] | None = None
+        self.given: list[Batch] = []
+        self.left_out = 0
+        self._rest: Iterator[Batch] | None = None
+        self._goes_on = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "batches":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.batches, name)
+
+    def __len__(self) -> int:
+        """Number of batches, those included that are left out."""
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches to do; after ``go_on``, those that were not yet given."""
+        if self._goes_on and self._rest is not None:
+            self._goes_on = False
+        else:
+            self.given, self.left_out, self._rest = [], 0, self._planned()
+        for batch in self._rest:
+            self.given.append(batch)
+            if self.on_start is not None:
+                self.on_start(self.names(batch))
+            yield batch
+
+    def go_on(self) -> None:
+        """The next pass is the rest of this one."""
+        self._goes_on = True
+
+    def names(self, batch: Iterable[int]) -> list[str]:
+        """Files of items.
+
+        Args:
+            batch: their numbers.
+
+        Returns:
+            The files of those that have one.
+        """
+        names = (listed_name(self.dataset, index, self.image_key) for index in batch)
+        return [name for name in names if name is not None]
+
+    def all_names(self) -> list[str | None] | None:
+        """Files of the whole data set, None for an item without one; None where it has no list."""
+        try:
+            count = len(self.dataset)
+        except TypeError:
+            return None
+        return [listed_name(self.dataset, index, self.image_key) for index in range(count)]
+
+    def _planned(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            named = [(i, listed_name(self.dataset, i, self.image_key)) for i in batch]
+            left = [(i, name) for i, name in named if name is None or name not in self.refused]
+            if not left or all(name is not None and name in self.done for _, name in left):
+                self.left_out += 1
+            elif any(name is not None and name in self.alone for _, name in left):
+                yield from ([i] for i, _ in left)
+            else:
+                yield [i for i, _ in left]
+
+
+class ResumedLoader:
+    """A loader of torch's or MONAI's kind that gives the remaining batches.
+
+    Args:
+        loader: itself left as it is; everything but its batches is that loader's own.
+        remaining: around its batch sampler.
+    """
+
+    def __init__(self, loader: torch_data.DataLoader, remaining: Remaining) -> None:
+        self.remaining = remaining
+        self._loader = copy.copy(loader)
+        # Past torch's __setattr__, which refuses another batch sampler.
+        self._loader.__dict__["batch_sampler"] = remaining
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_loader":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._loader, name)
+
+    @property
+    def skipped(self) -> int:
+        """Number of batches that were left out."""
+        return self.remaining.left_out
+
+    def __len__(self) -> int:
+        """Number of batches, those included that are left out."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The remaining batches."""
+        # A generator: workers start with the first batch that is asked for, not before.
+        yield from self._loader
+
+
+def with_remaining(loader: Any) -> tuple[Any, Remaining | None]:
+    """A loader whose batches can be left out before they are loaded.
+
+    Args:
+        loader: of any kind.
+
+    Returns:
+        The loader, or another one in its place, and what decides which batches it gives; None for
+        one that decides itself (a list of batches, an iterable data set).
+    """
+    remaining = getattr(loader, "remaining", None)
+    if isinstance(remaining, Remaining):
+        return loader, remaining
+    sampler = getattr(loader, "batch_sampler", None)
+    if not isinstance(loader, torch_data.DataLoader) or sampler is None:
+        return loader, None
+    remaining = Remaining(sampler, loader.dataset)
+    return ResumedLoader(loader, remaining), remaining
+
+
+def repeated(names: Iterable[str | None]) -> set[str]:
+    """Files that a list holds more than once.
+
+    Args:
+        names: of the list's entries.
+
+    Returns:
+        Those files.
+    """
+    return {name for name, count in Counter(names).items() if name is not None and count > 1}
+
+
+def listed_name(dataset: Any, index: int, image_key: str = "image") -> str | None:
+    """The file of an item by the data list, without making the item.
+
+    Args:
+        dataset: with a list as ``data``, or made of such.
+        index: of the item.
+        image_key: where an entry holds the file name.
+
+    Returns:
+        The file, None where there is none.
+    """
+    try:
+        return entry_name(listed_entry(dataset, index), image_key)
+    except (AttributeError, TypeError, KeyError, IndexError):
+        return None
+
+
+def listed_entry(dataset: Any, index: int) -> Any:
+    """The entry of the data list that an item is made of, without making the item.
+
+    Args:
+        dataset: with a list as ``data``, or made of such.
+        index: of the item.
+
+    Returns:
+        The entry.
+
+    Raises:
+        AttributeError: there is no list.
+        TypeError: the list has no order.
+        IndexError: the list is shorter.
+    """
+    if isinstance(dataset, Subset):
+        return listed_entry(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, ConcatDataset):
+        datasets = dataset.datasets
+        for part in datasets:
+            if index < len(part):  # type: ignore[arg-type]
+                return listed_entry(part, index)
+            index -= len(part)  # type: ignore[arg-type]
+        raise IndexError("beyond the joined data sets")
+    data = dataset.data
+    return listed_entry(data, index) if isinstance(data, Dataset) else data[index]

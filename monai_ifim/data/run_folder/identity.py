@@ -1,0 +1,101 @@
+"""What makes the results of a run: network, settings, preprocessing. The same gives the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_DEPTH = 6
+# Of an object that is none of these only the class counts: others hold what changes with time.
+_MODULES = ("monai.transforms", "monai_ifim")
+
+
+def described(value: Any, depth: int = 0) -> Any:
+    """A value as JSON that is the same in every process, for comparison.
+
+    Args:
+        value: a number, text, array, container, function, or an object such as a transform, of
+            which the public attributes count.
+        depth: how many objects it is inside of.
+
+    Returns:
+        Numbers, texts, lists and dictionaries; arrays by their digest.
+
+    >>> described({"rank": 2, "transform": torch.nn.functional.relu})
+    {'rank': 2, 'transform': 'torch.nn.functional.relu'}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return _digest(value)
+    if isinstance(value, torch.dtype | torch.device | np.dtype):
+        return str(value)
+    if depth >= _DEPTH:
+        return _class(type(value))
+    if isinstance(value, Mapping):
+        return {str(key): described(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(each, depth + 1) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(described(each, depth + 1)) for each in value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _function(value)
+    return _object(value, depth)
+
+
+def files_digest(files: Iterable[str | os.PathLike[str]]) -> str:
+    """SHA-256 of the content of files.
+
+    Args:
+        files: in order.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    total = hashlib.sha256()
+    for file in files:
+        total.update(hashlib.sha256(Path(file).read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _object(value: Any, depth: int) -> Any:
+    name = _class(type(value))
+    known = type(value).__module__.startswith(_MODULES)
+    try:
+        attributes = vars(value) if known else {}
+    except TypeError:
+        attributes = {}
+    public = {
+        key: described(each, depth + 1)
+        for key, each in sorted(attributes.items())
+        if not key.startswith("_") and not isinstance(each, np.random.RandomState)
+    }
+    return {"is": name, **public} if public else name
+
+
+def _class(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _function(value: Any) -> str:
+    name = f"{value.__module__}.{value.__qualname__}"
+    code = getattr(value, "__code__", None)
+    if "<lambda>" not in name or code is None:
+        return name
+    told = (code.co_code, code.co_names, repr([c for c in code.co_consts if not callable(c)]))
+    return f"lambda {hashlib.sha256(repr(told).encode()).hexdigest()[:12]}"
+
+
+def _digest(value: Any) -> str:
+    array = np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy())
+    text = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+    return f"{array.dtype} {array.shape} {text}"
