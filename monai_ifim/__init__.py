@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_ifim.bundle import (
+        bundle_digest,
         bundle_root,
         check_arguments,
         class_names,
@@ -106,6 +107,7 @@ __all__ = [
     "VoxelwiseBernoulli",
     "VoxelwiseCategorical",
     "VoxelwiseGaussian",
+    "bundle_digest",
     "bundle_root",
     "check_arguments",
     "class_names",

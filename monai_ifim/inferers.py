@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from monai_ifim.core import as_leaf, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
+from monai_ifim.messages import check_on_error, reason
 
 
 class IFIMInferer(Inferer):
@@ -28,6 +29,12 @@ class IFIMInferer(Inferer):
 
     Args:
         inferer: any MONAI inferer; ``SimpleInferer`` by default.
+        on_error: what happens when the network raises: ``"raise"``; or ``"row"``, and the images
+            are predicted one at a time, NaN for those that raise alone, for a host that says so in
+            its table. Where an image of zeros raises, too, the network is at fault, and it raises.
+
+    Raises:
+        ValueError: ``on_error`` is another word.
 
     >>> import torch
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
@@ -42,8 +49,9 @@ class IFIMInferer(Inferer):
     True
     """
 
-    def __init__(self, inferer: Inferer | None = None) -> None:
+    def __init__(self, inferer: Inferer | None = None, *, on_error: str = "raise") -> None:
         super().__init__()
+        self.on_error = check_on_error(on_error)
         self.inferer = SimpleInferer() if inferer is None else inferer
         self._thread = threading.local()
 
@@ -77,7 +85,38 @@ class IFIMInferer(Inferer):
 
         Returns:
             What the wrapped inferer returns, detached.
+
+        Raises:
+            Exception: the network's.
         """
+        self._thread.failed = None
+        try:
+            output = self._predicted(inputs, network, *args, **kwargs)
+            if self.on_error == "row" and isinstance(output, Tensor):
+                blank = torch.full_like(output[:1].as_subclass(Tensor), torch.nan)
+                self._thread.blank = (inputs.shape[1:], blank)
+            return output
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            self._kept = None
+            return self._one_by_one(inputs, network, error, *args, **kwargs)
+
+    def failures(self, inputs: Tensor) -> dict[int, str]:
+        """Images of this thread's last call without a prediction.
+
+        Args:
+            inputs: the very tensor that the call was given.
+
+        Returns:
+            Why, by the images' positions.
+        """
+        images, failures = getattr(self._thread, "failed", None) or (None, {})
+        return failures if images is inputs else {}
+
+    def _predicted(
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         self._kept = None
         if not isinstance(network, nn.Module):
             return self.inferer(inputs, network, *args, **kwargs)
@@ -89,6 +128,40 @@ class IFIMInferer(Inferer):
             leaf, output = self._with_graph(inputs, plain, *args, **kwargs)
         self._kept = (inputs, leaf, output)
         return tree_map_only(Tensor, Tensor.detach, output)
+
+    def _one_by_one(
+        self, inputs: Tensor, network: Callable[..., Any], error: Exception, *args: Any, **kw: Any
+    ) -> Tensor:
+        """Predictions of a batch that failed as a whole."""
+        plain, failures = inputs.detach().as_subclass(Tensor), {}
+        outputs: list[Any] = [None] * len(plain)
+        for i, image in enumerate(plain):
+            try:
+                if len(plain) == 1:
+                    raise error
+                outputs[i] = self._predicted(image[None], network, *args, **kw)
+            except Exception as own:
+                failures[i] = reason(own)
+        self._kept = None
+        model = next((each for each in outputs if each is not None), None)
+        nan: Any
+        shape, nan = getattr(self._thread, "blank", (None, None))  # of the last good batch
+        if model is not None or shape != plain.shape[1:]:
+            model = self._of_zeros(plain, network, error, *args, **kw) if model is None else model
+            if not isinstance(model, Tensor):
+                raise error
+            nan = torch.full_like(model[:1], torch.nan)
+        self._thread.failed = (inputs, failures)
+        whole = torch.cat([nan if each is None else each for each in outputs])
+        return MetaTensor(whole).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else whole
+
+    def _of_zeros(
+        self, images: Tensor, network: Callable[..., Any], error: Exception, *args: Any, **kw: Any
+    ) -> Any:
+        try:
+            return self._predicted(torch.zeros_like(images[:1]), network, *args, **kw)
+        except Exception:
+            raise error from None
 
     def _with_graph(
         self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any

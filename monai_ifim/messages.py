@@ -129,6 +129,23 @@ def _in_words(error: BaseException, name: str) -> str:
     return f"{words} in {os.path.basename(step.tb_frame.f_code.co_filename)}, line {step.tb_lineno}"
 
 
+def check_on_error(on_error: str) -> str:
+    """Refuse another word for what happens to an image for which something raises.
+
+    Args:
+        on_error: ``"row"`` or ``"raise"``.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: another word.
+    """
+    if on_error not in ("row", "raise"):
+        raise ValueError(f"expected on_error 'row' or 'raise', got {on_error!r}; choose one")
+    return on_error
+
+
 def as_number(name: str, value: object) -> float | None:
     """Read a number that may have come as text; nothing is evaluated.
 

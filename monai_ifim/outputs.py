@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,15 +55,16 @@ class BatchOutputs:
     numbers: tuple[dict[str, Any], ...]
     statuses: tuple[str, ...]
 
-    def rows(self, files: Sequence[str]) -> list[dict[str, Any]]:
+    def rows(self, files: Sequence[str], class_names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """A row of the table for each image.
 
         Args:
             files: their names.
+            class_names: in order, for ``probability_<class>``; numbers where their count does not
+                fit.
 
         Returns:
-            File and status; where there is a result also its numbers, but for the
-            ``probabilities`` of the other classes, which a bundle's own predictions have.
+            File and status; where there is a result also its numbers.
         """
         rows = []
         for file, status, numbers in zip(files, self.statuses, self.numbers, strict=True):
@@ -73,8 +74,30 @@ class BatchOutputs:
                 row |= {name: value for name, value in numbers.items() if name not in listed}
                 eigenvalues = enumerate(numbers["eigenvalues"], start=1)
                 row |= {f"eigenvalue_{i}": value for i, value in eigenvalues}
+                probabilities = numbers["probabilities"]
+                fits = len(class_names) == len(set(class_names)) == len(probabilities)
+                names = class_names if fits else range(len(probabilities))
+                named = zip(names, probabilities, strict=True)
+                row |= {f"probability_{name}": value for name, value in named}
             rows.append(row)
         return rows
+
+    def without(self, failures: Mapping[int, str]) -> BatchOutputs:
+        """The same, but for images that have no result after all.
+
+        Args:
+            failures: why, by their positions.
+
+        Returns:
+            A copy in which their statuses say so.
+        """
+        told = [failed(failures[i]) if i in failures else s for i, s in enumerate(self.statuses)]
+        return replace(self, statuses=tuple(told)) if failures else self
+
+    def shapes(self) -> BatchOutputs:
+        """The same without the values of the volumes, for what has their shape."""
+        small = {n: v for n, v in self.values.items() if n.removeprefix("ifim_") not in VOLUMES}
+        return BatchOutputs(small, (), ())
 
 
 def check_volumes(volumes: str | Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from monai.utils import ensure_tuple
 
 from monai_ifim.bundle.arguments import config_files, written_in_files
 from monai_ifim.bundle.likelihood import recognised_likelihood
+from monai_ifim.bundle.metadata import class_names
+from monai_ifim.bundle.root import bundle_digest, bundle_root
 from monai_ifim.data.loaders import FaultTolerantDataLoader
 from monai_ifim.inferers import IFIMInferer
 
@@ -76,8 +78,13 @@ def evaluator_with_ifim(
             )
         ifim_handler.options = replace(ifim_handler.options, likelihood=found)
     arguments["val_handlers"] = [ifim_handler, *handlers]
+    ifim_handler.class_names = ifim_handler.class_names or class_names(bundle_root())
+    ifim_handler.bundle = ifim_handler.bundle or bundle_digest()
     inferer = arguments.get("inferer")
-    arguments["inferer"] = inferer if isinstance(inferer, IFIMInferer) else IFIMInferer(inferer)
+    if not isinstance(inferer, IFIMInferer):
+        # In a validation the host's own network errors stay the host's.
+        on_error = ifim_handler.on_error if ifim_handler.fail_at_end else "raise"
+        arguments["inferer"] = IFIMInferer(inferer, on_error=on_error)
     if ifim_preprocessing is not None:
         _preprocess_with(ifim_preprocessing, _dataset(arguments["val_data_loader"]))
         arguments["val_data_loader"] = FaultTolerantDataLoader.around(arguments["val_data_loader"])

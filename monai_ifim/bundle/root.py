@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_ifim.bundle.arguments import config_files
+from monai_ifim.data.run_folder.identity import files_digest
 
 
 def bundle_root(arguments: Sequence[str] | None = None) -> str:
@@ -35,3 +36,18 @@ def bundle_root(arguments: Sequence[str] | None = None) -> str:
     files = config_files(sys.argv[1:] if arguments is None else arguments)
     folder = Path(files[0] if files else "").parent
     return str(folder.parent if folder.name == "configs" else folder)
+
+
+def bundle_digest(arguments: Sequence[str] | None = None) -> str | None:
+    """SHA-256 of the configuration files that the command line runs.
+
+    Args:
+        arguments: command line to read ``--config_file`` from; ``sys.argv`` when None.
+
+    Returns:
+        64 hexadecimal digits; None when the command line names no configuration file.
+
+    >>> bundle_digest([])
+    """
+    files = config_files(sys.argv[1:] if arguments is None else arguments)
+    return files_digest(files) if files else None

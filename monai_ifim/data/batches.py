@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +17,14 @@ from monai.utils.enums import CommonKeys
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
+from monai_ifim.data.atomic import recorded_files
 from monai_ifim.messages import failed, is_failure, reason
 
 logger = logging.getLogger(__name__)
 
 FILE_KEY = "ifim_file"  # of one image's dictionary: the file that it came from, where that is known
 MODEL_KEY = "ifim_model"  # which network made the components
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 PART_KEY = "ifim_part"  # how many images of that file (and patch) came before it in this run
 
 
@@ -128,8 +132,33 @@ def all_listed_names(loader: Any) -> list[str]:
     return list(dict.fromkeys(name for name in map(entry_name, data) if name is not None))
 
 
+def names_of_batch(batch: Any, loader: Any, number: int) -> list[str]:
+    """Names of the files of a batch, as far as they are known without a look at the images.
+
+    Args:
+        batch: of any Ignite engine.
+        loader: that it came from.
+        number: of the batch in this pass through the loader.
+
+    Returns:
+        The names that are known.
+    """
+    images = batch.get(CommonKeys.IMAGE) if isinstance(batch, dict) else batch
+    if isinstance(images, list | tuple) and images:
+        images = images[0]
+    if not isinstance(images, Tensor):
+        return []
+    names = file_names(images)
+    known = listed_names(loader, number, len(images)) if names is None else names
+    return [name for name in known if name is not None]
+
+
 def _in_order(loader: Any, batch: int) -> list[str | None] | None:
     dataset = getattr(loader, "dataset", None)
+    remaining = getattr(loader, "remaining", None)  # whatever the order, and what was left out
+    if remaining is not None:
+        given = remaining.given
+        return list(remaining.names(given[batch])) if batch < len(given) else None
     data, size = getattr(dataset, "data", None), getattr(loader, "batch_size", None)
     known = (
         isinstance(getattr(loader, "sampler", None), SequentialSampler)
@@ -150,11 +179,11 @@ def postprocess_each(
     files: Sequence[str | None],
     seen: Counter[Any],
     model: str,
-) -> None:
+) -> list[list[Path]]:
     """Postprocess the images with a result one by one.
 
-    A failure, as of a full disk or of a transform that cannot be undone, becomes the status of
-    that image; the other images are unaffected.
+    A failure, as of a transform that cannot be undone, becomes the status of that image; the other
+    images are unaffected.
 
     Args:
         postprocessing: of one image's dictionary, which has ``MODEL_KEY``, and ``FILE_KEY`` and
@@ -165,7 +194,14 @@ def postprocess_each(
         seen: how many images of each file, and patch of it, there were before in this run; these
             are added.
         model: the network's name, for the files.
+
+    Returns:
+        Paths of the files that were written for each image.
+
+    Raises:
+        OSError: the disk is full or has become read-only, so that no image can be written.
     """
+    written: list[list[Path]] = []
     for row, item, file in zip(rows, decollate_batch(batch), files, strict=True):
         if file is not None:
             image = item[CommonKeys.IMAGE]
@@ -173,10 +209,32 @@ def postprocess_each(
             each = file, None if patch is None else int(patch)
             item |= {FILE_KEY: file, PART_KEY: seen[each]}
             seen[each] += 1
+        written.append([])
         if is_failure(row["status"]):
             continue
         try:
-            postprocessing(item | {MODEL_KEY: model})
+            with recorded_files() as written[-1]:
+                postprocessing(item | {MODEL_KEY: model})
         except Exception as error:
             logger.debug("postprocessing of %s", row["file"], exc_info=True)
+            full = disk_error(error)
+            if full is not None:
+                raise full from None
             row["status"] = failed(f"in postprocessing, {reason(error)}")
+    return written
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """The cause of an error that lies with the disk, and would meet every image.
+
+    Args:
+        error: as caught; MONAI wraps the cause in one exception per transform.
+
+    Returns:
+        A full disk, a used-up quota or a disk that has become read-only; None for other errors.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -161,11 +161,11 @@ class FaultTolerantDataLoader(DataLoader):
                 self.files = files
                 yield batch
 
-
     def _lost(self, indices: list[int]) -> tuple[None, list[Failure], list[str | None]]:
         source = self if self._source is None else self._source
         text = "the process that loads it died twice (out of memory, or its reader crashed)"
-        names = [source.dataset.name_of(index) for index in indices]
+        guarded: Any = source.dataset
+        names = [guarded.name_of(index) for index in indices]
         return None, [Failure(name, text) for name in names], []
 
 

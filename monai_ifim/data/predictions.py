@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,16 @@ from monai.handlers import from_engine
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
+from monai_ifim.data.run_folder.folder import add_table
+from monai_ifim.data.table_writer import active_writer
 from monai_ifim.data.tables import Row, write_csv
 from monai_ifim.distributed import Ranks
 
+logger = logging.getLogger(__name__)
+
 FIRST, LAST = "file", "predicted_class"
+JOURNALLED = "prediction"  # in the journal of an ``IFIMHandler``
+Prediction = tuple[str, list[float]]
 
 
 def metadata_of_batch(batch: Any) -> list[dict[str, Any]]:
@@ -37,7 +44,9 @@ class PredictionSaver:
     In the place of MONAI's ``ClassificationSaver``, whose table has no header and where a comma in
     a file name moves the columns. The rows are sorted by file. The table is that of
     ``monai_ifim.data.tables``: UTF-8 with the very bytes of the file names, no text is a formula in
-    a spreadsheet. In a distributed run rank 0 writes the rows of all ranks.
+    a spreadsheet. In a distributed run rank 0 writes the rows of all ranks. Beside an
+    ``IFIMHandler`` of the same folder the predictions are journalled with its rows, so that after
+    ``resume`` the table holds those of all images.
 
     Args:
         output_dir: where ``filename`` is written.
@@ -61,7 +70,7 @@ class PredictionSaver:
         self.class_names = list(class_names)
         self.batch_transform = batch_transform
         self.output_transform = output_transform or from_engine(CommonKeys.PRED)
-        self._rows: list[tuple[str, list[float]]] = []
+        self._rows: list[Prediction] = []
         self._ranks: Ranks | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -80,22 +89,42 @@ class PredictionSaver:
     def _collect(self, engine: Engine) -> None:
         names = self.batch_transform(engine.state.batch)
         outputs = self.output_transform(engine.state.output)
+        rows: list[Prediction] = []
         for meta, output in zip(names, outputs, strict=True):
-            file = meta.get("filename_or_obj", f"image {len(self._rows)}")
-            self._rows.append((str(file), _numbers(output)))
+            number = len(self._rows) + len(rows)
+            file = meta.get("filename_or_obj", f"image {number}")
+            rows.append((str(file), _numbers(output)))
+        self._rows += rows
+        writer = active_writer(self.path.parent)
+        if writer is not None:
+            writer.add_to_staged(JOURNALLED, rows)
 
     def _finish(self, engine: Engine) -> None:
         ranks = self._ranks or Ranks.next_run("predictions")
         ranks.meet("predictions")
         rows = ranks.gather(self._rows)
-        ranks.on_first(lambda: self._write(rows))
+        ranks.on_first(lambda: self._write(rows + self._earlier(rows)))
 
-    def _write(self, rows: list[tuple[str, list[float]]]) -> None:
+    def _earlier(self, rows: Sequence[Prediction]) -> list[Prediction]:
+        """What an earlier session of a resumed run has predicted."""
+        writer, new = active_writer(self.path.parent), {file for file, _ in rows}
+        lines = [] if writer is None else writer.earlier()
+        found = [line[JOURNALLED] for line in lines if JOURNALLED in line]
+        if len(found) < len(lines):
+            logger.warning(
+                "%s lacks %d images: they were done without this saver; start anew to have all",
+                self.path,
+                len(lines) - len(found),
+            )
+        return [(file, values) for file, values in found if file not in new]
+
+    def _write(self, rows: list[Prediction]) -> None:
         count = len(rows[0][1]) if rows else len(self.class_names)
         fits = count == len(self.class_names)
         names = self.class_names if fits else [str(i) for i in range(count)]
         columns = [FIRST, *_distinct(names), LAST]
         write_csv((_row(columns, names, *row) for row in sorted(rows)), columns, self.path)
+        add_table(self.path.parent, self.path.name)
 
 
 def _numbers(output: Any) -> list[float]:

@@ -37,7 +37,7 @@ class ModelName:
 
     def __init__(self) -> None:
         self._state: list[tuple[int, int]] | None = None
-        self._name = ""
+        self._digest = ""
 
     def __call__(self, network: nn.Module) -> str:
         """Name of a network.
@@ -48,12 +48,21 @@ class ModelName:
         Returns:
             Class name and the start of its digest.
         """
+        return f"{type(network).__name__[:_NAME]} {self.digest(network)[:_SHOWN]}"
+
+    def digest(self, network: nn.Module) -> str:
+        """SHA-256 of a network's class name, weights and buffers.
+
+        Args:
+            network: on any device.
+
+        Returns:
+            64 hexadecimal digits.
+        """
         state = [_change(value) for value in network.state_dict().values()]
         if state != self._state:
-            digest = network_digest(network)
-            self._name = f"{type(network).__name__[:_NAME]} {digest[:_SHOWN]}"
-            self._state = state
-        return self._name
+            self._digest, self._state = network_digest(network), state
+        return self._digest
 
 
 def _change(value: Any) -> tuple[int, int]:

@@ -1,73 +1,141 @@
-"""The table of a run: rows of all ranks, also when the run fails."""
+"""The table of a run: rows of all ranks, journalled image by image, also when the run fails."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_ifim.data.loaders import Failure
+from monai_ifim.data.loading.remaining import repeated
+from monai_ifim.data.run_folder.done import Done, Source, source_state, volume_sizes
+from monai_ifim.data.run_folder.folder import RunFolder, check_writable
+from monai_ifim.data.run_folder.journal import History, Line, read_history
+from monai_ifim.data.run_folder.record import COMPLETE, INTERRUPTED, Record
 from monai_ifim.data.tables import Row, check_table, write_table
 from monai_ifim.distributed import Ranks
 from monai_ifim.messages import failed, is_failure, printable, reason
 
 logger = logging.getLogger(__name__)
 
+RUN = "run"  # in the place of a file: the row that says that the table was cut short
+_STARTS = 3  # times that an image may take its process with it
+_ACTIVE: dict[str, TableWriter] = {}
+
 
 class TableWriter:
     """Collects rows during a run and writes one table for all ranks at its end.
 
-    ``begin``, then ``look`` and ``add`` for each batch, ``last_batch``, ``finish``; ``rescue`` in
-    the place of what is left when an error ends the run. In a distributed run every rank has a
-    writer; rank 0 writes the table of all. When a rank fails, the others end too, at their next
-    ``look`` or where they wait for it, and the table holds what all have done.
+    ``begin``, then ``look``, ``start``, ``stage`` and ``commit`` for each batch, ``last_batch``,
+    ``finish``; ``rescue`` in the place of what is left when an error ends the run. Rows reach the
+    journal with ``commit``. In a distributed run every rank has a writer and a journal; rank 0
+    writes the table of all. When a rank fails, the others end too, at their next ``look`` or where
+    they wait for it, and the table holds what all have done.
 
     Args:
         path: of the table; no table when None.
+        resume: go on with the run that the table's folder holds.
+        existing: what happens to results of another run: ``"refuse"`` or ``"move"``.
 
     Attributes:
         complaint: after ``finish``, what there is to complain about: images without a result.
+        left_out: after ``finish``, how many images have no result.
+        done: after ``begin``, files that need not be done again.
+        refused: after ``begin``, files whose process ended too often; they have a row.
+        alone: after ``begin``, files that were in work when a process ended, more than once.
 
     Raises:
         ModuleNotFoundError: Parquet without pyarrow.
+        ValueError: the folder cannot be written, or holds results of another run.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(
+        self, path: Path | None, *, resume: bool = False, existing: str = "refuse"
+    ) -> None:
         if path is not None:
             check_table(path)
         self.path = path
         self.complaint: str | None = None
-        self._rows: list[Row] = []
+        self.left_out = 0
+        self.done: Container[str] = ()
+        self.refused: Container[str] = ()
+        self.alone: Container[str] = ()
+        self.folder: RunFolder | None = None
+        if path is not None:
+            self.folder = RunFolder(path.parent, path.name, resume=resume, existing=existing)
+            if Ranks("table").size == 1:  # of several ranks one alone would leave the others behind
+                self.folder.check()
+        self._lines: list[Line] = []
+        self._staged: list[Line] = []
+        self._kept: list[Line] = []
+        self._parts: Counter[str] = Counter()
+        self._sources: dict[str, Source | None] = {}
+        self._noted = 0  # failures of the loader that are among the lines
+        self._listed: Sequence[str] | None = None
         self._ranks: Ranks | None = None  # of the run that is under way
-        self._closed = False
-        self._waited = False
+        self._began = self._closed = self._waited = False
 
-    def begin(self) -> None:
+    def begin(self, identity: Callable[[], Record], listed: Sequence[str] | None = None) -> None:
         """A run begins.
 
+        Args:
+            identity: what makes its results; called on rank 0.
+            listed: all images of the run, None where they are not known.
+
         Raises:
-            ValueError: the folder of the table cannot be made.
+            ValueError: the folder of the table cannot be written, or holds results of another run.
+            RuntimeError: another run is writing to it, or another rank has failed.
         """
-        self._rows, self.complaint = [], None
-        self._closed = self._waited = False
-        self._ranks = Ranks.next_run("table")
-        if self.path is not None:  # now, not when all the work is done
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(
-                    f"expected an output folder that can be written, got {self.path.parent} "
-                    f"({error}); choose another output_dir"
-                ) from error
+        self._lines, self._staged, self._kept = [], [], []
+        self._parts.clear()
+        self._sources.clear()
+        self.complaint, self._noted, self._listed = None, 0, listed
+        self.done = self.refused = self.alone = ()
+        self._began = self._closed = self._waited = False
+        self._ranks = ranks = Ranks.next_run("table")
+        folder = self.folder
+        if folder is None:
+            return
+        check_writable(folder.path)
+        ranks.meet("begin")
+        shared = ranks.on_first(lambda: folder.begin(identity(), listed))
+        resumed = folder.join(shared, ranks.rank)
+        self._began = True
+        _ACTIVE[os.path.realpath(folder.path)] = self
+        if resumed and listed is None:
+            logger.warning("all is done again: expected a list of files, one for each image")
+        elif resumed:
+            self._look_back(folder, listed or (), ranks.rank == 0)
 
-    def look(self) -> None:
-        """Before each batch: see whether another rank has failed.
+    def look(self, failures: Sequence[Failure] = ()) -> None:
+        """Before each batch: see whether another rank has failed, and the folder is still there.
+
+        Args:
+            failures: images of this rank that could not be loaded so far.
 
         Raises:
-            RuntimeError: it has.
+            RuntimeError: another rank has failed.
+            OSError: the folder has gone.
         """
         if self._ranks is not None:
             self._ranks.look()
+        if self.folder is not None and self.folder.journal is not None:
+            self.folder.journal.check()
+        self._note(failures)
+
+    def start(self, files: Sequence[str]) -> None:
+        """The work on images begins.
+
+        Args:
+            files: of those that have one.
+        """
+        if self.folder is None or self.folder.journal is None or not files:
+            return
+        self._sources.update((file, source_state(file)) for file in files)
+        self.folder.journal.start(files)
 
     def numbered(self, count: int) -> list[str]:
         """Names for the next images, which have none of their own.
@@ -80,18 +148,47 @@ class TableWriter:
         """
         ranks = self._ranks
         rank = f"rank {ranks.rank} " if ranks is not None and ranks.size > 1 else ""
-        return [f"{rank}image {len(self._rows) + i}" for i in range(count)]
+        before = len(self._lines) - self._noted
+        return [f"{rank}image {before + i}" for i in range(count)]
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Add rows; those without a result are logged.
+    def stage(self, rows: Sequence[Row], volumes: Sequence[Sequence[Path]] = ()) -> None:
+        """Rows of a batch in work; those without a result are logged.
 
         Args:
             rows: one an image, with ``file`` and ``status``.
+            volumes: paths of each image's volumes.
         """
-        for row in rows:
+        for i, row in enumerate(rows):
             if is_failure(row["status"]):
                 logger.error("%s %s", printable(row["file"]), printable(row["status"]))
-            self._rows.append(row)
+            self._staged.append(self._line(row, volumes[i] if i < len(volumes) else ()))
+
+    def add_to_staged(self, name: str, values: Sequence[Any]) -> None:
+        """Something more about each image of the batch in work.
+
+        Args:
+            name: of it, in the journal.
+            values: one an image; ignored where the batch has another number of images.
+        """
+        if len(values) == len(self._staged):
+            for line, value in zip(self._staged, values, strict=True):
+                line[name] = value
+
+    def commit(self, volumes: Sequence[Path] = ()) -> None:
+        """The batch in work is done: its lines go to the journal.
+
+        Args:
+            volumes: further paths that the host wrote for the batch.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        if volumes and self.folder is not None:
+            sizes = volume_sizes(self.folder.path, volumes)
+            for line in self._staged:
+                line["volumes"] |= sizes
+        lines, self._staged = self._staged, []
+        self._add(lines)
 
     def last_batch(self) -> None:
         """After the last batch: wait for the other ranks; a second call does nothing.
@@ -105,7 +202,7 @@ class TableWriter:
             self._waited = True
             self._ranks.meet("last batch")
 
-    def finish(self, failures: Iterable[Failure] = ()) -> None:
+    def finish(self, failures: Sequence[Failure] = ()) -> None:
         """Gather the rows of all ranks, and write the table on rank 0.
 
         Args:
@@ -115,73 +212,165 @@ class TableWriter:
             OSError: the table cannot be written.
             RuntimeError: another rank has failed.
         """
-        rows = self._rows + [{"file": f.file, "status": failed(f.reason)} for f in failures]
+        self.commit()
+        self._note(failures)
         ranks = self._ranks or Ranks.next_run("table")
         ranks.meet("table")  # other handlers come between the last batch and this
-        rows = ranks.gather(rows)
+        lines = ranks.gather(self._lines)
         self._closed, self._ranks = True, None
-        self.complaint = ranks.on_first(lambda: self._conclude(rows))
+        self.left_out, self.complaint = ranks.on_first(lambda: self._conclude(lines))
+        if self.folder is not None:
+            self.folder.close()
         if self.complaint is not None:
             logger.error(self.complaint)
 
-    def rescue(
-        self,
-        files: Sequence[str],
-        error: BaseException,
-        failures: Iterable[Failure] = (),
-        listed: Iterable[str] = (),
-    ) -> None:
+    def rescue(self, files: Sequence[str], error: BaseException, failures: Any = ()) -> None:
         """An error ends the run: what is done so far is not lost, and the other ranks are told.
 
         Args:
             files: images of the batch that was under way.
             error: why the run ends.
             failures: images of this rank that could not be loaded.
-            listed: all images of the data list; those that the run did not reach get rows as well,
-                except in a distributed run, where other ranks may have done them.
         """
         if self._closed:
+            if self.folder is not None:
+                self.folder.close()
             return
         ranks = self._ranks or Ranks.next_run("table")
-        self._closed, self._ranks = True, None
-        text = failed(f"the run ended here, {reason(error)}")
-        done = {row["file"] for row in self._rows}
-        ended = [{"file": file, "status": text} for file in files if file not in done]
-        rest = [{"file": f.file, "status": failed(f.reason)} for f in failures]
-        if ranks.size == 1:
-            done |= {row["file"] for row in ended + rest}
-            missed = failed(f"not reached, the run ended before it: {reason(error)}")
-            rest += [{"file": file, "status": missed} for file in listed if file not in done]
-        parts = ranks.leave(self._rows + ended + rest, reason(error))
-        if parts is None:  # one rank writes for all
-            return
-        rows = [row for part in parts.values() for row in part]
-        if ranks.size > 1 and not ended:
-            rows.append({"file": f"rank {ranks.rank}", "status": text})
-        text = failed("the run ended here, before this rank could hand in its rows")
-        absent = set(range(ranks.size)) - set(parts)
-        rows += [{"file": f"rank {rank}", "status": text} for rank in absent]
+        self._closed, self._ranks, self._staged = True, None, []
         try:
-            self._write(rows)
+            self._note(failures)
         except OSError as second:  # the first error is the one to raise
+            logger.error("the journal is not written: %s", reason(second))
+        text = failed(f"the run ended here, {reason(error)}")
+        done = {line["row"]["file"] for line in self._lines}
+        ended = [{"row": {"file": f, "status": text}, "part": 0} for f in files if f not in done]
+        parts = ranks.leave([*self._lines, *ended], reason(error))
+        try:
+            if parts is not None and (self._began or self.folder is None):  # one writes for all
+                self._save(parts, ranks, reason(error))
+        except Exception as second:  # the first error is the one to raise
             logger.error("the table is not written: %s", reason(second))
         finally:
-            ranks.saved()
+            if parts is not None:
+                ranks.saved()
+            if self.folder is not None:
+                self.folder.close()
 
-    def _conclude(self, rows: list[Row]) -> str | None:
+    def earlier(self) -> list[Line]:
+        """Lines of the images that an earlier session of the run has done; on rank 0."""
+        return self._kept
+
+    def _look_back(self, folder: RunFolder, listed: Sequence[str], first: bool) -> None:
+        history = read_history(folder.path, but=folder.session)
+        twice = repeated(listed)
+        self.done = done = Done(history, folder.path, twice)
+        starts = {f: n for f, n in history.starts.items() if f not in twice and f not in done}
+        self.refused = {file for file, count in starts.items() if count >= _STARTS}
+        self.alone = {file for file, count in starts.items() if count == _STARTS - 1}
+        if first:
+            self._keep(history, done, listed)
+            text = f"its process ended {_STARTS} times while it was in work; resume to try it again"
+            gone = [file for file in listed if file in self.refused]
+            self._add([self._line({"file": file, "status": failed(text)}) for file in gone])
+
+    def _keep(self, history: History, done: Done, listed: Sequence[str]) -> None:
+        names = [name for name in dict.fromkeys(listed) if name in done]
+        self._kept = [line for name in names for line in history.lines[name]]
+        logger.info("resumed: %d of %d images are done", len(names), len(listed))
+        gone = len(set(history.lines) - set(listed))
+        if gone:
+            logger.warning("%d images of the run's journals are no longer in the list", gone)
+
+    def _line(self, row: Row, volumes: Sequence[Path] = ()) -> Line:
+        file = row["file"]
+        part, self._parts[file] = self._parts[file], self._parts[file] + 1
+        line: Line = {"row": row, "part": part}
+        if self.folder is not None:
+            source = self._sources.get(file) if file in self._sources else source_state(file)
+            sizes = volume_sizes(self.folder.path, volumes)
+            line |= {"source": source, "volumes": sizes}
+        return line
+
+    def _note(self, failures: Sequence[Failure]) -> None:
+        lost = list(failures)[self._noted :]
+        self._noted += len(lost)
+        rows = [{"file": each.file, "status": failed(each.reason)} for each in lost]
+        self._add([self._line(row) for row in rows])
+
+    def _add(self, lines: list[Line]) -> None:
+        if self.folder is not None and self.folder.journal is not None and lines:
+            self.folder.journal.add(lines)
+        self._lines += lines
+
+    def _conclude(self, lines: list[Line]) -> tuple[int, str | None]:
         """Write the table of all rows; what there is to complain about."""
-        rows = self._write(rows)
+        try:
+            rows = self._write(lines)
+        except Exception as error:
+            if self.folder is not None:
+                self.folder.end(INTERRUPTED, {}, reason(error))
+            raise
         bad = [row for row in rows if is_failure(row["status"])]
+        if self.folder is not None:
+            self.folder.end(COMPLETE, self._counts(rows))
         if not bad:
-            return None
-        return (
+            return 0, None
+        return len(bad), (
             f"{len(bad)} of {len(rows)} images have no result; first "
             f"{printable(bad[0]['file'])}: {printable(bad[0]['status'])}; all are listed in "
             f"{printable(str(self.path or 'the log'))}"
         )
 
-    def _write(self, rows: list[Row]) -> list[Row]:
-        rows = sorted(rows, key=lambda row: row["file"])
+    def _save(self, parts: dict[int, list[Line]], ranks: Ranks, why: str) -> None:
+        """Write the table of a run that was cut short."""
+        lines = [line for part in parts.values() for line in part]
+        text = failed("the run ended here, before this rank could hand in its rows")
+        absent = set(range(ranks.size)) - set(parts)
+        rows = [{"file": f"rank {rank}", "status": text} for rank in sorted(absent)]
+        who = f"rank {ranks.rank}" if ranks.size > 1 else RUN
+        rows.append({"file": who, "status": failed(f"the run ended here, {why}")})
+        written = self._write(lines + [{"row": row, "part": 0, "whole": True} for row in rows])
+        if self.folder is not None:
+            self.folder.end(INTERRUPTED, self._counts(written), why)
+            logger.error(
+                "the table holds what is done so far; go on with resume=True (--ifim_resume true)"
+            )
+
+    def _counts(self, rows: Sequence[Row]) -> dict[str, int]:
+        good = sum(not is_failure(row["status"]) for row in rows)
+        counts = {"done": good, "failed": len(rows) - good}
+        return counts if self._listed is None else {"listed": len(self._listed), **counts}
+
+    def _write(self, lines: list[Line]) -> list[Row]:
+        new = {line["row"]["file"] for line in lines}
+        lines = lines + [line for line in self._kept if line["row"]["file"] not in new]
+        rows = table_rows(lines)
         if self.path is not None:
             write_table(rows, self.path)
         return rows
+
+
+def table_rows(lines: Iterable[Line]) -> list[Row]:
+    """Rows of a table in their order.
+
+    Args:
+        lines: of journals.
+
+    Returns:
+        The rows by file, those of one file by their part, what concerns the whole run at the end.
+    """
+    ordered = sorted(lines, key=lambda line: ("whole" in line, line["row"]["file"], line["part"]))
+    return [line["row"] for line in ordered]
+
+
+def active_writer(folder: Path) -> TableWriter | None:
+    """The writer of the run that began last in a folder, in this process.
+
+    Args:
+        folder: of the run's results.
+
+    Returns:
+        The writer, None where there is none.
+    """
+    return _ACTIVE.get(os.path.realpath(folder))

@@ -117,7 +117,8 @@ def _is_parquet(path: Path) -> bool:
 def _columns(rows: Sequence[Row]) -> list[str]:
     eigenvalues = {name for row in rows for name in row if name.startswith("eigenvalue_")}
     ordered = sorted(eigenvalues, key=lambda name: int(name.rsplit("_", 1)[1]))
-    columns = ["file", "predicted_class", "probability", "trace", *ordered]
+    classes = [name for row in rows for name in row if name.startswith("probability_")]
+    columns = ["file", "predicted_class", "probability", *dict.fromkeys(classes), "trace", *ordered]
     # Only where directions were left out.
     columns += [name for name in ("residual", "trace_error") if any(name in row for row in rows)]
     columns += ["rank", "trace_share", "high_energy_share"]

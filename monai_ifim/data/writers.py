@@ -170,7 +170,9 @@ def write_component(
         sentence = _sentence(error, Path(path))
         if sentence is None:
             raise
-        raise OSError(sentence) from None
+        explained = OSError(sentence)
+        explained.errno = error.errno  # by which a full disk is known from a fault of one image
+        raise explained from None
 
 
 def _description(key: str, model: str, header: nib.Nifti1Header | None) -> str:

@@ -76,6 +76,8 @@ class SaveComponentsd(MapTransform):
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"expected different keys, got {self.keys}; name each volume once")
         self.orig_keys = orig_keys
+        # What tells one run from another.
+        self.data_root_dir, self.output_ext = os.fspath(data_root_dir), output_ext
         self._invert = InvertComponentsd(keys, transform, orig_keys, allow_missing_keys)
         self._layouts = {
             key: DistinctFolderLayout(output_dir, str(key), output_ext, data_root_dir)

@@ -54,7 +54,8 @@ def test_parquet_holds_the_rows_of_the_csv(tmp_path, parquet, likelihood):
     assert isinstance(rows[0]["rank"], int)
     assert all(isinstance(rows[0][name], float) for name in FLOATS)
     assert isinstance(rows[0]["predicted_class"], str)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ifim.csv", "ifim.parquet", "scans"]
+    names = [".ifim", "ifim.csv", "ifim.parquet", "run.json", "scans"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_shard_of_failures_has_the_types_of_the_others(tmp_path, parquet):
@@ -115,7 +116,9 @@ def test_an_error_that_ends_the_run_leaves_a_parquet_table(tmp_path, parquet):
     with pytest.raises(RuntimeError):
         evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=1), handler)
     status = [row["status"] for row in parquet.read_table(tmp_path / "IFIM.PARQUET").to_pylist()]
-    assert status == ["ok", "ok"]
+    assert status[:2] == ["ok", "ok"]
+    (last,) = status[2:]  # nobody takes it for a complete one
+    assert last.startswith("failed: the run ended here, RuntimeError")
 
 
 def test_the_extra_is_what_the_error_names():

@@ -146,8 +146,9 @@ def assert_nobody_is_left(folder):
 
 def assert_table_of_the_failure(rows, folder):
     """The rows of both ranks up to the failure; no image that was not done looks done."""
-    assert [row["file"] for row in rows] == files_of(folder)
+    assert [row["file"] for row in rows] == [*files_of(folder), "rank 1"]
     status = [row["status"] for row in rows]
+    assert status.pop() == f"failed: the run ended here, ArithmeticError: {BROKEN}"
     # Rank 1 has the scans 1 and 3, rank 0 the others.
     assert status[:3] == ["ok"] * 3
     assert status[3] == f"failed: the run ended here, ArithmeticError: {BROKEN}"
@@ -193,7 +194,7 @@ def test_a_rank_that_fails_ends_all_with_its_error(launched):
     assert_nobody_is_left(folder)
     assert_table_of_the_failure(table(folder / "failed"), folder)
     left = {path.name for path in (folder / "failed").iterdir()}
-    assert left == {"ifim.csv"}
+    assert left == {"ifim.csv", "run.json", ".ifim"}
 
 
 def test_more_rows_than_the_store_takes_at_once(launched):

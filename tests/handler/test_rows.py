@@ -31,8 +31,9 @@ def test_table(files, tmp_path, options):
 
     rows = read_table(tmp_path, "t.csv")
     eigenvalues = [f"eigenvalue_{i + 1}" for i in range(space.eigenvalues.shape[1])]
+    classes = [f"probability_{k}" for k in range(probabilities.shape[1])]
     assert list(rows[0]) == [
-        *("file", "predicted_class", "probability", "trace"),
+        *("file", "predicted_class", "probability", *classes, "trace"),
         *eigenvalues,
         *("rank", "trace_share", "high_energy_share", "flip_distance", "flip_class", "status"),
     ]
@@ -47,6 +48,7 @@ def test_table(files, tmp_path, options):
             "trace_share": space.eigenvalues[i].sum() / space.trace[i],
             "high_energy_share": share[i],
             **dict(zip(eigenvalues, space.eigenvalues[i], strict=True)),
+            **dict(zip(classes, probabilities[i], strict=True)),
         }
         for name, value in numbers.items():
             assert float(row[name]) == pytest.approx(value.item(), rel=1e-5)
@@ -97,16 +99,17 @@ def test_messages_reach_the_log_once(files, tmp_path, caplog):
 
 def test_the_table_is_whole_or_not_there(files, tmp_path, monkeypatch):
     """A crash while writing leaves the older table."""
-    loader = DataLoader(dataset(files[:2]), batch_size=2)
-    evaluate(smooth_network(3), loader, mi.IFIMHandler(output_dir=tmp_path))
+    loader, network = DataLoader(dataset(files[:2]), batch_size=2), smooth_network(3)
+    evaluator, _ = evaluate(network, loader, mi.IFIMHandler(output_dir=tmp_path))
     before = read_table(tmp_path)
+    torch.nn.init.ones_(network[-1].weight)  # the next table is another one
 
     def fail(*args):
         raise OSError("disk full")
 
     monkeypatch.setattr(tables, "_guarded", fail)  # a cell of the new table
     with pytest.raises(OSError, match="disk full"):
-        evaluate(smooth_network(3, seed=1), loader, mi.IFIMHandler(output_dir=tmp_path))
+        evaluator.run()
     assert read_table(tmp_path) == before
 
 

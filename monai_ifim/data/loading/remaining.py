@@ -49,6 +49,7 @@ class Remaining:
         self.left_out = 0
         self._rest: Iterator[Batch] | None = None
         self._goes_on = False
+        self._user: object = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "batches":
@@ -71,6 +72,29 @@ class Remaining:
                 self.on_start(self.names(batch))
             yield batch
 
+    def claim(self, user: object) -> bool:
+        """Whether a handler may say what is left, which only one can.
+
+        Args:
+            user: the handler.
+
+        Returns:
+            Yes or no.
+        """
+        if self._user is None:
+            self._user = user
+        return self._user is user
+
+    def release(self, user: object) -> None:
+        """Everything is left again.
+
+        Args:
+            user: the handler that had claimed it; of any other nothing happens.
+        """
+        if self._user is user:
+            self._user, self.on_start = None, None
+            self.done = self.refused = self.alone = ()
+
     def go_on(self) -> None:
         """The next pass is the rest of this one."""
         self._goes_on = True
@@ -86,14 +110,6 @@ class Remaining:
         """
         names = (listed_name(self.dataset, index, self.image_key) for index in batch)
         return [name for name in names if name is not None]
-
-    def all_names(self) -> list[str | None] | None:
-        """Files of the whole data set, None for an item without one; None where it has no list."""
-        try:
-            count = len(self.dataset)
-        except TypeError:
-            return None
-        return [listed_name(self.dataset, index, self.image_key) for index in range(count)]
 
     def _planned(self) -> Iterator[Batch]:
         for batch in self.batches:
@@ -141,11 +157,12 @@ class ResumedLoader:
         yield from self._loader
 
 
-def with_remaining(loader: Any) -> tuple[Any, Remaining | None]:
+def with_remaining(loader: Any, resumed: bool) -> tuple[Any, Remaining | None]:
     """A loader whose batches can be left out before they are loaded.
 
     Args:
         loader: of any kind.
+        resumed: make one where it is not; otherwise the loader stays as it is.
 
     Returns:
         The loader, or another one in its place, and what decides which batches it gives; None for
@@ -155,13 +172,31 @@ def with_remaining(loader: Any) -> tuple[Any, Remaining | None]:
     if isinstance(remaining, Remaining):
         return loader, remaining
     sampler = getattr(loader, "batch_sampler", None)
-    if not isinstance(loader, torch_data.DataLoader) or sampler is None:
+    if not resumed or not isinstance(loader, torch_data.DataLoader) or sampler is None:
         return loader, None
     remaining = Remaining(sampler, loader.dataset)
     return ResumedLoader(loader, remaining), remaining
 
 
-def repeated(names: Iterable[str | None]) -> set[str]:
+def all_names(loader: Any) -> list[str] | None:
+    """Files of a loader's whole data set.
+
+    Args:
+        loader: of any kind.
+
+    Returns:
+        One name an item; None where there is no list, or an item without a file.
+    """
+    dataset = getattr(loader, "dataset", None)
+    key = getattr(getattr(loader, "remaining", None), "image_key", "image")
+    try:
+        names = [listed_name(dataset, index, key) for index in range(len(dataset))]  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return None if None in names or not names else [name for name in names if name is not None]
+
+
+def repeated(names: Iterable[str]) -> set[str]:
     """Files that a list holds more than once.
 
     Args:
@@ -170,7 +205,7 @@ def repeated(names: Iterable[str | None]) -> set[str]:
     Returns:
         Those files.
     """
-    return {name for name, count in Counter(names).items() if name is not None and count > 1}
+    return {name for name, count in Counter(names).items() if count > 1}
 
 
 def listed_name(dataset: Any, index: int, image_key: str = "image") -> str | None:

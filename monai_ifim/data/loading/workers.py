@@ -57,8 +57,9 @@ def surviving_batches(
         except RuntimeError as error:
             if not _DIED.search(str(error)):
                 raise
-            logger.warning("a process that loads images died (%s); its images are loaded again",
-                           error)
+            logger.warning(
+                "a process that loads images died (%s); its images are loaded again", error
+            )
         loader.__dict__["_iterator"] = None  # of persistent workers
         for indices in remaining.given[arrived:]:
             yield from _made_alone(loader, indices, lost)
@@ -71,6 +72,12 @@ def _watched(iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
 
     torch raises the error wherever the main process happens to be, in the middle of a network or
     of a file, and again at the end of any other process.
+
+    Args:
+        iterate: begins a pass through the loader.
+
+    Yields:
+        The batches.
     """
     main = threading.current_thread() is threading.main_thread()
     former = signal.getsignal(signal.SIGCHLD) if main and hasattr(signal, "SIGCHLD") else None

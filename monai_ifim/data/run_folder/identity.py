@@ -14,7 +14,7 @@ from torch import Tensor
 
 _DEPTH = 6
 # Of an object that is none of these only the class counts: others hold what changes with time.
-_MODULES = ("monai.transforms", "monai_ifim")
+_MODULES = ("monai.transforms", "monai.inferers", "monai_ifim")
 
 
 def described(value: Any, depth: int = 0) -> Any:
@@ -31,25 +31,26 @@ def described(value: Any, depth: int = 0) -> Any:
     >>> described({"rank": 2, "transform": torch.nn.functional.relu})
     {'rank': 2, 'transform': 'torch.nn.functional.relu'}
     """
+    result: Any
     if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return _digest(value)
-    if isinstance(value, torch.dtype | torch.device | np.dtype):
-        return str(value)
-    if depth >= _DEPTH:
-        return _class(type(value))
-    if isinstance(value, Mapping):
-        return {str(key): described(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [described(each, depth + 1) for each in value]
-    if isinstance(value, set | frozenset):
-        return sorted(str(described(each, depth + 1)) for each in value)
-    if callable(value) and hasattr(value, "__qualname__"):
-        return _function(value)
-    return _object(value, depth)
+        result = value
+    elif isinstance(value, Tensor | np.ndarray | np.generic):
+        result = _digest(value)
+    elif isinstance(value, os.PathLike | torch.dtype | torch.device | np.dtype):
+        result = str(value)
+    elif depth >= _DEPTH:
+        result = _class(type(value))
+    elif isinstance(value, Mapping):
+        result = {str(key): described(each, depth + 1) for key, each in value.items()}
+    elif isinstance(value, list | tuple):
+        result = [described(each, depth + 1) for each in value]
+    elif isinstance(value, set | frozenset):
+        result = sorted(str(described(each, depth + 1)) for each in value)
+    elif callable(value) and hasattr(value, "__qualname__"):
+        result = _function(value)
+    else:
+        result = _object(value, depth)
+    return result
 
 
 def files_digest(files: Iterable[str | os.PathLike[str]]) -> str:

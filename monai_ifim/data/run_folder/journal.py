@@ -194,9 +194,7 @@ def read_history(folder: Path, but: str = "") -> History:
     return history
 
 
-def _add(
-    history: History, of_session: dict[str, str], session: str, lines: Sequence[Line]
-) -> None:
+def _add(history: History, of_session: dict[str, str], session: str, lines: Sequence[Line]) -> None:
     batch: list[Line] = []
     for line in lines:
         if "start" in line:

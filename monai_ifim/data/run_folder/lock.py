@@ -39,6 +39,7 @@ class FolderLock:
         """
         if self._name in _HELD:
             raise RuntimeError(self._refusal("another run of this process"))
+        (self._folder / HIDDEN).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder / HIDDEN / "lock", thread_local=False)
         since = time.monotonic()
         try:

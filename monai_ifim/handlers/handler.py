@@ -1,0 +1,401 @@
+"""An Ignite handler that adds the iFIM components to an evaluator's output."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from monai.data import decollate_batch
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys
+from torch import Tensor, nn
+
+from monai_ifim.core import (
+    EigenspaceOptions,
+    OptionKeywords,
+    chosen_options,
+    unwrap,
+    with_option_keywords,
+)
+from monai_ifim.data.atomic import recorded_files
+from monai_ifim.data.batches import (
+    file_names,
+    images_of_batch,
+    listed_names,
+    names_of_batch,
+    postprocess_each,
+)
+from monai_ifim.data.loading.remaining import Remaining, all_names, with_remaining
+from monai_ifim.data.provenance import ModelName
+from monai_ifim.data.run_folder.signals import TerminationSignal, status_of
+from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.handlers.inference import inference_of
+from monai_ifim.handlers.one_by_one import Trial
+from monai_ifim.handlers.run_identity import run_identity
+from monai_ifim.messages import check_on_error, is_failure
+from monai_ifim.outputs import BatchOutputs, check_volumes, outputs_of_network
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class IFIMHandler:
+    """Adds ``ifim_*`` keys to ``engine.state.output`` and writes one table row per image.
+
+    On a MONAI evaluator it works at FORWARD_COMPLETED, before decollation, so that
+    postprocessing, metrics and savers see the keys. With ``IFIMInferer`` as the evaluator's
+    inferer it uses that forward pass; otherwise, and whenever sharing would give wrong gradients
+    (autocast, train mode), it runs one of its own. An engine that never fires FORWARD_COMPLETED
+    (plain Ignite, a custom ``iteration_update``) is served at ITERATION_COMPLETED; the values
+    are then in ``engine.state.ifim`` too, because its output can be anything.
+
+    An image without a result (NaN logits, a file that ``FaultTolerantDataLoader`` could not load,
+    memory that did not suffice) gets a row with the reason; the other images are unaffected.
+
+    ``output_dir`` belongs to one run. ``run.json`` there says which one, with which network and
+    settings, and whether it is complete; each image is journalled when its volumes are there. A run
+    that was killed goes on with ``resume=True``: images that are done, with source and volumes as
+    they were, are not even loaded. The next epochs of this handler replace its table, and so does
+    the same run in the same process (a notebook); results of any other run are refused. SIGTERM
+    ends a run as Ctrl-C does: the table is written, with a row that says that it was cut short.
+
+    In a distributed run every rank needs the handler; rank 0 writes the table of all. When a rank
+    fails, the others end too, at their next batch, and the table holds what all have done. (In the
+    first epoch over a data set whose length is not known, metrics wait for a rank that fails.)
+
+    Args:
+        network: the classifier; the engine's own ``network`` by default.
+        options: choices about the eigenspace as a value, instead of ``keywords``.
+        volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        batch_transform: images (B, C, *S) of ``engine.state.batch``, for engines other than
+            MONAI's; by default ``batch["image"]`` or ``batch[0]``.
+        postprocessing: applied to each image's dictionary of ``image`` and ``ifim_*``, for example
+            ``Compose([Invertd(...), SaveImaged(...)])``: for hosts whose own postprocessing
+            cannot be extended.
+        output_dir: where ``filename`` is written; no table when None.
+        filename: name of the table; one that ends in ``.parquet`` needs pyarrow.
+        class_names: in order, for the columns ``probability_<class>``; numbers where their count
+            does not fit.
+        metrics: attached together with the handler, by name, for example
+            ``{"ifim_trace": SpectrumMetric("trace")}``: for hosts whose own list of metrics
+            cannot be extended. With them ``ifim_left_out`` says how many images have no result.
+        fail_at_end: raise RuntimeError when the run is over if an image has no result, so that a
+            command ends with a status other than 0; a signal ends it without a traceback.
+        on_error: when something raises for one image: ``"row"``, its components are NaN, its row
+            has the reason, and the run goes on; or ``"raise"``. An error that is not the image's,
+            such as options that do not fit the network, is raised either way.
+        resume: go on with the run that ``output_dir`` holds, if there is one.
+        existing: what happens to results of another run in ``output_dir``: ``"refuse"``, or
+            ``"move"`` into a subfolder ``earlier-<date>``.
+        bundle: digest of the bundle, for ``run.json``; another one is another run.
+        keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
+            ``likelihood="bernoulli"``.
+
+    Raises:
+        TypeError: a keyword that is no option.
+        ValueError: an unknown volume, an impossible option, or an output folder that cannot be
+            written or holds results of another run.
+    """
+
+    @with_option_keywords
+    def __init__(  # noqa: PLR0913 - a configuration needs every choice as a keyword
+        self,
+        network: nn.Module | None = None,
+        *,
+        options: EigenspaceOptions | None = None,
+        volumes: str | Sequence[str] = ("high", "orth"),
+        batch_transform: Callable[[Any], Tensor] | None = None,
+        postprocessing: Callable[[dict[str, Any]], Any] | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+        filename: str = "ifim.csv",
+        class_names: Sequence[str] = (),
+        metrics: Mapping[str, Metric] | None = None,
+        fail_at_end: bool = False,
+        on_error: str = "row",
+        resume: bool = False,
+        existing: str = "refuse",
+        bundle: str | None = None,
+        **keywords: Unpack[OptionKeywords],
+    ) -> None:
+        self.network = network
+        self.options = chosen_options(options, keywords)
+        self.volumes = check_volumes(volumes)
+        self.batch_transform = images_of_batch if batch_transform is None else batch_transform
+        self.postprocessing = postprocessing
+        path = None if output_dir is None else Path(output_dir) / filename
+        self.table = TableWriter(path, resume=resume, existing=existing)
+        self.class_names = list(class_names)
+        self.metrics = {} if metrics is None else dict(metrics)
+        self.fail_at_end = fail_at_end
+        self.on_error = check_on_error(on_error)
+        self.resume = resume
+        self.bundle = bundle
+        self._served = False
+        self._before = 0  # iterations before this epoch
+        self._seen: Counter[Any] = Counter()  # images of each file in this epoch
+        self._model_name = ModelName()
+        self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
+        self._remaining: Remaining | None = None
+        self._recording = ExitStack()
+        self._files: list[Path] = []  # that were finished since the batch in work began
+        self._signal = TerminationSignal()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an engine.
+
+        Args:
+            engine: a MONAI evaluator or trainer, or any Ignite engine.
+        """
+        for event, function in self._handlers(engine):
+            engine.add_event_handler(event, function)
+        for name, metric in self.metrics.items():
+            metric.attach(engine, name)
+
+    def detach(self, engine: Engine) -> None:
+        """Take back what ``attach`` did, between two runs of the engine.
+
+        Args:
+            engine: that the handler is attached to.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if not engine.has_event_handler(self._begin, Events.EPOCH_STARTED):
+            raise ValueError(
+                "expected an engine that this handler is attached to, got another; detach it once"
+            )
+        for event, function in [*self._handlers(engine), *self._last_handlers()]:
+            if engine.has_event_handler(function, event):
+                engine.remove_event_handler(function, event)
+        for metric in self.metrics.values():
+            metric.detach(engine)
+
+    def _handlers(self, engine: Engine) -> list[tuple[Any, Callable[..., Any]]]:
+        # MONAI's engines attach their handlers before they have their network.
+        monai = callable(getattr(engine, "prepare_batch", None))
+        return [
+            (Events.STARTED, self._attach_last),
+            (Events.EPOCH_STARTED, self._begin),
+            (Events.ITERATION_STARTED, self._look),
+            *[(IterationEvents.FORWARD_COMPLETED, self._serve_monai)] * monai,
+            (Events.ITERATION_COMPLETED, self._serve_others),
+            (Events.DATALOADER_STOP_ITERATION, self._stop_early),
+            (Events.TERMINATE_SINGLE_EPOCH, self._wait_after_early_end),
+            (Events.EPOCH_COMPLETED, self._finish),
+            (Events.COMPLETED, self._complain),
+            (Events.EXCEPTION_RAISED, self._rescue),
+        ]
+
+    def _last_handlers(self) -> list[tuple[Any, Callable[..., Any]]]:
+        return [
+            (Events.ITERATION_COMPLETED, self._commit),
+            (Events.ITERATION_COMPLETED, self._wait_after_last),
+        ]
+
+    def _attach_last(self, engine: Engine) -> None:
+        """STARTED: everything else is attached, and may fail at the last batch, too."""
+        for event, function in self._last_handlers():
+            if not engine.has_event_handler(function, event):
+                engine.add_event_handler(event, function)
+
+    def _begin(self, engine: Engine) -> None:
+        self._served, self._before = False, engine.state.iteration
+        self._seen.clear()
+        self._reference = None
+        loader, remaining = engine.state.dataloader, None
+        if self.table.folder is not None:
+            self._signal.catch()
+            loader, remaining = with_remaining(loader, self.resume)
+        listed = None if self.table.folder is None else all_names(loader)
+        self.table.begin(lambda: self._identity(engine), listed)
+        if remaining is not None and remaining.claim(self):
+            self._remaining = remaining
+            journalled = self.table.start if getattr(loader, "num_workers", 0) == 0 else None
+            remaining.on_start = journalled
+            remaining.done, remaining.refused = self.table.done, self.table.refused
+            remaining.alone = self.table.alone
+            if self.table.alone:  # more batches than the loader counts; _stop_early ends them
+                engine.state.epoch_length += len(listed or ())
+            engine.state.dataloader = loader
+
+    def _identity(self, engine: Engine) -> dict[str, Any]:
+        network = self._network(engine)
+        return run_identity(
+            network,
+            self._model_name.digest(network),
+            {
+                **vars(self.options),
+                "volumes": sorted(self.volumes),
+                "postprocessing": self.postprocessing,
+                "inferer": getattr(engine, "inferer", None),
+            },
+            getattr(engine.state.dataloader, "dataset", None),
+            self.bundle,
+        )
+
+    def _look(self, engine: Engine) -> None:
+        loader = engine.state.dataloader
+        self.table.look(getattr(loader, "failures", ()))
+        if self.table.folder is None:
+            return
+        self._recording.close()
+        self._files = self._recording.enter_context(recorded_files())
+        if self._remaining is None or self._remaining.on_start is None:
+            number = engine.state.iteration - self._before - 1
+            self.table.start(names_of_batch(engine.state.batch, loader, number))
+
+    def _serve_monai(self, engine: Any) -> None:
+        """FORWARD_COMPLETED: batch and output are collated, the graph is at hand."""
+        network = self._network(engine)
+        output = engine.state.output
+        images = output.get(CommonKeys.IMAGE)
+        if images is None:
+            images = self.batch_transform(engine.state.batch)
+        take = getattr(getattr(engine, "inferer", None), "take", None)
+        kept = None if take is None else take(images)
+        if network is not unwrap(engine.network):  # the graph is of another network
+            kept = None
+        output.update(self._serve(engine, network, images, inference_of(engine, network), kept))
+        self._served = True
+
+    def _serve_others(self, engine: Any) -> None:
+        """ITERATION_COMPLETED of an engine that did not fire FORWARD_COMPLETED."""
+        if self._served:
+            self._served = False
+            return
+        network = self._network(engine)
+        images = self.batch_transform(engine.state.batch)
+        values = self._serve(engine, network, images.to(next(network.parameters(), images).device))
+        engine.state.ifim = values
+        output = engine.state.output
+        if isinstance(output, dict):
+            output.update(values)
+        elif isinstance(output, list) and all(isinstance(item, dict) for item in output):
+            for item, own in zip(output, decollate_batch(values), strict=True):
+                item.update(own)
+
+    def _serve(
+        self,
+        engine: Engine,
+        network: nn.Module,
+        images: Tensor,
+        predict: Callable[[Tensor], Any] | None = None,
+        kept: tuple[Tensor, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        """The ``ifim_*`` values of a batch; its rows go to the table."""
+        outputs = self._outputs(network, images, predict, kept)
+        files = self._known_files(engine, images)
+        failures = getattr(getattr(engine, "inferer", None), "failures", None)
+        if failures is not None:
+            outputs = outputs.without(failures(images))
+        rows = outputs.rows(self._row_names(files), self.class_names)
+        written: list[list[Path]] = []
+        if self.postprocessing is not None:
+            batch = {CommonKeys.IMAGE: images.detach(), **outputs.values}
+            model = self._model_name(network)
+            written = postprocess_each(self.postprocessing, rows, batch, files, self._seen, model)
+        self.table.stage(rows, written)
+        return outputs.values
+
+    def _outputs(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        predict: Callable[[Tensor], Any] | None,
+        kept: tuple[Tensor, Any] | None,
+    ) -> BatchOutputs:
+        def run(batch: Tensor, kept: tuple[Tensor, Any] | None = None) -> BatchOutputs:
+            return outputs_of_network(
+                network, batch, self.options, self.volumes, predict=predict, kept=kept
+            )
+
+        try:
+            outputs = run(images, kept)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            del kept
+            outputs = Trial(run, self.volumes, self._reference).one_by_one(images, error)
+        if not all(map(is_failure, outputs.statuses)):
+            self._reference = outputs.shapes()
+        return outputs
+
+    def _network(self, engine: Any) -> nn.Module:
+        network = getattr(engine, "network", None) if self.network is None else self.network
+        if not isinstance(network, nn.Module):
+            raise ValueError(
+                f"expected an engine with a network, got {type(engine).__name__} without one; "
+                "pass IFIMHandler(network=...)"
+            )
+        return unwrap(network)
+
+    def _known_files(self, engine: Engine, images: Tensor) -> list[str | None]:
+        """Of the images themselves, else, as for those of a cache, of the data list."""
+        names = file_names(images)
+        if names is not None:
+            return list(names)
+        loader, batch = engine.state.dataloader, engine.state.iteration - self._before - 1
+        return listed_names(loader, batch, len(images))
+
+    def _row_names(self, files: Sequence[str | None]) -> list[str]:
+        numbers = self.table.numbered(len(files))
+        return [number if f is None else f for f, number in zip(files, numbers, strict=True)]
+
+    def _commit(self, engine: Engine) -> None:
+        """ITERATION_COMPLETED, last: what the host writes of this batch is written, too."""
+        self._recording.close()
+        self.table.commit(self._files)
+        self._files = []
+
+    def _stop_early(self, engine: Engine) -> None:
+        """The loader left out whole batches, so that it ends before the epoch's length."""
+        left_out = self._remaining is not None and self._remaining.left_out
+        if getattr(engine.state.dataloader, "skipped", 0) or left_out or self.table.alone:
+            engine.terminate_epoch()
+
+    # Metrics gather the ranks when an epoch is completed, and would wait there for one that has
+    # failed. They were attached before: it takes an earlier event to be before them.
+
+    def _wait_after_last(self, engine: Engine) -> None:
+        if engine.state.iteration - self._before == engine.state.epoch_length:
+            self.table.last_batch()
+
+    def _wait_after_early_end(self, engine: Engine, iter_counter: int) -> None:
+        self.table.last_batch()
+
+    def _finish(self, engine: Engine) -> None:
+        self.table.finish(getattr(engine.state.dataloader, "failures", ()))
+        self._release()
+        if self.metrics or self.table.left_out:
+            engine.state.metrics["ifim_left_out"] = self.table.left_out
+
+    def _complain(self, engine: Engine) -> None:
+        if self.fail_at_end and self.table.complaint is not None:
+            raise RuntimeError(self.table.complaint)
+
+    def _release(self) -> None:
+        self._recording.close()
+        self._signal.release()
+        if self._remaining is not None:
+            self._remaining.release(self)
+            self._remaining = None
+
+    def _rescue(self, engine: Engine, error: BaseException) -> None:
+        try:
+            images = self.batch_transform(engine.state.batch)
+            files = self._row_names(self._known_files(engine, images))
+        except Exception:
+            files = []  # the error came before there was a batch
+        self.table.rescue(files, error, getattr(engine.state.dataloader, "failures", ()))
+        self._release()
+        status = status_of(error)
+        if self.fail_at_end and status is not None:
+            raise SystemExit(status) from None  # a command, which says what happened in its log
+        # Ignite takes an error that somebody handles for settled.
+        raise error

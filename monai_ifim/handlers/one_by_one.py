@@ -1,0 +1,123 @@
+"""A batch in which something raises for one image: its images one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monai_ifim.messages import failed, reason
+from monai_ifim.outputs import VOLUMES, BatchOutputs, with_metadata
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trial:
+    """A batch in which an image can fail by an exception, too.
+
+    Args:
+        run: images (B, C, *S) to their outputs.
+        volumes: those of ``VOLUMES`` that are formed.
+        reference: outputs of a batch of this run that had results, for the number of eigenvalues;
+            None before there were any.
+    """
+
+    run: Callable[[Tensor], BatchOutputs]
+    volumes: Sequence[str] = ()
+    reference: BatchOutputs | None = None
+
+    def one_by_one(self, images: Tensor, error: Exception) -> BatchOutputs:
+        """Outputs of a batch that failed as a whole; an image that fails alone is left out.
+
+        Args:
+            images: (B, C, *S).
+            error: of the batch.
+
+        Returns:
+            Outputs with NaN and a status for the images that fail.
+
+        Raises:
+            Exception: the error, where no image has a result and an image of zeros fails, too:
+                then it is not the image's fault.
+        """
+        plain = images.detach().as_subclass(Tensor)
+        parts = [error if len(plain) == 1 else self._tried(image[None]) for image in plain]
+        good = [part for part in parts if isinstance(part, BatchOutputs)]
+        model = good[0] if good else self.reference or self._of_zeros(plain, error)
+        whole = [
+            part
+            if isinstance(part, BatchOutputs)
+            else _without_result(model, plain, self.volumes, part)
+            for part in parts
+        ]
+        return _joined(whole, images)
+
+    def _tried(self, image: Tensor) -> BatchOutputs | Exception:
+        try:
+            return self.run(image)
+        except Exception as error:
+            if is_out_of_memory(error):
+                error.__traceback__ = None  # its frames hold the memory
+                free_memory()
+            return error
+
+    def _of_zeros(self, images: Tensor, error: Exception) -> BatchOutputs | None:
+        try:
+            return self.run(torch.zeros_like(images[:1]))
+        except Exception:
+            if is_out_of_memory(error):
+                return None
+            raise error from None
+
+
+def _without_result(
+    model: BatchOutputs | None, images: Tensor, volumes: Sequence[str], error: Exception
+) -> BatchOutputs:
+    """Outputs of one image that failed, of the shape that those of other images have."""
+    one = images[:1]
+    values: dict[str, Tensor] = {f"ifim_{n}": torch.full_like(one, math.nan) for n in volumes}
+    if model is None:
+        numbers = one.new_full((1, 1), math.nan, dtype=torch.float64)
+        rank = torch.zeros(1, dtype=torch.long, device=one.device)
+        values |= {"ifim_eigenvalues": numbers, "ifim_trace": numbers[:, 0], "ifim_rank": rank}
+    else:
+        whole = {f"ifim_{name}" for name in VOLUMES}
+        for name, value in model.values.items():
+            shape = one.shape if name in whole else value[:1].shape
+            blank = math.nan if value.dtype.is_floating_point else 0
+            values[name] = torch.full(shape, blank, dtype=value.dtype, device=value.device)
+    return BatchOutputs(values, ({},), (failed(reason(error)),))
+
+
+def _joined(parts: Sequence[BatchOutputs], images: Tensor) -> BatchOutputs:
+    names = parts[0].values
+    plain = {n: torch.cat([p.values[n].as_subclass(Tensor) for p in parts]) for n in names}
+    values = {name: with_metadata(value, images) for name, value in plain.items()}
+    numbers = tuple(each for part in parts for each in part.numbers)
+    return BatchOutputs(values, numbers, tuple(each for part in parts for each in part.statuses))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the device, or of the machine, does not suffice.
+
+    Args:
+        error: as caught.
+
+    Returns:
+        Yes or no.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError())
+    (True, False)
+    """
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in text
+    )
+
+
+def free_memory() -> None:
+    """Give what is cached on the GPU back, for what comes next."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
