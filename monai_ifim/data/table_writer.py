@@ -99,6 +99,7 @@ class TableWriter:
         folder = self.folder
         if folder is None:
             return
+        folder.close()  # of a run that ended without a word
         check_writable(folder.path)
         ranks.meet("begin")
         shared = ranks.on_first(lambda: folder.begin(identity(), listed))
@@ -109,6 +110,11 @@ class TableWriter:
             logger.warning("all is done again: expected a list of files, one for each image")
         elif resumed:
             self._look_back(folder, listed or (), ranks.rank == 0)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a run has begun that has not ended."""
+        return self._ranks is not None and not self._closed
 
     def look(self, failures: Sequence[Failure] = ()) -> None:
         """Before each batch: see whether another rank has failed, and the folder is still there.

@@ -84,7 +84,7 @@ class IFIMHandler:
             does not fit.
         metrics: attached together with the handler, by name, for example
             ``{"ifim_trace": SpectrumMetric("trace")}``: for hosts whose own list of metrics
-            cannot be extended. With them ``ifim_left_out`` says how many images have no result.
+            cannot be extended. ``ifim_left_out`` says how many images have no result, if any.
         fail_at_end: raise RuntimeError when the run is over if an image has no result, so that a
             command ends with a status other than 0; a signal ends it without a traceback.
         on_error: when something raises for one image: ``"row"``, its components are NaN, its row
@@ -130,20 +130,18 @@ class IFIMHandler:
         self.postprocessing = postprocessing
         path = None if output_dir is None else Path(output_dir) / filename
         self.table = TableWriter(path, resume=resume, existing=existing)
-        self.class_names = list(class_names)
         self.metrics = {} if metrics is None else dict(metrics)
         self.fail_at_end = fail_at_end
         self.on_error = check_on_error(on_error)
-        self.resume = resume
+        self.resume, self.class_names = resume, list(class_names)
         self.bundle = bundle
-        self._served = False
-        self._before = 0  # iterations before this epoch
+        self._served, self._before = False, 0  # iterations before this epoch
         self._seen: Counter[Any] = Counter()  # images of each file in this epoch
         self._model_name = ModelName()
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
         self._remaining: Remaining | None = None
-        self._recording = ExitStack()
-        self._files: list[Path] = []  # that were finished since the batch in work began
+        # Files that were finished since the batch in work began.
+        self._recording, self._files = ExitStack(), list[Path]()
         self._signal = TerminationSignal()
 
     def attach(self, engine: Engine) -> None:
@@ -207,17 +205,16 @@ class IFIMHandler:
     def _begin(self, engine: Engine) -> None:
         self._served, self._before = False, engine.state.iteration
         self._seen.clear()
-        self._reference = None
-        loader, remaining = engine.state.dataloader, None
+        loader = engine.state.dataloader
+        self._reference = listed = remaining = None
         if self.table.folder is not None:
             self._signal.catch()
             loader, remaining = with_remaining(loader, self.resume)
-        listed = None if self.table.folder is None else all_names(loader)
+            listed = all_names(loader)
         self.table.begin(lambda: self._identity(engine), listed)
         if remaining is not None and remaining.claim(self):
             self._remaining = remaining
-            journalled = self.table.start if getattr(loader, "num_workers", 0) == 0 else None
-            remaining.on_start = journalled
+            remaining.on_start = self.table.start if loader.num_workers == 0 else None
             remaining.done, remaining.refused = self.table.done, self.table.refused
             remaining.alone = self.table.alone
             if self.table.alone:  # more batches than the loader counts; _stop_early ends them
@@ -292,8 +289,7 @@ class IFIMHandler:
         outputs = self._outputs(network, images, predict, kept)
         files = self._known_files(engine, images)
         failures = getattr(getattr(engine, "inferer", None), "failures", None)
-        if failures is not None:
-            outputs = outputs.without(failures(images))
+        outputs = outputs if failures is None else outputs.without(failures(images))
         rows = outputs.rows(self._row_names(files), self.class_names)
         written: list[list[Path]] = []
         if self.postprocessing is not None:
@@ -372,10 +368,13 @@ class IFIMHandler:
     def _finish(self, engine: Engine) -> None:
         self.table.finish(getattr(engine.state.dataloader, "failures", ()))
         self._release()
-        if self.metrics or self.table.left_out:
+        if self.table.left_out or "ifim_left_out" in engine.state.metrics:
             engine.state.metrics["ifim_left_out"] = self.table.left_out
 
     def _complain(self, engine: Engine) -> None:
+        if self.table.under_way:  # terminated in the middle of an epoch
+            self.table.rescue((), InterruptedError("the engine was terminated"))
+            self._release()
         if self.fail_at_end and self.table.complaint is not None:
             raise RuntimeError(self.table.complaint)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_ifim.inferers import IFIMInferer
+
 
 def inference_of(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
     """The engine's inference of its present batch, on other images.
@@ -27,4 +29,6 @@ def inference_of(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
         )
         return batch[2:] if len(batch) == 4 else ((), {})
 
-    return lambda x: engine.inferer(x, network, *further()[0], **further()[1])
+    inferer = engine.inferer
+    call = inferer.predict if isinstance(inferer, IFIMInferer) else inferer
+    return lambda x: call(x, network, *further()[0], **further()[1])

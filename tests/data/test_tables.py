@@ -118,7 +118,7 @@ def test_an_error_that_ends_the_run_leaves_a_parquet_table(tmp_path, parquet):
     status = [row["status"] for row in parquet.read_table(tmp_path / "IFIM.PARQUET").to_pylist()]
     assert status[:2] == ["ok", "ok"]
     (last,) = status[2:]  # nobody takes it for a complete one
-    assert last.startswith("failed: the run ended here, RuntimeError")
+    assert last.startswith("failed: the run ended here, ImageFileError")
 
 
 def test_the_extra_is_what_the_error_names():

@@ -108,14 +108,25 @@ def test_a_cache_gives_up_at_the_first_unreadable_file_unless_it_is_off(
 
 
 @pytest.mark.slow
-def test_a_second_run_replaces_the_results_of_the_first(
+def test_a_second_run_loses_nothing_of_the_first(
     bundle: Path, overlay: Path, repeated: Path, tmp_path: Path
 ):
     images, output = tmp_path / "images", tmp_path / "output"
     images.mkdir()
     shutil.copy(repeated / "ada" / "scan.nii.gz", images)
     assert run_bundle(bundle, images, output, overlay=overlay).returncode == 0
+    first = (output / "scan_ifim_high.nii.gz").read_bytes()
     shutil.copy(repeated / "bob" / "scan.nii.gz", images)
-    assert run_bundle(bundle, images, output, overlay=overlay).returncode == 0
+    refused = run_bundle(bundle, images, output, overlay=overlay)
+    assert refused.returncode != 0
+    assert "expected no results of another run" in refused.stdout
+    assert (output / "scan_ifim_high.nii.gz").read_bytes() == first
+    moved = run_bundle(bundle, images, output, "--ifim_existing", "move", overlay=overlay)
+    assert moved.returncode == 0, moved.stdout
+    (earlier,) = output.glob("earlier-*")
+    assert (earlier / "scan_ifim_high.nii.gz").read_bytes() == first
     kept = nib.load(output / "scan_ifim_high.nii.gz")
     assert kept.shape == nib.load(repeated / "bob" / "scan.nii.gz").shape
+    resumed = run_bundle(bundle, images, output, "--ifim_resume", "true", overlay=overlay)
+    assert resumed.returncode == 0, resumed.stdout
+    assert "resumed: 1 of 1 images are done" in resumed.stdout

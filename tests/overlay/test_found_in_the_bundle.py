@@ -274,11 +274,11 @@ def test_a_bundle_without_the_id_run_is_run(images: Path, tmp_path: Path):
     changes = SHAPES["run by another name"] | {
         "evaluator": {"postprocessing": {"_target_": "Compose", "transforms": [SIGMOID]}}
     }
-    config = bundle(images, tmp_path / "out", **changes)
-    for options in ([], ["--run_id", "evaluating"]):
+    for name, options in (("out", []), ("again", ["--run_id", "evaluating"])):
+        config = bundle(images, tmp_path / name, **changes)
         done = run(tmp_path, config, *options)
         assert done.returncode == 0, done.stdout
-        rows = rows_of(tmp_path / "out")
+        rows = rows_of(tmp_path / name)
         assert len(rows) == COUNT
         assert all(row["eigenvalue_3"] for row in rows)
 

@@ -112,7 +112,7 @@ def test_what_both_report_is_the_same(trainings: tuple[Training, Training]):
     assert all(overlaid[tag] == plain[tag] for tag in plain)
     names = [{f.name for f in t.output.iterdir() if "tfevents" not in f.name} for t in trainings]
     raw = {f"{name}_raw.csv" for name in STATISTICS}
-    assert names[1] - names[0] == raw | {"ifim.csv"}
+    assert names[1] - names[0] == raw | {"ifim.csv", "run.json", ".ifim"}
     assert not names[0] - names[1]
 
 

@@ -43,6 +43,8 @@ def surviving_batches(
 
     Raises:
         RuntimeError: an error that is no dead worker's.
+        EOFError: likewise.
+        OSError: likewise.
     """
     if loader.num_workers == 0 or remaining is None:
         yield from iterate()
@@ -54,8 +56,8 @@ def surviving_batches(
                 arrived += 1
                 yield batch
             return
-        except RuntimeError as error:
-            if not _DIED.search(str(error)):
+        except (RuntimeError, EOFError, OSError) as error:
+            if not _is_of_a_dead_worker(error):
                 raise
             logger.warning(
                 "a process that loads images died (%s); its images are loaded again", error
@@ -116,7 +118,13 @@ def _attempt(loader: torch_data.DataLoader, indices: Batch) -> Any:
     )
     try:
         return next(_watched(alone.__iter__))
-    except RuntimeError as error:
-        if not _DIED.search(str(error)):
+    except (RuntimeError, EOFError, OSError) as error:
+        if not _is_of_a_dead_worker(error):
             raise
         return None
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    """Also where it died before its tensors had been taken over, which is a closed connection."""
+    closed = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
+    return closed or bool(_DIED.search(str(error)))
