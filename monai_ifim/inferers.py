@@ -91,7 +91,7 @@ class IFIMInferer(Inferer):
         """
         self._thread.failed = None
         try:
-            output = self.predict(inputs, network, *args, **kwargs)
+            output = self._predicted(inputs, network, *args, **kwargs)
             if self.on_error == "row" and isinstance(output, Tensor):
                 blank = torch.full_like(output[:1].as_subclass(Tensor), torch.nan)
                 self._thread.blank = (inputs.shape[1:], blank)
@@ -114,20 +114,9 @@ class IFIMInferer(Inferer):
         images, failures = getattr(self._thread, "failed", None) or (None, {})
         return failures if images is inputs else {}
 
-    def predict(
+    def _predicted(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Run the wrapped inferer; what the network raises is raised.
-
-        Args:
-            inputs: images (B, C, *S).
-            network: the classifier.
-            args: further positional arguments of the network.
-            kwargs: further keyword arguments of the network.
-
-        Returns:
-            What the wrapped inferer returns, detached.
-        """
         self._kept = None
         if not isinstance(network, nn.Module):
             return self.inferer(inputs, network, *args, **kwargs)
@@ -150,7 +139,7 @@ class IFIMInferer(Inferer):
             try:
                 if len(plain) == 1:
                     raise error
-                outputs[i] = self.predict(image[None], network, *args, **kw)
+                outputs[i] = self._predicted(image[None], network, *args, **kw)
             except Exception as own:
                 failures[i] = reason(own)
         self._kept = None
@@ -170,7 +159,7 @@ class IFIMInferer(Inferer):
         self, images: Tensor, network: Callable[..., Any], error: Exception, *args: Any, **kw: Any
     ) -> Any:
         try:
-            return self.predict(torch.zeros_like(images[:1]), network, *args, **kw)
+            return self._predicted(torch.zeros_like(images[:1]), network, *args, **kw)
         except Exception:
             raise error from None
 

@@ -84,7 +84,10 @@ def test_rows_have_numbers_where_there_is_a_result():
         *("file", "status", "predicted_class", "probability", "trace", "rank"),
         *("eigenvalue_1", "eigenvalue_2", "trace_share", "high_energy_share"),
         *("flip_distance", "flip_class"),
+        *("probability_0", "probability_1", "probability_2"),
     }
+    named = outputs.rows(list("abcde"), ["x", "y", "z"])[0]
+    assert [named[f"probability_{c}"] for c in "xyz"] == outputs.numbers[0]["probabilities"]
     assert rows[0]["trace"] == outputs.numbers[0]["trace"]
 
 

@@ -41,6 +41,14 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="ID=VALUE",
         help="ids of its configuration or of the overlay, for example ifim_tolerance=0.001",
     )
+    files.add_argument(
+        "--resume", action="store_true", help="go on with the run that the folder of results holds"
+    )
+    files.add_argument(
+        "--existing",
+        choices=["refuse", "move"],
+        help="results of another run there: refuse them, or move them into earlier-DATE (refuse)",
+    )
     _eigenspace_arguments(parser)
     _machine_arguments(parser)
     _network_arguments(parser)
@@ -133,6 +141,8 @@ def _run(options: Namespace) -> int:
         device=options.device,
         batch_size=options.batch_size,
         workers=options.workers,
+        resume=options.resume or None,
+        existing=options.existing,
     )
     with messages_of_package(options.debug):
         summary = (_run_bundle if options.bundle else _run_network)(options, chosen)

@@ -230,13 +230,21 @@ class TableWriter:
         if self.complaint is not None:
             logger.error(self.complaint)
 
-    def rescue(self, files: Sequence[str], error: BaseException, failures: Any = ()) -> None:
+    def rescue(
+        self,
+        files: Sequence[str],
+        error: BaseException,
+        failures: Sequence[Failure] = (),
+        listed: Iterable[str] = (),
+    ) -> None:
         """An error ends the run: what is done so far is not lost, and the other ranks are told.
 
         Args:
             files: images of the batch that was under way.
             error: why the run ends.
             failures: images of this rank that could not be loaded.
+            listed: all images of the data list; those that the run did not reach get rows as well,
+                except in a distributed run, where other ranks may have done them.
         """
         if self._closed:
             if self.folder is not None:
@@ -250,8 +258,13 @@ class TableWriter:
             logger.error("the journal is not written: %s", reason(second))
         text = failed(f"the run ended here, {reason(error)}")
         done = {line["row"]["file"] for line in self._lines}
-        ended = [{"row": {"file": f, "status": text}, "part": 0} for f in files if f not in done]
-        parts = ranks.leave([*self._lines, *ended], reason(error))
+        ended = [{"file": file, "status": text} for file in files if file not in done]
+        if ranks.size == 1:
+            done |= {*files, *(line["row"]["file"] for line in self._kept)}
+            missed = failed(f"not reached, the run ended before it: {reason(error)}")
+            ended += [{"file": file, "status": missed} for file in listed if file not in done]
+        lines = [*self._lines, *({"row": row, "part": 0} for row in ended)]
+        parts = ranks.leave(lines, reason(error))
         try:
             if parts is not None and (self._began or self.folder is None):  # one writes for all
                 self._save(parts, ranks, reason(error))

@@ -25,6 +25,7 @@ from monai_ifim.core import (
 )
 from monai_ifim.data.atomic import recorded_files
 from monai_ifim.data.batches import (
+    all_listed_names,
     file_names,
     images_of_batch,
     listed_names,
@@ -35,7 +36,7 @@ from monai_ifim.data.loading.remaining import Remaining, all_names, with_remaini
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.signals import TerminationSignal, status_of
 from monai_ifim.data.table_writer import TableWriter
-from monai_ifim.handlers.inference import inference_of
+from monai_ifim.handlers.inference import inference_of, network_of
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.run_identity import run_identity
 from monai_ifim.messages import check_on_error, is_failure
@@ -323,13 +324,7 @@ class IFIMHandler:
         return outputs
 
     def _network(self, engine: Any) -> nn.Module:
-        network = getattr(engine, "network", None) if self.network is None else self.network
-        if not isinstance(network, nn.Module):
-            raise ValueError(
-                f"expected an engine with a network, got {type(engine).__name__} without one; "
-                "pass IFIMHandler(network=...)"
-            )
-        return unwrap(network)
+        return network_of(engine) if self.network is None else unwrap(self.network)
 
     def _known_files(self, engine: Engine, images: Tensor) -> list[str | None]:
         """Of the images themselves, else, as for those of a cache, of the data list."""
@@ -373,8 +368,7 @@ class IFIMHandler:
 
     def _complain(self, engine: Engine) -> None:
         if self.table.under_way:  # terminated in the middle of an epoch
-            self.table.rescue((), InterruptedError("the engine was terminated"))
-            self._release()
+            self._end_early(engine, (), InterruptedError("the engine was terminated"))
         if self.fail_at_end and self.table.complaint is not None:
             raise RuntimeError(self.table.complaint)
 
@@ -385,14 +379,18 @@ class IFIMHandler:
             self._remaining.release(self)
             self._remaining = None
 
+    def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
+        loader = engine.state.dataloader
+        self.table.rescue(files, error, getattr(loader, "failures", ()), all_listed_names(loader))
+        self._release()
+
     def _rescue(self, engine: Engine, error: BaseException) -> None:
         try:
             images = self.batch_transform(engine.state.batch)
             files = self._row_names(self._known_files(engine, images))
         except Exception:
             files = []  # the error came before there was a batch
-        self.table.rescue(files, error, getattr(engine.state.dataloader, "failures", ()))
-        self._release()
+        self._end_early(engine, files, error)
         status = status_of(error)
         if self.fail_at_end and status is not None:
             raise SystemExit(status) from None  # a command, which says what happened in its log

@@ -8,7 +8,29 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_ifim.core import unwrap
 from monai_ifim.inferers import IFIMInferer
+
+
+def network_of(engine: Any) -> nn.Module:
+    """An engine's network.
+
+    Args:
+        engine: of MONAI or Ignite.
+
+    Returns:
+        The network, unwrapped.
+
+    Raises:
+        ValueError: it has none.
+    """
+    network = getattr(engine, "network", None)
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"expected an engine with a network, got {type(engine).__name__} without one; "
+            "pass IFIMHandler(network=...)"
+        )
+    return unwrap(network)
 
 
 def inference_of(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
@@ -30,5 +52,6 @@ def inference_of(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
         return batch[2:] if len(batch) == 4 else ((), {})
 
     inferer = engine.inferer
-    call = inferer.predict if isinstance(inferer, IFIMInferer) else inferer
-    return lambda x: call(x, network, *further()[0], **further()[1])
+    if isinstance(inferer, IFIMInferer):  # which would keep a graph of its own
+        inferer = inferer.inferer
+    return lambda x: inferer(x, network, *further()[0], **further()[1])

@@ -16,6 +16,7 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from monai_ifim.core import OptionKeywords, with_option_keywords
+from monai_ifim.data.batches import disk_error
 from monai_ifim.data.loaders import FaultTolerantDataLoader
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
@@ -45,6 +46,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     device: str | torch.device | None = None,
     batch_size: int = 1,
     workers: int = 0,
+    resume: bool = False,
+    existing: str = "refuse",
     progress: bool = True,
     **keywords: Unpack[OptionKeywords],
 ) -> RunSummary:
@@ -65,6 +68,9 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         device: where the network runs; where it is now by default. It is brought back at the end.
         batch_size: images in one batch; 1 for images of different sizes.
         workers: processes that load images; 0 for none beside this one.
+        resume: go on with the run that ``output`` holds: what is done is not loaded again.
+        existing: what happens to results of another run in ``output``: ``"refuse"`` or ``"move"``
+            into a subfolder.
         progress: show on standard error how far it is.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -75,8 +81,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     Raises:
         TypeError: a keyword that is no option.
         FileNotFoundError: there is no such input.
-        ValueError: no image was found, an impossible option, or a preprocessing that cannot be
-            undone.
+        ValueError: no image was found, an impossible option, a preprocessing that cannot be
+            undone, or an output folder with results of another run.
     """
     check_machine(None if device is None else str(device), batch_size, workers)
     transform = traceable_preprocessing(
@@ -90,13 +96,20 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         data_root_dir=images.root if images.names_repeat else "",
         allow_missing_keys=True,
     )
-    handler = IFIMHandler(volumes=volumes, postprocessing=save, output_dir=place, **keywords)
+    handler = IFIMHandler(
+        volumes=volumes,
+        postprocessing=save,
+        output_dir=place,
+        resume=resume,
+        existing=existing,
+        **keywords,
+    )
     loader = FaultTolerantDataLoader(
         Dataset(images.entries(), transform), workers, batch_size=batch_size
     )
     with _on_device(network, device) as where:
         evaluator = SupervisedEvaluator(
-            where, loader, network, inferer=IFIMInferer(), val_handlers=[handler]
+            where, loader, network, inferer=IFIMInferer(on_error="row"), val_handlers=[handler]
         )
         _go_on(evaluator, handler)
         shown = Progress(len(images))
@@ -156,6 +169,8 @@ def run_named_network(
         device=options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"),
         batch_size=options.batch_size or 1,
         workers=options.workers or 0,
+        resume=options.resume or False,
+        existing=options.existing or "refuse",
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,
@@ -171,9 +186,12 @@ def _go_on(engine: Engine, handler: IFIMHandler) -> None:
         try:
             return process(engine, batch)
         except Exception as error:  # networks raise what they like
+            if disk_error(error) is not None:
+                raise
             files = handler._known_files(engine, handler.batch_transform(engine.state.batch))
             text = failed(reason(error))
-            handler.table.add({"file": f, "status": text} for f in handler._row_names(files))
+            names = handler._row_names(files)
+            handler.table.stage([{"file": name, "status": text} for name in names])
             handler._served = True  # nothing more to do for this batch
             return {}
 

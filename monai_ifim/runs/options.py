@@ -23,6 +23,8 @@ class RunOptions:
         device: where the network runs, ``"cpu"`` or ``"cuda:0"``.
         batch_size: images in one batch.
         workers: processes that load images; 0 for none beside the main one.
+        resume: go on with the run that the output folder holds.
+        existing: what happens to results of another run there: ``"refuse"`` or ``"move"``.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
@@ -35,6 +37,8 @@ class RunOptions:
     device: str | None = None
     batch_size: int | None = None
     workers: int | None = None
+    resume: bool | None = None
+    existing: str | None = None
 
     def __post_init__(self) -> None:
         EigenspaceOptions(

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from monai_ifim.data.table_writer import RUN
 from monai_ifim.data.tables import read_table
 from monai_ifim.messages import RESEARCH_ONLY, failed, is_failure, printable
 from monai_ifim.runs.images import FoundImages
@@ -97,6 +98,7 @@ class TableOfRun:
         """
         fresh = self._stamp() not in (None, self._before)
         rows = read_table(self.path) if fresh else []
+        rows = [row for row in rows if row["file"] != RUN]  # why it ended is in the error
         bad = {
             str(row["file"]): str(row["status"]).removeprefix(failed("")).strip()
             for row in rows

@@ -53,7 +53,9 @@ def test_a_full_disk_stops_the_run_with_that_reason(files, tmp_path, monkeypatch
     assert len(calls) == 6  # at once
     rows = read_table(out)
     assert [row["status"] for row in rows[:2]] == ["ok", "ok"]
-    assert all("the run ended here, OSError: expected" in row["status"] for row in rows[2:])
+    assert "the run ended here, OSError: expected" in rows[2]["status"]
+    assert all("not reached" in row["status"] for row in rows[3:5])
+    assert rows[5]["file"] == "run"
     monkeypatch.undo()
     evaluator_of(files, out, resume=True).run()
     assert results(out) == results(tmp_path / "whole")
@@ -143,7 +145,8 @@ def test_an_engine_that_is_terminated_leaves_a_table_that_says_so(files, tmp_pat
     evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda e: e.terminate())
     evaluator.run()
     rows = read_table(tmp_path)
-    assert [row["file"] for row in rows] == [*files[:2], "run"]
+    assert [row["file"] for row in rows] == [*files, "run"]
+    assert [row["status"] for row in rows].count("ok") == 2
     assert "the engine was terminated" in rows[-1]["status"]
     evaluator_of(files, tmp_path, resume=True).run()
     assert [row["status"] for row in read_table(tmp_path)] == ["ok"] * 5

@@ -134,6 +134,7 @@ def test_images_behind_one_that_ends_the_run_have_rows(files, tmp_path, loader):
     with pytest.raises(RuntimeError, match="another size"):
         evaluate(Stops(), loader(data, batch_size=1), handler, inferer=mi.IFIMInferer())
     rows = {row["file"]: row["status"] for row in read_table(tmp_path / "out", "t.csv")}
+    assert "expected another size" in rows.pop("run")
     assert sorted(rows) == sorted(entry["image"] for entry in data.data)
     assert [rows[file] for file in files[:2]] == ["ok", "ok"]
     assert "the run ended here, RuntimeError: expected another size" in rows[files[2]]

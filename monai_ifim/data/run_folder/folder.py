@@ -218,8 +218,8 @@ class RunFolder:
 
     def _refusal(self, record: Record | None, identity: Record | None = None) -> str:
         ways = (
-            "choose another output_dir, or move them aside with existing='move' (--ifim_existing "
-            "move)"
+            "choose another output_dir, or move them aside with existing='move' (--existing "
+            "move, --ifim_existing move)"
         )
         if record is None:
             return (
@@ -237,11 +237,12 @@ class RunFolder:
             return (
                 f"expected no results of another run in {self.path}, got a complete one, begun "
                 f"{record['started'][:16]}; do what has changed since with resume=True "
-                f"(--ifim_resume true), {ways}"
+                f"(--resume, --ifim_resume true), {ways}"
             )
         return (
             f"expected no results of another run in {self.path}, got an unfinished one, begun "
-            f"{record['started'][:16]}; go on with it with resume=True (--ifim_resume true), {ways}"
+            f"{record['started'][:16]}; go on with it with resume=True (--resume, --ifim_resume "
+            f"true), {ways}"
         )
 
 
