@@ -14,11 +14,12 @@ NEWEST_INSTALLED := $(NEWEST)/.installed
 CONSTRAINTS ?= constraints.txt
 INSTALL := -m pip install -q --upgrade-strategy only-if-needed
 
-.PHONY: help demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
+.PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: test test-all test-newest lint label label-install label-test clean
 
 help:
 	@echo 'make lint              ruff, mypy and codespell'
+	@echo 'make assets            scripts of the report from npm, before a wheel is built'
 	@echo 'make test              tests, but for those that take minutes'
 	@echo 'make test-all          all tests'
 	@echo 'make test-newest       tests with the newest torch, in an environment of its own'
@@ -35,6 +36,19 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
+
+# What the report shows volumes and long tables with, and what its tests check it with. Installed
+# from npm by name, copied into the package, never committed; without it reports are plainer.
+ASSETS := monai_ifim/report/assets
+NPM := build/npm/node_modules
+assets:
+	mkdir -p build/npm
+	cd build/npm && npm install --silent --no-audit --no-fund --ignore-scripts --no-save --prefix . \
+		@niivue/niivue@0.69.0 tabulator-tables@6.3.1 axe-core@4.10.3
+	cp $(NPM)/@niivue/niivue/dist/niivue.umd.js $(ASSETS)/niivue.js
+	cp $(NPM)/tabulator-tables/dist/js/tabulator.min.js $(ASSETS)/tabulator.js
+	cp $(NPM)/tabulator-tables/dist/css/tabulator.min.css $(ASSETS)/tabulator.css
+	cp $(NPM)/tabulator-tables/LICENSE $(ASSETS)/tabulator.LICENSE.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python -m monai_ifim demo --output demo $(if $(DATA),--data $(DATA))

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from monai_ifim.cli import bundles, doctor, experiments, images, label, run
+from monai_ifim.cli import bundles, doctor, experiments, images, label, report, run
 from monai_ifim.cli.command import Command
 from monai_ifim.cli.completion import SHELLS, script
 from monai_ifim.cli.failures import described
@@ -15,6 +15,7 @@ COMMANDS: tuple[Command, ...] = (
     *run.COMMANDS,
     *doctor.COMMANDS,
     *bundles.COMMANDS,
+    *report.COMMANDS,
     *images.COMMANDS,
     *experiments.COMMANDS,
     *label.COMMANDS,

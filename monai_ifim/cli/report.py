@@ -1,0 +1,73 @@
+"""Commands that show a run: its report, and a server for it on this machine."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from monai_ifim.cli.command import Command
+
+
+def _report_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("output_dir", type=Path, help="of the run: ifim.csv and volumes")
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=100,
+        help="images with pictures and volumes, the most sensitive ones (%(default)s)",
+    )
+    parser.add_argument("--labels", type=Path, help="CSV table of the true classes: file,label")
+    parser.add_argument(
+        "--slices",
+        choices=["sensitivity", "middle"],
+        default="sensitivity",
+        help="of the pictures: those with most sensitivity, or the middle ones (%(default)s)",
+    )
+
+
+def _report(options: Namespace) -> None:
+    from monai_ifim.report.assets import asset
+    from monai_ifim.report.cases import Style
+    from monai_ifim.report.cases.folder import read_labels
+    from monai_ifim.report.html import write_report
+
+    labels = read_labels(options.labels) if options.labels else None
+    style = Style(slices=options.slices)
+    print(write_report(options.output_dir, most=options.most, labels=labels, style=style))
+    if asset("niivue.js") is None:
+        print("without slices to scroll: this installation was built without `make assets`")
+
+
+def _view_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("output_dir", type=Path, help="of the run: ifim.csv and volumes")
+    parser.add_argument("--port", type=int, default=0, help="of this machine (any free one)")
+
+
+def _view(options: Namespace) -> None:
+    from monai_ifim.report.html import ReportServer, write_report
+
+    if not (options.output_dir / "report" / "index.html").is_file():
+        write_report(options.output_dir, most=0)
+    with ReportServer(options.output_dir, options.port) as server:
+        print(f"open {server.address}\nfor this machine alone; Ctrl+C ends it", flush=True)
+        server.serve_forever()
+
+
+COMMANDS = (
+    Command(
+        "report",
+        "write pages that show a run in any browser: OUT/report/index.html",
+        "report results --most 20",
+        _report_arguments,
+        _report,
+        extra="report",
+    ),
+    Command(
+        "view",
+        "show a run and its full volumes in the browser, for this machine alone",
+        "view results",
+        _view_arguments,
+        _view,
+        extra="report",
+    ),
+)
