@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,30 +59,41 @@ def examine_bundle(
         ValueError: no image among the inputs.
     """
     images = None if inputs is None else find_inputs(inputs)
-    found, chosen = Examination(), options or RunOptions()
-    with scripts_of(Path(os.path.abspath(folder))), search_path():
-        try:
-            composition = compose(folder)
-            found.lines += _ids(composition)
-            # Nothing is loaded of these, or written there, before the trial.
-            set_images(composition, images or FoundImages(("image",), ".", ""), Path("results"))
-            set_options(composition, chosen)
-            evaluator = composition.workflow.parser.get_parsed_content("evaluator")
-            handler = composition.workflow.parser.get_parsed_content(composition.handler)
-        except Exception as error:  # the code of the bundle's author raises what it likes
-            # The sentence of an error of ours is meant to be read to its end.
-            told = str(error)
-            found.problems.append(told if told.startswith("expected ") else reason(error))
-            return found
-        found.lines += _parts(composition, evaluator, handler)
-        try:
-            trial = (
-                _random(composition, evaluator, handler)
-                if images is None
-                else try_image(folder, images, chosen)
-            )
-        except Exception as error:  # see above
-            trial = Trial("one image", problem=reason(error))
+    with (
+        tempfile.TemporaryDirectory() as place,
+        scripts_of(Path(os.path.abspath(folder))),
+        search_path(),
+    ):
+        return _examined(folder, images, options or RunOptions(), Path(place))
+
+
+def _examined(
+    folder: str | os.PathLike[str], images: FoundImages | None, chosen: RunOptions, place: Path
+) -> Examination:
+    """What is found out about a bundle, whose results go to a folder that is thrown away."""
+    found = Examination()
+    try:
+        composition = compose(folder)
+        found.lines += _ids(composition)
+        # Nothing of these is loaded before the trial.
+        set_images(composition, images or FoundImages(("image",), ".", ""), place)
+        set_options(composition, chosen)
+        evaluator = composition.workflow.parser.get_parsed_content("evaluator")
+        handler = composition.workflow.parser.get_parsed_content(composition.handler)
+    except Exception as error:  # the code of the bundle's author raises what it likes
+        # The sentence of an error of ours is meant to be read to its end.
+        told = str(error)
+        found.problems.append(told if told.startswith("expected ") else reason(error))
+        return found
+    found.lines += _parts(composition, evaluator, handler)
+    try:
+        trial = (
+            _random(composition, evaluator, handler)
+            if images is None
+            else try_image(folder, images, chosen)
+        )
+    except Exception as error:  # see above
+        trial = Trial("one image", problem=reason(error))
     if trial is None:
         found.lines.append("tried: nothing; metadata.json gives no shape: pass --input IMAGE")
     else:
