@@ -13,6 +13,8 @@ from monai_ifim.bundle import load_bundle_classifier
 from monai_ifim.data.tables import read_table
 from monai_ifim.experiments import agreement, signal_task, write_signal_images
 from monai_ifim.messages import RESEARCH_ONLY
+from monai_ifim.report.cases.folder import read_labels
+from monai_ifim.report.html import write_report
 from monai_ifim.report.sheet import write_sheet
 
 SIGNAL = {"ifim_signal_2d": "2d", "ifim_signal_3d": "3d"}
@@ -64,6 +66,11 @@ def _bundle(bundles: Path, name: str) -> Path:
     return bundles / name
 
 
+def _report(results: Path, images: Path) -> Path:
+    labels = images / "labels.csv"
+    return write_report(results, most=12, labels=read_labels(labels) if labels.is_file() else None)
+
+
 def _run(bundle: Path, images: Path, output: Path) -> tuple[str, bool]:
     """One bundle on one folder of images: report, and whether it is complete."""
     results = output / "results"
@@ -85,7 +92,8 @@ def _run(bundle: Path, images: Path, output: Path) -> tuple[str, bool]:
         f"  {results / 'predictions.csv'}: probabilities",
         f"  {results / 'ifim.csv'}: {good} of {len(rows)} images ok, exit status {status}",
         f"  {volumes} x *_ifim_high.nii.gz, *_ifim_orth.nii.gz, *_ifim_sensitivity.nii.gz",
-        f"  {write_sheet(results, output / 'sheet.png')}: look here first",
+        f"  {write_sheet(results, output / 'sheet.png')}: a picture of some",
+        f"  {_report(results, images)}: look here first, in a browser",
     ]
     if bundle.name in SIGNAL:
         figures = agreement(

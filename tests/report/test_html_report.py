@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from _helpers.run_folders import OBLIQUE, components, write_run
+from monai_ifim.data.tables import write_table
 from monai_ifim.messages import RESEARCH_ONLY
 from monai_ifim.report.assets import asset
 from monai_ifim.report.cases import Case
@@ -121,6 +122,20 @@ def test_one_damaged_volume_affects_no_other(tmp_path):
     )
     assert "the volumes could not be read" in first
     assert "<img" in second
+
+
+def test_a_run_that_was_cut_short_says_so_and_is_no_image(tmp_path):
+    rows = [{"file": "/in/a.nii.gz", "status": "ok"}]
+    rows += [{"file": file, "status": f"failed: {file} stopped"} for file in ("run", "rank 1")]
+    write_table(rows, tmp_path / "ifim.csv")
+    (tmp_path / "run.json").write_text('{"run": "12ab", "identity": {"bundle": "<b>"}}')
+    index = write_report(tmp_path)
+    text = index.read_text("utf-8")
+    assert [row["name"] for row in rows_of(index)] == ["a.nii.gz"]
+    assert "run stopped" in text
+    assert "rank 1 stopped" in text
+    assert "run.json: run: 12ab" in text
+    assert "&#34;bundle&#34;: &#34;&lt;b&gt;&#34;" in text
 
 
 def test_an_earlier_report_is_replaced_and_anything_else_is_not(tmp_path):

@@ -25,6 +25,7 @@ class Numbers:
         energy_share: of the image's energy, how much is in the high-sensitivity component.
         status: "ok", or what went wrong.
         label: the true class, empty where it is not known.
+        others: further columns of the table, as they are written there.
     """
 
     predicted: str = ""
@@ -36,6 +37,7 @@ class Numbers:
     energy_share: float = float("nan")
     status: str = "ok"
     label: str = ""
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

@@ -21,6 +21,11 @@ TABLES = ("ifim.csv", "ifim.parquet")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _END = "_ifim_high.nii.gz"
 _MODEL = re.compile(r"iFIM \w+; (?!research use only)([^;]+);")
+# In the place of a file in the row that says that the run was cut short, or one of its ranks.
+_CUT = re.compile(r"(run|rank \d+)$")
+_KNOWN = re.compile(
+    r"(file|predicted_class|trace|rank|trace_share|high_energy_share|status)$|probability|eigenvalue_"
+)
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
@@ -34,6 +39,7 @@ class RunFolder:
     Attributes:
         path: as given.
         rows: of the table, one an image.
+        notice: what the table says of the run, where that was cut short; empty for nothing.
         settings: of ``run.json``, empty where there is none.
 
     Raises:
@@ -48,8 +54,10 @@ class RunFolder:
                 f"--output_dir {path} first"
             )
         self.path, self._labels = path, dict(labels or {})
-        self.rows = [{k: "" if v is None else str(v) for k, v in row.items()}
+        rows = [{k: "" if v is None else str(v) for k, v in row.items()}
                      for row in read_table(table)]  # fmt: skip
+        self.rows = [row for row in rows if not _CUT.match(row["file"])]
+        self.notice = "; ".join(row["status"] for row in rows if _CUT.match(row["file"]))
         self._probabilities = _probabilities(path / "predictions.csv")
         self.settings = _settings(path / "run.json")
 
@@ -76,6 +84,7 @@ class RunFolder:
             energy_share=_number(row.get("high_energy_share")),
             status=row.get("status", ""),
             label=_by_name(self._label(row["file"]), names),
+            others={name: row[name] for name in row if row[name] and not _KNOWN.match(name)},
         )
 
     def stem(self, row: Row) -> Path | None:

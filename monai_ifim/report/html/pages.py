@@ -113,7 +113,7 @@ def _environment() -> Environment:
         loader=PackageLoader("monai_ifim.report.html", ""),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda v: printable(v) if type(v) is str else v,
+        finalize=lambda v: "\n".join(map(printable, v.split("\n"))) if type(v) is str else v,
         trim_blocks=True,
         lstrip_blocks=True,
     )

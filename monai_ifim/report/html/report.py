@@ -144,6 +144,8 @@ class _Writer:
             tabulator=built,
             columns=columns(labelled),
             provenance=[f"{key}: {value}" for key, value in self._provenance()],
+            notice=self.folder.notice,
+            settings=json.dumps(self.folder.settings, indent=1) if self.folder.settings else "",
             data={"rows": self.rows, "columns": columns(labelled)},
         )
         (self.target / "index.html").write_text(text, encoding="utf-8")
@@ -199,10 +201,10 @@ class _Writer:
 
     def _provenance(self) -> list[tuple[str, str]]:
         said: list[tuple[str, Any]] = [("output folder", self.folder.path.resolve())]
-        said += [
-            (key, value if isinstance(value, str) else json.dumps(value))
-            for key, value in self.folder.settings.items()
-        ]
+        known = (
+            (key, value) for key, value in self.folder.settings.items() if isinstance(value, str)
+        )
+        said += [(f"run.json: {key}", value) for key, value in known]
         try:
             said.append(("report by", f"monai_ifim {version('monai-ifim')}"))
         except PackageNotFoundError:  # a checkout on the path, not installed
