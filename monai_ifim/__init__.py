@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
+    from monai_ifim.report.notebook import show
     from monai_ifim.runs import RunSummary, image_preprocessing, run
     from monai_ifim.transforms.checks import CheckImaged
     from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
@@ -125,6 +126,7 @@ __all__ = [
     "principal_angles",
     "run",
     "run_unless_done",
+    "show",
     "smoothed_eigenspace",
     "traceable_preprocessing",
 ]
@@ -151,6 +153,7 @@ _MODULES = (
     "transforms.traceable",
     "handlers",
     "runs",
+    "report.notebook",
 )
 
 if not TYPE_CHECKING:  # a type checker would take any name for known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 
@@ -21,6 +22,15 @@ _COLUMN = 2.5  # inches a panel is wide at the most
 _HEIGHT = 6.0  # inches that the planes of a case are high together at the most
 _AROUND = 1.35  # inches for titles and colour bars of a case
 _FAILED = 0.7  # inches for a case without a result
+
+
+class CaseFigure(Figure):
+    """A figure that a notebook shows without a backend of matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=90)
+        return buffer.getvalue()
 
 
 def case_figure(case: Case, style: Style | None = None) -> Figure:
@@ -60,7 +70,7 @@ def cases_figure(cases: Sequence[Case], style: Style | None = None, title: str =
     heights = [_FAILED if each is None else _AROUND + _inches(each)[1] for each in panels]
     with matplotlib.rc_context({"font.size": 8}):
         foot = 0.3
-        figure = Figure(
+        figure = CaseFigure(
             figsize=(14.5, sum(heights) + foot),
             layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03),
         )
