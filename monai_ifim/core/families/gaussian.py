@@ -77,7 +77,7 @@ class Gaussian(_Density):
 
     def contrasts(self, logits: Tensor) -> Tensor:
         """Cotangents e_d, one for each output, (D, B, D)."""
-        return _identity(logits)
+        return _identities(logits)
 
     def factor(self, logits: Tensor) -> Tensor:
         """Diagonal factor with entries 1/σ, (B, D, D) in float64."""
@@ -134,7 +134,7 @@ class GaussianMeanVariance(_Density):
 
     def contrasts(self, logits: Tensor) -> Tensor:
         """Cotangents e_d, one for each mean and log-variance, (2 D, B, 2 D)."""
-        return _identity(logits)
+        return _identities(logits)
 
     def factor(self, logits: Tensor) -> Tensor:
         """Diagonal factor with entries e^(-s/2) and 1/√2, (B, 2 D, 2 D) in float64."""
@@ -265,6 +265,6 @@ def _scales(scale: float | tuple[float, ...], logits: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (logits.ndim - 2))
 
 
-def _identity(logits: Tensor) -> Tensor:
+def _identities(logits: Tensor) -> Tensor:
     identity = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
     return identity[:, None, :].expand(-1, logits.shape[0], -1)
