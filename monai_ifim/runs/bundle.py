@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.bundle import scripts_of
 from monai_ifim.messages import reason
-from monai_ifim.runs.composition import Composition, compose, set_ids, set_images, set_options
+from monai_ifim.runs.composition import (
+    Composition,
+    compose,
+    process_restored,
+    set_ids,
+    set_images,
+    set_options,
+)
 from monai_ifim.runs.images import FoundImages, Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
@@ -55,7 +60,7 @@ def run_bundle(
     """
     images = find_inputs(inputs)
     bundle, output = Path(folder), Path(output)
-    with scripts_of(Path(os.path.abspath(bundle))), search_path():
+    with scripts_of(Path(os.path.abspath(bundle))), process_restored():
         try:
             composition = compose(bundle)
             set_images(composition, images, output)
@@ -128,13 +133,3 @@ def _notes(composition: Composition, evaluator: Any) -> tuple[str, ...]:
         f"preprocessing: {in_words(transform)}",
         f"likelihood: {likelihood}{' at each voxel' if composition.segments else ''}",
     )
-
-
-@contextmanager
-def search_path() -> Iterator[None]:
-    """Restore the search path: MONAI's workflow adds the bundle to it and leaves it there."""
-    before = list(sys.path)
-    try:
-        yield
-    finally:
-        sys.path[:] = before

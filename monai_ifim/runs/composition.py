@@ -6,7 +6,9 @@ import difflib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +18,6 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import LoadImage, LoadImaged
 
-from monai_ifim.bundle.arguments import written_in_files
 from monai_ifim.bundle.metadata import is_segmentation, read_metadata
 from monai_ifim.runs.images import FoundImages
 from monai_ifim.runs.options import RunOptions
@@ -75,16 +76,11 @@ def compose(folder: str | os.PathLike[str]) -> Composition:
             f"expected the id evaluator in {config}, got none; a bundle with another host takes "
             "the overlay ifim_transform.yaml (monai-ifim config ifim_transform)"
         )
-    if overlay is None:
-        handler = _component(parser.config, "IFIMHandler") or _OWN
-    else:
-        handler = _OWN
-        own = written_in_files(f"evaluator::{_TARGET}", [str(config)], but="")
-        parser["ifim_evaluator"] = own if isinstance(own, str) else "SupervisedEvaluator"
+    own = _component(parser.config, "IFIMHandler") if overlay is None else ""
     bar = _component(parser.config, "ProgressBar")
     if bar:
         parser[f"{bar}::_disabled_"] = True
-    return Composition(workflow, config, overlay, handler, why)
+    return Composition(workflow, config, overlay, own or _OWN, why)
 
 
 def inference_file(folder: str | os.PathLike[str]) -> Path:
@@ -117,6 +113,9 @@ def inference_file(folder: str | os.PathLike[str]) -> Path:
 def set_images(composition: Composition, images: FoundImages, output: Path) -> None:
     """Let a composition run on these images, and write there.
 
+    To be called inside ``process_restored``: the files are named on the command line of this
+    process, where configurations and overlays look for what MONAI does not tell them.
+
     Args:
         composition: changed in place.
         images: what its data set gets in the place of its own list.
@@ -128,6 +127,7 @@ def set_images(composition: Composition, images: FoundImages, output: Path) -> N
     """
     parser = composition.workflow.parser
     parser["output_dir"] = str(output)
+    _name_files(composition, output)
     for name in set(_FOLDERS) & set(parser.config):
         parser[name] = images.root
     dataset = _dataset(composition)
@@ -195,6 +195,25 @@ def set_ids(composition: Composition, values: Mapping[str, Any]) -> None:
                 f"{', '.join(parser.config)}"
             )
         parser.set(value, id_, recursive=True)
+
+
+@contextmanager
+def process_restored() -> Iterator[None]:
+    """Restore search path and command line.
+
+    MONAI's workflow adds the bundle to the one and leaves it there, a composition names its files
+    on the other.
+    """
+    path, arguments = list(sys.path), list(sys.argv)
+    try:
+        yield
+    finally:
+        sys.path[:], sys.argv[:] = path, arguments
+
+
+def _name_files(composition: Composition, output: Path) -> None:
+    names = [str(file) for file in (composition.config, composition.overlay) if file is not None]
+    sys.argv += ["--config_file", str(names), "--output_dir", str(output)]
 
 
 def _workflow(files_of_run: list[str], configs: Path, folder: str) -> ConfigWorkflow:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import nrrd
@@ -70,6 +71,8 @@ def test_foreign_bundles(shape, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"likelihood: {shape.likelihood}" in text
     assert_same_results(tmp_path / "ours", tmp_path / "theirs")
     assert foreign.digests(bundle) == before
+    assert "--config_file" not in sys.argv
+    assert str(bundle) not in sys.path
 
 
 def test_a_segmentation_gets_its_own_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -185,14 +188,16 @@ def test_a_run_that_ends_early_says_why(
     (bundle / "models" / "model.pt").unlink()
     output = tmp_path / "out"
     told(capsys, "run", "--bundle", SIGNAL, "--input", signals, "--output", output)
-    # The table of the earlier run is not taken for that of this one.
+    # The table of the earlier run is kept, and not taken for that of this one.
+    before = (output / "ifim.csv").read_bytes()
     arguments = ["run", "--bundle", bundle, "--input", signals, "--output", output]
     text = told(capsys, *arguments, status=1)
     assert "5 images found, 0 done, 0 failed, 5 not reached" in text
     assert "the run ended early: " in text
     assert "model.pt" in text
     assert text.count("model.pt") == 1
-    assert {row["status"][:20] for row in rows_of(output)} == {"failed: not reached,"}
+    assert "results: none" in text
+    assert (output / "ifim.csv").read_bytes() == before
 
 
 def test_ids_are_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

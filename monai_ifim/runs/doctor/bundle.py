@@ -15,8 +15,13 @@ from monai_ifim.bundle import class_names, scripts_of
 from monai_ifim.bundle.likelihood import shown_activations
 from monai_ifim.bundle.metadata import image_input, read_metadata
 from monai_ifim.messages import reason
-from monai_ifim.runs.bundle import search_path
-from monai_ifim.runs.composition import Composition, compose, set_images, set_options
+from monai_ifim.runs.composition import (
+    Composition,
+    compose,
+    process_restored,
+    set_images,
+    set_options,
+)
 from monai_ifim.runs.doctor.trial import Trial, try_image, try_random
 from monai_ifim.runs.images import FoundImages, Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions
@@ -62,7 +67,7 @@ def examine_bundle(
     with (
         tempfile.TemporaryDirectory() as place,
         scripts_of(Path(os.path.abspath(folder))),
-        search_path(),
+        process_restored(),
     ):
         return _examined(folder, images, options or RunOptions(), Path(place))
 
