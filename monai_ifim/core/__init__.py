@@ -25,6 +25,7 @@ from monai_ifim.core.flips import FlipDistance
 from monai_ifim.core.gradients.at_rest import at_rest, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.forward import Forward, as_leaf, kept_forward, run_forward
 from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
+from monai_ifim.core.nuisances import Nuisance, NuisanceSensitivity, nuisance_sensitivity
 from monai_ifim.core.options import (
     EigenspaceOptions,
     OptionKeywords,
@@ -55,6 +56,8 @@ __all__ = [
     "Mask",
     "MergedClasses",
     "NoiseSpectrum",
+    "Nuisance",
+    "NuisanceSensitivity",
     "OptionKeywords",
     "OutputTransform",
     "Perturbation",
@@ -79,6 +82,7 @@ __all__ = [
     "frozen_parameters",
     "kept_forward",
     "label_masks",
+    "nuisance_sensitivity",
     "perturbation_curve",
     "pooled_eigenspace",
     "predicted_logits",

@@ -237,7 +237,21 @@ class Eigenspace:
         Raises:
             ValueError: d of another shape than the images.
         """
-        return torch.einsum("bmk,bm->bk", self.factor, self._products(d)).square().sum(dim=1)
+        return self.responses(d).square().sum(dim=1)
+
+    def responses(self, d: Tensor) -> Tensor:
+        """Products with the root of F: r = Bᵀ Sᵀ d, so that dᵀ F d' = r · r'.
+
+        Args:
+            d: change of the images, (B, C, *S).
+
+        Returns:
+            (B, M) in float64.
+
+        Raises:
+            ValueError: d of another shape than the images.
+        """
+        return torch.einsum("bmk,bm->bk", self.factor, self._products(d))
 
     def flip_distance(self) -> FlipDistance:
         """How far each image is from another answer, to first order, without a further pass.

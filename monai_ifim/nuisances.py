@@ -1,0 +1,271 @@
+"""Nuisances of an acquisition, for ``nuisance_sensitivity``.
+
+Geometry, intensity, resolution and noise. Each one transforms images (B, C, *S) by amounts (B,), 0
+for none, and says how far is plausible (``reach``). Geometry is resampled by MONAI with cubic
+splines in single precision, because a linear interpolation has kinks, with a border that goes on;
+that needs SciPy. Each image of a batch has an amount of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.transforms import AdjustContrast, Affine
+from torch import Tensor
+
+from monai_ifim.core import Eigenspace
+from monai_ifim.core.smoothing import along_axes
+
+__all__ = [
+    "BiasField", "Blur", "Gain", "Gamma", "Noise", "Offset", "Rotation", "Shift", "Zoom",
+]  # fmt: skip
+
+
+def _resampled(images: Tensor, parameters: list[dict[str, Any]]) -> Tensor:
+    """Each image by an affine transformation with cubic splines."""
+    result = []
+    for image, each in zip(images, parameters, strict=True):
+        affine = Affine(
+            mode=3, padding_mode="nearest", image_only=True, dtype=torch.float64, **each
+        )
+        result.append(torch.as_tensor(affine(image.double().cpu())).as_subclass(Tensor))
+    return torch.stack(result).to(images)
+
+
+def _broad(amounts: Tensor, images: Tensor) -> Tensor:
+    return amounts.to(images).view(-1, *[1] * (images.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The object is turned.
+
+    Attributes:
+        reach: largest plausible angle in degrees.
+        axis: of a 3D image, around which it turns.
+    """
+
+    reach: float = 15.0
+    axis: int = 2
+    step: float = 0.5
+    unit: str = "degrees"
+    one_sided: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return "rotation"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), turned by amounts (B,)."""
+        angles = [math.radians(amount) for amount in amounts.tolist()]
+        if images.ndim == 4:
+            return _resampled(images, [{"rotate_params": angle} for angle in angles])
+        turns = [tuple(angle * (axis == self.axis) for axis in range(3)) for angle in angles]
+        return _resampled(images, [{"rotate_params": turn} for turn in turns])
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The object is moved along one axis.
+
+    Attributes:
+        reach: largest plausible distance in mm.
+        axis: spatial axis.
+        spacing: size of a voxel along it in mm.
+    """
+
+    reach: float = 5.0
+    axis: int = 0
+    spacing: float = 1.0
+    step: float = 0.1
+    unit: str = "mm"
+    one_sided: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"shift along axis {self.axis}"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), moved by amounts (B,)."""
+        dims = images.ndim - 2
+        moves = [
+            tuple(amount / self.spacing * (axis == self.axis) for axis in range(dims))
+            for amount in amounts.tolist()
+        ]
+        return _resampled(images, [{"translate_params": move} for move in moves])
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """The object is larger or smaller.
+
+    Attributes:
+        reach: largest plausible change in per cent.
+    """
+
+    reach: float = 10.0
+    step: float = 0.5
+    unit: str = "%"
+    one_sided: bool = False
+    name: str = "scale"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), scaled by amounts (B,)."""
+        dims = images.ndim - 2
+        scales = [1 / (1 + amount / 100) for amount in amounts.tolist()]
+        return _resampled(images, [{"scale_params": (scale,) * dims} for scale in scales])
+
+
+@dataclass(frozen=True)
+class Gain:
+    """All intensities are multiplied.
+
+    Attributes:
+        reach: largest plausible change in per cent.
+    """
+
+    reach: float = 20.0
+    step: float = 0.1
+    unit: str = "%"
+    one_sided: bool = False
+    name: str = "gain"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), brighter by amounts (B,)."""
+        return images * (1 + _broad(amounts, images) / 100)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A constant is added.
+
+    Attributes:
+        reach: largest plausible constant in input units.
+    """
+
+    reach: float = 0.2
+    step: float = 1e-3
+    unit: str = "input units"
+    one_sided: bool = False
+    name: str = "offset"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), raised by amounts (B,)."""
+        return images + _broad(amounts, images)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """The contrast is bent between the least and the largest intensity: γ = exp(amount).
+
+    Attributes:
+        reach: largest plausible logarithm of γ; .3 is γ from .74 to 1.35.
+    """
+
+    reach: float = 0.3
+    step: float = 1e-2
+    unit: str = "log gamma"
+    one_sided: bool = False
+    name: str = "gamma"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), bent by amounts (B,)."""
+        pairs = zip(images, amounts.tolist(), strict=True)
+        bent = [AdjustContrast(math.exp(a))(image) if a else image for image, a in pairs]
+        return torch.stack([torch.as_tensor(each) for each in bent]).to(images)
+
+
+@dataclass(frozen=True)
+class BiasField:
+    """A multiplicative field, exp(amount · u) with u from -1 to 1 along one axis.
+
+    Attributes:
+        reach: largest plausible amount; .3 is 35 % more at one end, 26 % less at the other.
+        axis: spatial axis.
+    """
+
+    reach: float = 0.3
+    axis: int = 0
+    step: float = 1e-3
+    unit: str = "log intensity"
+    one_sided: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"bias field along axis {self.axis}"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), shaded by amounts (B,)."""
+        size = images.shape[2 + self.axis]
+        places = torch.linspace(-1, 1, size, dtype=images.dtype, device=images.device)
+        field = places.view(-1, *[1] * (images.ndim - 3 - self.axis))
+        return images * torch.exp(_broad(amounts, images) * field)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A Gaussian blur; the amount is its variance, in which the effect is linear.
+
+    The diffusion of the voxels, a blur of however small a width; a sampled Gaussian is none then.
+    Source: T. Lindeberg, "Scale-space for discrete signals", IEEE PAMI 12 (1990).
+
+    Attributes:
+        reach: largest plausible variance in squared voxels; 1 is a full width of 2.4 voxels.
+    """
+
+    reach: float = 1.0
+    step: float = 0.01
+    unit: str = "squared voxels"
+    one_sided: bool = True
+    name: str = "blur"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S), blurred by amounts (B,)."""
+        laplacians = [_laplacian(size) for size in images.shape[2:]]
+        blurred = []
+        for image, variance in zip(images, amounts.tolist(), strict=True):
+            kernels = [torch.linalg.matrix_exp(0.5 * variance * each) for each in laplacians]
+            blurred.append(along_axes(image, kernels))
+        return torch.stack(blurred)
+
+
+def _laplacian(size: int) -> Tensor:
+    """Second differences along an axis whose ends are closed, (n, n) in float64."""
+    steps = torch.ones(size - 1, dtype=torch.float64)
+    matrix = torch.diag(steps, 1) + torch.diag(steps, -1)
+    return matrix - torch.diag(matrix.sum(dim=1))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """White noise of that standard deviation, the same draw at every amount.
+
+    In the quadratic law it is the mean over all draws, ½ amount² tr F: one draw says little.
+
+    Attributes:
+        reach: largest plausible standard deviation in input units.
+        seed: of the draw.
+    """
+
+    reach: float = 0.1
+    seed: int = 0
+    step: float = 1e-3
+    unit: str = "input units"
+    one_sided: bool = True
+    name: str = "noise"
+
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (B, C, *S) with noise of amounts (B,)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float64)
+        return images + _broad(amounts, images) * noise.to(images)
+
+    def form(self, space: Eigenspace) -> Tensor:
+        """The trace of F, (B,)."""
+        return space.trace
