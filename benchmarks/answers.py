@@ -247,7 +247,7 @@ def stacked(items: list[dict[str, Any]]) -> Answer:
     return {
         key: torch.stack([torch.as_tensor(item[key]).as_subclass(Tensor) for item in items])
         for key in items[0]
-        if key.startswith("ifim_")
+        if key.startswith("ifim_") and not isinstance(items[0][key], str)
     }
 
 

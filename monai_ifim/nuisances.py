@@ -20,7 +20,15 @@ from monai_ifim.core import Eigenspace
 from monai_ifim.core.smoothing import along_axes
 
 __all__ = [
-    "BiasField", "Blur", "Gain", "Gamma", "Noise", "Offset", "Rotation", "Shift", "Zoom",
+    "BiasField",
+    "Blur",
+    "Gain",
+    "Gamma",
+    "Magnification",
+    "Noise",
+    "Offset",
+    "Rotation",
+    "Shift",
 ]  # fmt: skip
 
 
@@ -101,7 +109,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Zoom:
+class Magnification:
     """The object is larger or smaller.
 
     Attributes:

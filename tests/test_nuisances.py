@@ -10,14 +10,24 @@ from monai_ifim.nuisances import (
     Blur,
     Gain,
     Gamma,
+    Magnification,
     Noise,
     Offset,
     Rotation,
     Shift,
-    Zoom,
 )
 
-KINDS = [Rotation(), Shift(axis=1), Zoom(), Gain(), Offset(), Gamma(), BiasField(), Blur(), Noise()]
+KINDS = [
+    Rotation(),
+    Shift(axis=1),
+    Magnification(),
+    Gain(),
+    Offset(),
+    Gamma(),
+    BiasField(),
+    Blur(),
+    Noise(),
+]
 every_kind = pytest.mark.parametrize("nuisance", KINDS, ids=lambda n: n.name)
 SHAPES = {2: (3, 1, 14, 12), 3: (3, 1, 10, 12, 8)}
 
@@ -94,7 +104,7 @@ def test_what_the_amounts_mean():
     assert (centre - 9).abs().item() == pytest.approx(2, abs=1e-6)
 
     ball = torch.exp(-0.05 * ((rows[:, None] - 10) ** 2 + (rows - 10) ** 2))[None, None]
-    larger = Zoom()(ball, torch.tensor([10.0]))
+    larger = Magnification()(ball, torch.tensor([10.0]))
     assert larger.sum() / ball.sum() == pytest.approx(1.21, rel=1e-2)
 
     bar = torch.exp(-0.5 * ((rows[:, None] - 10) ** 2 / 25 + (rows - 10) ** 2 / 2))[None, None]

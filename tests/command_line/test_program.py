@@ -167,6 +167,10 @@ def test_sheet_without_results(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_sheet_without_matplotlib_names_the_extra(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    import monai_ifim.report
+
+    # Its own modules are there again afterwards, also as attributes of the package.
+    monkeypatch.setattr(monai_ifim, "report", monai_ifim.report)
     for module in [name for name in sys.modules if name.startswith("monai_ifim.report")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -147,6 +147,7 @@ def memory_of(device: torch.device) -> Iterator[list[int]]:
     watcher.start()
     try:
         yield peak
+        peak[0] = max(peak[0], _resident() - before)
     finally:
         ended.set()
         watcher.join()
