@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "bundles" / "ifim_signal_2d" / "configs" / "inference.json"
@@ -114,6 +115,12 @@ def rows_in_journals(output: Path) -> int:
     return sum(path.read_bytes().count(b'{"row"') for path in paths)
 
 
+def begun_in_journals(output: Path) -> int:
+    """How often the work on an image was begun, in all journals of a folder; batches of one."""
+    paths = (output / ".ifim").glob("journal-*.jsonl")
+    return sum(path.read_bytes().count(b'{"start"') for path in paths)
+
+
 def record(output: Path) -> dict:
     """Content of ``run.json``; empty where there is none."""
     path = output / "run.json"
@@ -127,3 +134,21 @@ def wait_for_rows(output: Path, count: int, child: Child, timeout: float = 120) 
         time.sleep(0.002)
         if not os.path.exists(f"/proc/{child.pid}"):
             return
+
+
+def raising(network: Any, index: int) -> Any:
+    """Make a network raise for one image of the list, wherever it is in a batch."""
+    import nibabel as nib
+    import torch
+
+    images = Path(sys.argv[sys.argv.index("--dataset_dir") + 1])
+    file = sorted(images.glob("*.nii.gz"))[index]
+    first = float(nib.load(file).get_fdata().flat[0])
+
+    def check(module: Any, inputs: Any) -> None:
+        values = inputs[0].detach().as_subclass(torch.Tensor).flatten(1)[:, 0]
+        if torch.isclose(values, torch.tensor(first, dtype=values.dtype)).any():
+            raise ArithmeticError("on purpose, for one image")
+
+    network.register_forward_pre_hook(check)
+    return network

@@ -103,13 +103,17 @@ class TableWriter:
         check_writable(folder.path)
         ranks.meet("begin")
         shared = ranks.on_first(lambda: folder.begin(identity(), listed))
-        resumed = folder.join(shared, ranks.rank)
+        known = folder.join(shared, ranks.rank)
         self._began = True
         _ACTIVE[os.path.realpath(folder.path)] = self
-        if resumed and listed is None:
+        if known is not None and listed is None:
             logger.warning("all is done again: expected a list of files, one for each image")
-        elif resumed:
-            self._look_back(folder, listed or (), ranks.rank == 0)
+        elif known is not None:
+            history = read_history(folder.path, but=folder.session)
+            if len(history.lines) == known:
+                self._look_back(history, folder, listed or (), ranks.rank == 0)
+            else:  # rank 0 could not give rows for what this rank leaves out
+                logger.warning("all is done again: this rank sees other journals than rank 0")
 
     @property
     def under_way(self) -> bool:
@@ -280,8 +284,9 @@ class TableWriter:
         """Lines of the images that an earlier session of the run has done; on rank 0."""
         return self._kept
 
-    def _look_back(self, folder: RunFolder, listed: Sequence[str], first: bool) -> None:
-        history = read_history(folder.path, but=folder.session)
+    def _look_back(
+        self, history: History, folder: RunFolder, listed: Sequence[str], first: bool
+    ) -> None:
         twice = repeated(listed)
         self.done = done = Done(history, folder.path, twice)
         starts = {f: n for f, n in history.starts.items() if f not in twice and f not in done}

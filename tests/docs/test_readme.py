@@ -51,6 +51,25 @@ def test_bash_block(tmp_path: Path):
     assert (results / "sheet.png").stat().st_size > 10_000
 
 
+def test_all_blocks_in_order_in_one_folder_lose_nothing(tmp_path: Path):
+    (tmp_path / "bundles").symlink_to(ROOT / "bundles")
+    run(["bash", "-euc", blocks("bash")[0]], tmp_path)
+    results = tmp_path / "results"
+    before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
+    for block in blocks("python"):
+        run([sys.executable, "-c", block], tmp_path)
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
+    # A hook that writes to the same folder is refused, and still nothing is lost.
+    (hook,) = (block for block in blocks("python") if "IFIMHandler" in block)
+    same = re.sub(r'output_dir="\w+"', 'output_dir="results"', hook)
+    done = subprocess.run(
+        [sys.executable, "-c", same], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "expected no results of another run in results" in done.stderr
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
+
+
 def test_names_in_the_table():
     table = re.search(r"^\| name \|.*?\n\n", README, flags=re.MULTILINE | re.DOTALL)
     assert table

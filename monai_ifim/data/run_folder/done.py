@@ -91,7 +91,7 @@ def missing_volume(folder: Path, line: Line) -> str | None:
     volumes: dict[str, Any] = line.get("volumes", {})
     for name, size in volumes.items():
         try:
-            if os.stat(folder / name).st_size != size:
+            if os.stat(os.path.join(folder, name)).st_size != size:
                 return name
         except OSError:
             return name

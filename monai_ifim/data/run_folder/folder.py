@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.data.run_folder.earlier import move_aside, remove_leftovers, write_list
-from monai_ifim.data.run_folder.journal import Journal, journals, now, process
+from monai_ifim.data.run_folder.journal import Journal, journals, now, process, read_history
 from monai_ifim.data.run_folder.lock import FolderLock
 from monai_ifim.data.run_folder.record import (
     COMPLETE,
@@ -98,9 +98,11 @@ class RunFolder:
         except BaseException:
             self._lock.release()
             raise
-        return {"run": self.run, "session": self.session, "resumed": "sessions" in self._record}
+        resumed = "sessions" in self._record
+        known = len(read_history(self.path).lines) if resumed else None
+        return {"run": self.run, "session": self.session, "known": known}
 
-    def join(self, shared: dict[str, Any], rank: int) -> bool:
+    def join(self, shared: dict[str, Any], rank: int) -> int | None:
         """Open the journal of this process.
 
         Args:
@@ -108,7 +110,8 @@ class RunFolder:
             rank: of this process.
 
         Returns:
-            Whether an earlier session of the run is resumed.
+            How many images the journals of earlier sessions hold, as the first rank sees them;
+            None where no run is resumed.
 
         Raises:
             OSError: it cannot be written.
@@ -116,7 +119,8 @@ class RunFolder:
         self.run, self.session = shared["run"], shared["session"]
         _BEGUN.add(self.run)
         self.journal = Journal(self.path, self.run, self.session, rank)
-        return bool(shared["resumed"])
+        known: int | None = shared["known"]
+        return known
 
     def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> None:
         """Say how the run ended, and let the folder go.

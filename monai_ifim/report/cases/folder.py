@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from monai_ifim.data.run_folder.earlier import EARLIER
 from monai_ifim.data.tables import Row, read_table
 from monai_ifim.report.cases.case import Case, Numbers
 
@@ -140,6 +141,8 @@ class RunFolder:
     def _stems(self) -> dict[str, list[Path]]:
         found = defaultdict(list)
         for file in sorted(self.path.rglob(f"*{_END}")):
+            if file.relative_to(self.path).parts[0].startswith(EARLIER):  # of another run
+                continue
             stem = file.with_name(file.name.removesuffix(_END))
             found[stem.name].append(stem)
         return found
