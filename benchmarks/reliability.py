@@ -357,7 +357,6 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "reliability")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
     runs.warm_up()
     lost = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -380,6 +379,7 @@ def main() -> int:
                 "details": trials,
             }
             text = json.dumps(result, indent=1)
+            options.output.mkdir(parents=True, exist_ok=True)
             (options.output / f"{name}.json").write_text(text + "\n")
             print(f"{name}: {len(trials)} times, {len(bad)} lost something", flush=True)
     return int(lost > 0)
