@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,7 @@ def memory_of(device: torch.device) -> Iterator[list[int]]:
         yield peak
         peak[0] = torch.cuda.max_memory_allocated(device) - before
         return
+    _give_back()
     before, ended = _resident(), threading.Event()
 
     def watch() -> None:
@@ -151,6 +154,13 @@ def memory_of(device: torch.device) -> Iterator[list[int]]:
     finally:
         ended.set()
         watcher.join()
+
+
+def _give_back() -> None:
+    """Let the system have what was freed, which would otherwise be taken again unnoticed."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # of glibc alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> int:
