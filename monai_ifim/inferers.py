@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from monai_ifim.core import as_leaf, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
+from monai_ifim.core.one_by_one import each_alone, of_zeros
 from monai_ifim.messages import check_on_error, reason
 
 
@@ -132,36 +133,32 @@ class IFIMInferer(Inferer):
     def _one_by_one(
         self, inputs: Tensor, network: Callable[..., Any], error: Exception, *args: Any, **kw: Any
     ) -> Tensor:
-        """Predictions of a batch that failed as a whole."""
-        plain, failures = inputs.detach().as_subclass(Tensor), {}
-        outputs: list[Any] = [None] * len(plain)
-        for i, image in enumerate(plain):
-            try:
-                if len(plain) == 1:
-                    raise error
-                outputs[i] = self._predicted(image[None], network, *args, **kw)
-            except Exception as own:
-                failures[i] = reason(own)
-        self._kept = None
-        model = next((each for each in outputs if each is not None), None)
-        nan: Any
-        shape, nan = getattr(self._thread, "blank", (None, None))  # of the last good batch
-        if model is not None or shape != plain.shape[1:]:
-            model = self._of_zeros(plain, network, error, *args, **kw) if model is None else model
+        """Predictions of a batch that failed as a whole, NaN for images that fail alone."""
+        plain = inputs.detach().as_subclass(Tensor)
+
+        def run(images: Tensor) -> Any:
+            return self._predicted(images, network, *args, **kw)
+
+        outputs = each_alone(run, plain, error)
+        model = next((each for each in outputs if isinstance(each, Tensor)), self._blank_of(plain))
+        if model is None:
+            model = of_zeros(run, plain, error)
             if not isinstance(model, Tensor):
                 raise error
-            nan = torch.full_like(model[:1], torch.nan)
+        blank = torch.full_like(model[:1], torch.nan)
+        self._kept = None
+        failures = {i: reason(o) for i, o in enumerate(outputs) if isinstance(o, Exception)}
         self._thread.failed = (inputs, failures)
-        whole = torch.cat([nan if each is None else each for each in outputs])
+        whole = torch.cat([blank if isinstance(o, Exception) else o for o in outputs])
         return MetaTensor(whole).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else whole
 
-    def _of_zeros(
-        self, images: Tensor, network: Callable[..., Any], error: Exception, *args: Any, **kw: Any
-    ) -> Any:
-        try:
-            return self._predicted(torch.zeros_like(images[:1]), network, *args, **kw)
-        except Exception:
-            raise error from None
+    def _blank_of(self, images: Tensor) -> Tensor | None:
+        """NaN of the shape that the last good batch's predictions had; None where it may differ."""
+        shape, blank = getattr(self._thread, "blank", (None, None))
+        # One outcome per image has the same shape for images of any size.
+        return (
+            blank if blank is not None and (blank.ndim == 2 or shape == images.shape[1:]) else None
+        )
 
     def _with_graph(
         self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any

@@ -129,6 +129,25 @@ def _in_words(error: BaseException, name: str) -> str:
     return f"{words} in {os.path.basename(step.tb_frame.f_code.co_filename)}, line {step.tb_lineno}"
 
 
+def own_sentence(error: BaseException | None) -> str:
+    """The sentence of this package ("expected ...") in an error, or in what caused it.
+
+    Args:
+        error: as caught; MONAI wraps the errors of what a configuration makes.
+
+    Returns:
+        The sentence, empty where there is none.
+
+    >>> own_sentence(ValueError("expected a folder, got none; make one"))
+    'expected a folder, got none; make one'
+    """
+    while error is not None:
+        if str(error).startswith("expected "):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def check_on_error(on_error: str) -> str:
     """Refuse another word for what happens to an image for which something raises.
 

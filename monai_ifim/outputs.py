@@ -21,6 +21,7 @@ from monai_ifim.core import (
 )
 from monai_ifim.core.checks import masked_classes, not_finite
 from monai_ifim.core.families.recoded import outcome_text
+from monai_ifim.core.flips import nearest_answer
 from monai_ifim.messages import failed, is_failure
 
 VOLUMES = ("high", "orth", "sensitivity")
@@ -277,8 +278,8 @@ def _numbers(space: Eigenspace, images: Tensor, coefficients: Tensor) -> list[di
         "high_energy_share": (high / torch.where(energy == 0, 1, energy)).tolist(),
     }
     if hasattr(space.likelihood, "flips"):
-        flips = space.flip_distance()
-        distances, classes = flips.distance.tolist(), flips.index.tolist()
+        nearest = nearest_answer(space)
+        distances, classes = nearest.distance.tolist(), nearest.index.tolist()
         columns["flip_distance"] = [d if math.isfinite(d) else None for d in distances]
         text = getattr(space.likelihood, "text", str)
         columns["flip_class"] = [text(index) if index >= 0 else None for index in classes]

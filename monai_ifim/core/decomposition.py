@@ -24,7 +24,7 @@ from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.core.families import family_of
 from monai_ifim.core.gradients.at_rest import at_rest, unwrap
 from monai_ifim.core.gradients.forward import Forward, lacks_batch_axis, run_forward
-from monai_ifim.core.gradients.independence import check_independence, check_other_images
+from monai_ifim.core.gradients.independence import IndependenceCheck
 from monai_ifim.core.options import (
     EigenspaceOptions,
     OptionKeywords,
@@ -149,7 +149,8 @@ def decompose(
         changes.check(forward.images)
         forward = replace(forward, perturbation=changes)
     problem = problem_of(forward, family, options)
-    check_independence(forward, network)
+    independence = IndependenceCheck(forward, network)
+    independence.of_gradients()
     space = options.solver.solve(problem, options.rank, options.energy)
-    check_other_images(forward, network)
+    independence.of_logits()
     return space if changes is None else replace(space, perturbation=changes)

@@ -258,9 +258,8 @@ class Eigenspace:
 
         The smallest of (z_w - z_c) / ‖∇z_w - ∇z_c‖ over the classes c beside the most probable
         one w; of one sigmoid |z| / ‖∇z‖, of several labels that of the nearest label. Exact for
-        logits that are affine in the image. Beside the smallest change that an optimiser finds it
-        ranks images well (rank correlation .94 to .985 on five networks); only that search
-        verifies a distance.
+        logits that are affine in the image; for others only a search for the smallest change
+        verifies it.
 
         Returns:
             Distance, answer and unit direction; ``compared`` says which answers were compared

@@ -44,14 +44,47 @@ class FlipDistance:
     compared: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class NearestAnswer:
+    """The nearest other answer of each image, without the direction to it.
+
+    Attributes:
+        distance: (B,) in float64, as in ``FlipDistance``.
+        index: (B,) in int64.
+        compared: (B, M) in int64.
+        steps: weights of the contrast gradients whose combination leads there, (B, M).
+    """
+
+    distance: Tensor
+    index: Tensor
+    compared: Tensor
+    steps: Tensor
+
+
 def flip_distance(space: Eigenspace) -> FlipDistance:
-    """The nearest other answer, from gradients that are there.
+    """The nearest other answer and the way there, from gradients that are there.
 
     Args:
         space: of a classifier.
 
     Returns:
-        Distance, answer and direction for each image.
+        Distance, answer and direction for each image. Errors are those of ``nearest_answer``.
+    """
+    nearest = nearest_answer(space)
+    direction = space.combination(nearest.steps)
+    if space.perturbation is not None:
+        direction = space.perturbation.apply(direction[None])[0]
+    return FlipDistance(nearest.distance, nearest.index, direction, nearest.compared)
+
+
+def nearest_answer(space: Eigenspace) -> NearestAnswer:
+    """The nearest other answer; unlike the direction it needs no volume.
+
+    Args:
+        space: of a classifier.
+
+    Returns:
+        Distance and answer for each image.
 
     Raises:
         ValueError: the family has no answers that could be flipped.
@@ -87,13 +120,9 @@ def flip_distance(space: Eigenspace) -> FlipDistance:
         chosen = torch.zeros_like(lengths).scatter(1, best, 1.0)
     else:
         chosen = weights.gather(1, best[:, :, None].expand(-1, -1, weights.shape[2]))[:, 0]
-    steps = torch.where(found, chosen * scale, 0)
-    direction = space.combination(steps)
-    if space.perturbation is not None:
-        direction = space.perturbation.apply(direction[None])[0]
-    return FlipDistance(
+    return NearestAnswer(
         distance=distance[:, 0],
         index=torch.where(found, index.gather(1, best), -1)[:, 0],
-        direction=direction,
         compared=torch.where(known, index, -1),
+        steps=torch.where(found, chosen * scale, 0),
     )

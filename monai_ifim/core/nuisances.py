@@ -3,8 +3,7 @@
 With a transformation T_θ of the image and its tangent t = ∂T_θ(x)/∂θ at 0, KL ≈ ½ θ² tᵀF t. For
 several, KL ≈ ½ θᵀ(TᵀFT)θ with one small matrix, from products with gradients that are there.
 
-That law ranks well (whether 0.1 nat is reached within half of a plausible range: AUC .82 to 1.00)
-and is off by a factor of 1 to 3. So it screens and finds the worst combination; the number to show
+The law holds for small amounts. So it screens and finds the worst combination; the number to show
 is measured by forward passes.
 """
 

@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 FILE_KEY = "ifim_file"  # of one image's dictionary: the file that it came from, where that is known
 MODEL_KEY = "ifim_model"  # which network made the components
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 PART_KEY = "ifim_part"  # how many images of that file (and patch) came before it in this run
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def images_of_batch(batch: Any) -> Tensor:
@@ -115,21 +115,6 @@ def listed_names(loader: Any, batch: int, count: int) -> list[str | None]:
     if files is None:
         files = _in_order(loader, batch)
     return list(files) if files is not None and len(files) == count else [None] * count
-
-
-def all_listed_names(loader: Any) -> list[str]:
-    """Names of all files of the data list, in its order, each once.
-
-    Args:
-        loader: of the run.
-
-    Returns:
-        None of them where the data list is not known.
-    """
-    data = getattr(getattr(loader, "dataset", None), "data", None)
-    if not isinstance(data, Sequence):
-        return []
-    return list(dict.fromkeys(name for name in map(entry_name, data) if name is not None))
 
 
 def names_of_batch(batch: Any, loader: Any, number: int) -> list[str]:

@@ -137,7 +137,7 @@ def write_component(
     path: str | os.PathLike[str],
     key: str,
     source: SourceGrid | None,
-    same: bool,
+    placed: bool,
     model: str = "",
 ) -> None:
     """Write a volume; one with NaN or infinity is logged and left out.
@@ -147,7 +147,7 @@ def write_component(
         path: of the file.
         key: of the volume, whose ending names the component in the header's ``descrip``.
         source: grid of the image's file, None where there is none.
-        same: the volume was placed on it, so that units, codes, both transforms, voxel sizes and
+        placed: the volume is on that grid, so that units, codes, both transforms, voxel sizes and
             intent are the source's; otherwise only its unit is.
         model: that made the volume, for ``descrip``.
 
@@ -158,10 +158,10 @@ def write_component(
     writer = AtomicNibabelWriter(output_dtype=_numpy_dtype(volume))
     writer.set_data_array(volume, channel_dim=0)
     writer.set_metadata(volume.meta if isinstance(volume, MetaTensor) else None, resample=False)
-    if same and source is not None:
+    if placed and source is not None:
         writer.data_obj, writer.affine = source.array(volume), source.affine
     writer.description = _description(key, model, header)
-    writer.source_header = header if same else None
+    writer.source_header = header if placed else None
     if header is not None:
         writer.units = units_of(header["xyzt_units"])
     try:

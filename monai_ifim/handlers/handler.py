@@ -25,7 +25,6 @@ from monai_ifim.core import (
 )
 from monai_ifim.data.atomic import recorded_files
 from monai_ifim.data.batches import (
-    all_listed_names,
     file_names,
     images_of_batch,
     listed_names,
@@ -39,7 +38,7 @@ from monai_ifim.data.table_writer import TableWriter
 from monai_ifim.handlers.inference import inference_of, network_of
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.run_identity import run_identity
-from monai_ifim.messages import check_on_error, is_failure
+from monai_ifim.messages import check_on_error, failed, is_failure, reason
 from monai_ifim.outputs import BatchOutputs, check_volumes, outputs_of_network
 
 if TYPE_CHECKING:
@@ -323,6 +322,20 @@ class IFIMHandler:
             self._reference = outputs.shapes()
         return outputs
 
+    def fail_batch(self, engine: Engine, error: Exception) -> None:
+        """Give the images of the batch in work rows with an error, and do nothing more for it.
+
+        For hosts that go on after an error of their own.
+
+        Args:
+            engine: that the handler is attached to.
+            error: what went wrong.
+        """
+        files = self._known_files(engine, self.batch_transform(engine.state.batch))
+        text = failed(reason(error))
+        self.table.stage([{"file": name, "status": text} for name in self._row_names(files)])
+        self._served = True
+
     def _network(self, engine: Any) -> nn.Module:
         return network_of(engine) if self.network is None else unwrap(self.network)
 
@@ -381,7 +394,8 @@ class IFIMHandler:
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         loader = engine.state.dataloader
-        self.table.rescue(files, error, getattr(loader, "failures", ()), all_listed_names(loader))
+        listed = dict.fromkeys(all_names(loader) or ())
+        self.table.rescue(files, error, getattr(loader, "failures", ()), listed)
         self._release()
 
     def _rescue(self, engine: Engine, error: BaseException) -> None:

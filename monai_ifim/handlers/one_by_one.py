@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monai_ifim.core.one_by_one import each_alone, of_zeros
 from monai_ifim.messages import failed, reason
 from monai_ifim.outputs import VOLUMES, BatchOutputs, with_metadata
 
@@ -43,9 +44,9 @@ class Trial:
                 then it is not the image's fault.
         """
         plain = images.detach().as_subclass(Tensor)
-        parts = [error if len(plain) == 1 else self._tried(image[None]) for image in plain]
+        parts = each_alone(self.run, plain, error)
         good = [part for part in parts if isinstance(part, BatchOutputs)]
-        model = good[0] if good else self.reference or self._of_zeros(plain, error)
+        model = good[0] if good else self.reference or of_zeros(self.run, plain, error)
         whole = [
             part
             if isinstance(part, BatchOutputs)
@@ -53,23 +54,6 @@ class Trial:
             for part in parts
         ]
         return _joined(whole, images)
-
-    def _tried(self, image: Tensor) -> BatchOutputs | Exception:
-        try:
-            return self.run(image)
-        except Exception as error:
-            if is_out_of_memory(error):
-                error.__traceback__ = None  # its frames hold the memory
-                free_memory()
-            return error
-
-    def _of_zeros(self, images: Tensor, error: Exception) -> BatchOutputs | None:
-        try:
-            return self.run(torch.zeros_like(images[:1]))
-        except Exception:
-            if is_out_of_memory(error):
-                return None
-            raise error from None
 
 
 def _without_result(
@@ -97,27 +81,3 @@ def _joined(parts: Sequence[BatchOutputs], images: Tensor) -> BatchOutputs:
     values = {name: with_metadata(value, images) for name, value in plain.items()}
     numbers = tuple(each for part in parts for each in part.numbers)
     return BatchOutputs(values, numbers, tuple(each for part in parts for each in part.statuses))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the device, or of the machine, does not suffice.
-
-    Args:
-        error: as caught.
-
-    Returns:
-        Yes or no.
-
-    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError())
-    (True, False)
-    """
-    text = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in text
-    )
-
-
-def free_memory() -> None:
-    """Give what is cached on the GPU back, for what comes next."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

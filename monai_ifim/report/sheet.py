@@ -31,7 +31,7 @@ def write_sheet(output_dir: Path, path: Path, *, most: int = 4, style: Style | N
         raise ValueError(f"expected at least one image to draw, got {most}; say --most 4")
     folder = RunFolder(output_dir)
     rows = [row for row in folder.rows if not folder.numbers(row).failed]
-    drawn = [row for row in rows if folder.stem(row) is not None]
+    drawn = [row for row in rows if folder.volumes(row)]
     chosen = [drawn[int(i)] for i in np.linspace(0, len(drawn) - 1, min(most, len(drawn)))]
     cases = [case for row in chosen if (case := folder.case(row)) is not None]
     if not cases:

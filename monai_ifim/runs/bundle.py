@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.bundle import scripts_of
-from monai_ifim.messages import reason
+from monai_ifim.messages import own_sentence, reason
 from monai_ifim.runs.composition import (
     Composition,
     compose,
@@ -69,8 +69,11 @@ def run_bundle(
             composition.workflow.initialize()
             evaluator = composition.workflow.parser.get_parsed_content("evaluator")
         except Exception as error:  # the code of the bundle's author raises what it likes
-            if str(error).startswith("expected "):  # of ours, meant to be read as it is
+            sentence = own_sentence(error)  # meant to be read as it is
+            if sentence == str(error):
                 raise
+            if sentence:
+                raise ValueError(sentence) from error
             raise ValueError(
                 f"expected a bundle that can be set up, got {reason(error)}; check "
                 f"{bundle / 'configs'}, or run it again with --debug"

@@ -20,7 +20,7 @@ from monai_ifim.data.batches import disk_error
 from monai_ifim.data.loaders import FaultTolerantDataLoader
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
-from monai_ifim.messages import failed, reason
+from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
 from monai_ifim.runs.images import Inputs, find_inputs
 from monai_ifim.runs.options import RunOptions, check_machine
@@ -188,11 +188,7 @@ def _go_on(engine: Engine, handler: IFIMHandler) -> None:
         except Exception as error:  # networks raise what they like
             if disk_error(error) is not None:
                 raise
-            files = handler._known_files(engine, handler.batch_transform(engine.state.batch))
-            text = failed(reason(error))
-            names = handler._row_names(files)
-            handler.table.stage([{"file": name, "status": text} for name in names])
-            handler._served = True  # nothing more to do for this batch
+            handler.fail_batch(engine, error)
             return {}
 
     engine._process_function = guarded

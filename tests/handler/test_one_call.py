@@ -52,7 +52,7 @@ def test_the_handler_computes_each_thing_once_in_one_place(files, steps_down, in
         [
             "kept_forward" if inferer else "run_forward",
             *("decompose", "coefficients", "synthesis", "sensitivity"),
-            *("most_probable", "probabilities", "masked_classes", "flip_distance"),
+            *("most_probable", "probabilities", "masked_classes", "nearest_answer"),
         ],
         batches,
     )

@@ -47,7 +47,15 @@ class _Density:
 
 
 @dataclass(frozen=True)
-class Gaussian(_Density):
+class _KnownError(_Density):
+    scale: float | tuple[float, ...] = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", _checked(self.scale))
+
+
+@dataclass(frozen=True)
+class Gaussian(_KnownError):
     """Regression with known error: D outputs around which the truth is normal.
 
     Attributes:
@@ -58,11 +66,6 @@ class Gaussian(_Density):
     Raises:
         ValueError: a scale that is not positive.
     """
-
-    scale: float | tuple[float, ...] = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", _checked(self.scale))
 
     def check(self, logits: Tensor) -> None:
         """Raise unless there is a scale for each output.
@@ -179,7 +182,7 @@ class GaussianMeanVariance(_Density):
 
 
 @dataclass(frozen=True)
-class VoxelwiseGaussian(_Density):
+class VoxelwiseGaussian(_KnownError):
     """Image to image with known error: F = Σ over voxels and channels ∇z ∇zᵀ / σ².
 
     Attributes:
@@ -189,11 +192,6 @@ class VoxelwiseGaussian(_Density):
     Raises:
         ValueError: a scale that is not positive.
     """
-
-    scale: float | tuple[float, ...] = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", _checked(self.scale))
 
     def check(self, logits: Tensor) -> None:
         """Raise unless the output is an image with a scale for each channel.

@@ -20,62 +20,67 @@ _ROUNDING = 1e-6
 _known: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
-def check_independence(forward: Forward, network: nn.Module | None = None) -> None:
-    """Refuse a network for which the images of a batch influence each other.
+class IndependenceCheck:
+    """Refuses a network for which the images of a batch influence each other.
 
     F(x) of one image is then not that of its own prediction alone: with batch norm that takes the
-    statistics of the batch, a second eigenvalue was 37 % off.
-
-    The images are divided into two halves, in log2(B) ways so that every two images are once in
-    different halves; the gradient of a half's logits with respect to the other half must vanish.
-    That is 2 log2(B) backward passes, made once for each network.
+    statistics of the batch, a second eigenvalue was 37 % off. It is asked once for each network.
 
     Args:
         forward: a pass of B images, with its graph.
-        network: that made it; None when it is not known, and the passes are made again.
-
-    Raises:
-        ValueError: some image's logits depend on another image.
+        network: that made it; None when it is not known, and it is asked every time.
     """
-    finite = _finite(forward)
-    if int(finite.sum()) < 2 or _is_known(network):
-        return
-    positions = torch.arange(len(finite), device=finite.device)
-    for bit in range((len(finite) - 1).bit_length()):
-        upper = (positions >> bit) % 2 == 1
-        for chosen in (upper, ~upper):
-            _check_half(forward, chosen & finite, ~chosen & finite)
 
+    def __init__(self, forward: Forward, network: nn.Module | None = None) -> None:
+        self._forward, self._network = forward, network
+        self._asked = len(forward.images) > 1 and not _is_known(network)
+        if self._asked:
+            self._finite = _finite(forward)
+            self._asked = int(self._finite.sum()) > 1
 
-@torch.no_grad()
-def check_other_images(forward: Forward, network: nn.Module | None = None) -> None:
-    """Refuse a network whose logits of one image change when the others of its batch do.
+    def of_gradients(self) -> None:
+        """Gradients of some images' logits with respect to the others vanish.
 
-    No gradient shows a detached maximum or mean of the batch, or an order of its images. That is
-    one more forward pass, made once for each network; to be called when the graph has served,
-    because a pass may change buffers that the graph holds.
+        The images are divided into two halves, in log2(B) ways so that every two images are once in
+        different halves: 2 log2(B) backward passes.
 
-    Args:
-        forward: a pass of B images.
-        network: as for ``check_independence``, which is called before.
+        Raises:
+            ValueError: some image's logits depend on another image.
+        """
+        if not self._asked:
+            return
+        finite = self._finite
+        positions = torch.arange(len(finite), device=finite.device)
+        for bit in range((len(finite) - 1).bit_length()):
+            upper = (positions >> bit) % 2 == 1
+            for chosen in (upper, ~upper):
+                _check_half(self._forward, chosen & finite, ~chosen & finite)
 
-    Raises:
-        ValueError: the logits have changed.
-    """
-    finite = _finite(forward)
-    if int(finite.sum()) < 2 or _is_known(network):
-        return
-    means = forward.images.detach().flatten(1).mean(dim=1, dtype=torch.float64)
-    image = int(means.masked_fill(~finite, -torch.inf).argmax())
-    if _changes(forward, image):
-        raise ValueError(
-            "expected a network that treats the images of a batch one by one, got other logits "
-            f"for image {image} (counted from 0) beside other images; does the network use the "
-            "maximum, the mean or the order of the batch? Use batches of one image, or change "
-            "that layer"
-        )
-    if network is not None and bool(finite.all()):
-        _known[network] = _fingerprint(network)
+    @torch.no_grad()
+    def of_logits(self) -> None:
+        """The logits of one image stay as they are when the others change.
+
+        No gradient shows a detached maximum or mean of the batch, or an order of its images. That
+        is one more forward pass; to be called after ``of_gradients`` when the graph has served,
+        because a pass may change buffers that the graph holds.
+
+        Raises:
+            ValueError: the logits have changed.
+        """
+        if not self._asked:
+            return
+        images, finite = self._forward.images.detach(), self._finite
+        means = images.flatten(1).mean(dim=1, dtype=torch.float64)
+        image = int(means.masked_fill(~finite, -torch.inf).argmax())
+        if _changes(self._forward, image):
+            raise ValueError(
+                "expected a network that treats the images of a batch one by one, got other "
+                f"logits for image {image} (counted from 0) beside other images; does the network "
+                "use the maximum, the mean or the order of the batch? Use batches of one image, or "
+                "change that layer"
+            )
+        if self._network is not None and bool(finite.all()):
+            _known[self._network] = _fingerprint(self._network)
 
 
 def _changes(forward: Forward, image: int) -> bool:

@@ -221,8 +221,8 @@ class PooledEigenspace:
                 least one) by default.
 
         Returns:
-            (rank,) in float64. Show those to ``control`` beside them: random weights reach squared
-            cosines of .3 to .5 in a covariance.
+            (rank,) in float64. Show those to ``control`` beside them: random weights can come
+            close, too, above all in a covariance.
         """
         theirs = other.eigenvectors if isinstance(other, PooledEigenspace) else other
         if rank is None:

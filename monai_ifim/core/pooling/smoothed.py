@@ -51,10 +51,8 @@ def smoothed_eigenspace(
 ) -> Eigenspace:
     """Eigenspace of the mean of F(x + δ) over random δ, and over networks where there are several.
 
-    Against the ideal template of a two-class task the smallest principal cosine rose from .13, .54
-    and .82 (three networks) to .29, .76 and .89, with 64 draws of .6 of the image's standard
-    deviation; on six classes of MedNIST the agreement of two trainings fell from .44 to .22. So it
-    is for two classes, or for the first direction, not for all K - 1.
+    Which directions survive the averaging differs between tasks and numbers of classes: compare the
+    result with that of another training.
 
     Args:
         network: a network as in ``eigenspace``, or several of them with the same outputs.

@@ -48,7 +48,7 @@ class FolderLock:
             logger.warning("%s has no locks: see that no second run writes to it", self._folder)
             return
         except Timeout:
-            logger.info("waiting for the lock of %s", self._folder)
+            logger.warning("waiting up to %.0f s for the lock of %s", PATIENCE, self._folder)
             self._wait(lock, since)
         self._lock = lock
         _HELD.add(self._name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,18 @@ import nibabel as nib
 import numpy as np
 
 from monai_ifim.data.run_folder.earlier import EARLIER
+from monai_ifim.data.run_folder.journal import read_history
 from monai_ifim.data.tables import Row, read_table
 from monai_ifim.report.cases.case import Case, Numbers
 
 TABLES = ("ifim.csv", "ifim.parquet")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _END = "_ifim_high.nii.gz"
+# With the numbers that end the names of further images of one file.
+_VOLUME = {
+    name: re.compile(rf"_ifim_{name}((?:_\d+)*)\.nii(?:\.gz)?$")
+    for name in ("high", "orth", "sensitivity")
+}
 _MODEL = re.compile(r"iFIM \w+; (?!research use only)([^;]+);")
 # In the place of a file in the row that says that the run was cut short, or one of its ranks.
 _CUT = re.compile(r"(run|rank \d+)$")
@@ -59,6 +66,12 @@ class RunFolder:
                      for row in read_table(table)]  # fmt: skip
         self.rows = [row for row in rows if not _CUT.match(row["file"])]
         self.notice = "; ".join(row["status"] for row in rows if _CUT.match(row["file"]))
+        counts: Counter[str] = Counter()
+        self._parts: dict[int, int] = {}  # how many images of its file come before each row
+        for row in self.rows:
+            self._parts[id(row)] = counts[row["file"]]
+            counts[row["file"]] += 1
+        self._journal = read_history(path).lines
         self._probabilities = _probabilities(path / "predictions.csv")
         self.settings = _settings(path / "run.json")
 
@@ -88,15 +101,30 @@ class RunFolder:
             others={name: row[name] for name in row if row[name] and not _KNOWN.match(name)},
         )
 
-    def stem(self, row: Row) -> Path | None:
+    def volumes(self, row: Row) -> dict[str, Path]:
         """Where the volumes of an image lie.
 
         Args:
             row: one of ``rows``.
 
         Returns:
-            The path without ``_ifim_high.nii.gz``; None where there are none.
+            Paths by ``high``, ``orth`` and ``sensitivity``, of those that there are.
         """
+        part = self._parts[id(row)]
+        lines = self._journal.get(row["file"], [])
+        written = lines[part].get("volumes", {}) if part < len(lines) else {}
+        found = {name: [p for p in written if _VOLUME[name].search(p)] for name in _VOLUME}
+        if any(len(paths) > 1 for paths in found.values()):  # of a whole batch: names must tell
+            found = {}
+        paths = {name: self.path / given[0] for name, given in found.items() if given}
+        stem = None if paths or part else self._stem(row)
+        if stem is not None:
+            ends = {name: f"{stem.name}_ifim_{name}.nii.gz" for name in _VOLUME}
+            paths = {name: stem.with_name(end) for name, end in ends.items()}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
+    def _stem(self, row: Row) -> Path | None:
+        """The path without ``_ifim_high.nii.gz`` by the image's name, where no journal is."""
         source = Path(row["file"])
         # A DICOM series is a folder, and keeps its name; it may be gone when this is read.
         short = source.name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -117,20 +145,20 @@ class RunFolder:
         Returns:
             The case; None where its volumes were not written.
         """
-        stem = self.stem(row)
-        if stem is None or not volume_path(stem, "orth").is_file():
+        paths = self.volumes(row)
+        if not {"high", "orth"} <= set(paths):
             return None
-        header = nib.load(volume_path(stem, "high"))
+        header = nib.load(paths["high"])
         affine = np.array(header.affine, dtype=np.float64)
         affine[:3] *= _MILLIMETRES.get(header.header.get_xyzt_units()[0], 1.0)
         model = _MODEL.match(bytes(header.header["descrip"]).rstrip(b"\0").decode("latin-1"))
-        sensitivity = volume_path(stem, "sensitivity")
+        sensitivity = paths.get("sensitivity")
         return Case(
-            name=str(stem.relative_to(self.path)),
-            high=_volume(volume_path(stem, "high"), np.float32),
-            orth=_volume(volume_path(stem, "orth"), np.float32),
+            name=_VOLUME["high"].sub(r"\1", os.path.relpath(paths["high"], self.path)),
+            high=_volume(paths["high"], np.float32),
+            orth=_volume(paths["orth"], np.float32),
             affine=affine,
-            sensitivity=_volume(sensitivity, np.float64) if sensitivity.is_file() else None,
+            sensitivity=None if sensitivity is None else _volume(sensitivity, np.float64),
             numbers=self.numbers(row),
             picture=row["file"].lower().endswith(PICTURES),
             channel_names=tuple(map(str, self.settings.get("channel_names") or ())),
@@ -149,19 +177,6 @@ class RunFolder:
 
     def _label(self, file: str) -> str:
         return self._labels.get(file) or self._labels.get(Path(file).name, "")
-
-
-def volume_path(stem: Path, volume: str) -> Path:
-    """Where a component of an image lies.
-
-    Args:
-        stem: as ``RunFolder.stem`` returns it.
-        volume: ``high``, ``orth`` or ``sensitivity``.
-
-    Returns:
-        The path, whether there is a file or not.
-    """
-    return stem.with_name(f"{stem.name}_ifim_{volume}.nii.gz")
 
 
 def read_labels(path: Path) -> dict[str, str]:

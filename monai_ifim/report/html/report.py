@@ -165,7 +165,7 @@ class _Writer:
         if trouble:
             case = None
             path.with_suffix(".js").unlink(missing_ok=True)
-        there = not shown["failed"] and self.folder.stem(row) is not None
+        there = not shown["failed"] and bool(self.folder.volumes(row))
         viewer = self.viewer and there and not trouble
         provenance = [("file", row["file"]), *([("network", case.model)] if case else [])]
         provenance += [("not shown", trouble)] if trouble else []

@@ -14,7 +14,7 @@ from monai.bundle.utils import ID_SEP_KEY
 from monai_ifim.bundle import class_names, scripts_of
 from monai_ifim.bundle.likelihood import shown_activations
 from monai_ifim.bundle.metadata import image_input, read_metadata
-from monai_ifim.messages import reason
+from monai_ifim.messages import own_sentence, reason
 from monai_ifim.runs.composition import (
     Composition,
     compose,
@@ -86,9 +86,7 @@ def _examined(
         evaluator = composition.workflow.parser.get_parsed_content("evaluator")
         handler = composition.workflow.parser.get_parsed_content(composition.handler)
     except Exception as error:  # the code of the bundle's author raises what it likes
-        # The sentence of an error of ours is meant to be read to its end.
-        told = str(error)
-        found.problems.append(told if told.startswith("expected ") else reason(error))
+        found.problems.append(own_sentence(error) or reason(error))
         return found
     found.lines += _parts(composition, evaluator, handler)
     try:
