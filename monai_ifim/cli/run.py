@@ -49,6 +49,14 @@ def _arguments(parser: ArgumentParser) -> None:
         choices=["refuse", "move"],
         help="results of another run there: refuse them, or move them into earlier-DATE (refuse)",
     )
+    files.add_argument(
+        "--shard",
+        nargs="?",
+        const="auto",
+        metavar="I/N",
+        help="do the I-th of N parts of the images, counted from 0: 3/100. auto, auto/100: that of "
+        "this task of a SLURM array or a Kubernetes Indexed Job, or of this process of torchrun",
+    )
     _eigenspace_arguments(parser)
     _machine_arguments(parser)
     _network_arguments(parser)
@@ -143,6 +151,7 @@ def _run(options: Namespace) -> int:
         workers=options.workers,
         resume=options.resume or None,
         existing=options.existing,
+        shard=options.shard,
     )
     with messages_of_package(options.debug):
         summary = (_run_bundle if options.bundle else _run_network)(options, chosen)

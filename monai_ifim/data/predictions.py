@@ -14,16 +14,12 @@ from monai.handlers import from_engine
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
+from monai_ifim.data.prediction_table import JOURNALLED, Prediction, write_predictions
 from monai_ifim.data.run_folder.folder import add_table
 from monai_ifim.data.table_writer import active_writer
-from monai_ifim.data.tables import Row, write_csv
 from monai_ifim.distributed import Ranks
 
 logger = logging.getLogger(__name__)
-
-FIRST, LAST = "file", "predicted_class"
-JOURNALLED = "prediction"  # in the journal of an ``IFIMHandler``
-Prediction = tuple[str, list[float]]
 
 
 def metadata_of_batch(batch: Any) -> list[dict[str, Any]]:
@@ -46,7 +42,7 @@ class PredictionSaver:
     ``monai_ifim.data.tables``: UTF-8 with the very bytes of the file names, no text is a formula in
     a spreadsheet. In a distributed run rank 0 writes the rows of all ranks. Beside an
     ``IFIMHandler`` of the same folder the predictions are journalled with its rows, so that after
-    ``resume`` the table holds those of all images.
+    ``resume`` the table holds those of all images; of a run in shards the last one writes it.
 
     Args:
         output_dir: where ``filename`` is written.
@@ -97,9 +93,13 @@ class PredictionSaver:
         self._rows += rows
         writer = active_writer(self.path.parent)
         if writer is not None:
+            writer.note_table(self.path.name, self.class_names)
             writer.add_to_staged(JOURNALLED, rows)
 
     def _finish(self, engine: Engine) -> None:
+        writer = active_writer(self.path.parent)
+        if writer is not None and writer.part is not None:
+            return  # the last part of the run writes the table of all
         ranks = self._ranks or Ranks.next_run("predictions")
         ranks.meet("predictions")
         rows = ranks.gather(self._rows)
@@ -119,11 +119,7 @@ class PredictionSaver:
         return [(file, values) for file, values in found if file not in new]
 
     def _write(self, rows: list[Prediction]) -> None:
-        count = len(rows[0][1]) if rows else len(self.class_names)
-        fits = count == len(self.class_names)
-        names = self.class_names if fits else [str(i) for i in range(count)]
-        columns = [FIRST, *_distinct(names), LAST]
-        write_csv((_row(columns, names, *row) for row in sorted(rows)), columns, self.path)
+        write_predictions(rows, self.class_names, self.path)
         add_table(self.path.parent, self.path.name)
 
 
@@ -133,19 +129,3 @@ def _numbers(output: Any) -> list[float]:
     if values.dtype == torch.float64:
         return [float(value) for value in values.tolist()]
     return [float(str(value)) for value in values.float().numpy()]
-
-
-def _row(columns: list[str], names: list[str], file: str, values: list[float]) -> Row:
-    if len(values) != len(names) or len(values) < 2:
-        raise ValueError(
-            f"expected {max(len(names), 2)} probabilities of classes that exclude each other for "
-            f"{file!r}, got {len(values)}; use MONAI's ClassificationSaver for other outputs"
-        )
-    predicted = names[max(range(len(values)), key=values.__getitem__)]
-    return dict(zip(columns, [file, *values, predicted], strict=True))
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of columns, of which no two are the same."""
-    taken = [FIRST, *names, LAST]
-    return [f"{name} ({i})" if taken.count(name) > 1 else name for i, name in enumerate(names)]

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.data.loaders import Failure
-from monai_ifim.data.loading.remaining import repeated
 from monai_ifim.data.run_folder.done import Done, Source, source_state, volume_sizes
+from monai_ifim.data.run_folder.earlier import repeated
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
 from monai_ifim.data.run_folder.journal import History, Line, read_history
+from monai_ifim.data.run_folder.part import Part
+from monai_ifim.data.run_folder.part_folder import folder_of_run
 from monai_ifim.data.run_folder.record import COMPLETE, INTERRUPTED, Record
-from monai_ifim.data.tables import Row, check_table, write_table
+from monai_ifim.data.tables import RUN, Row, check_table, write_table
 from monai_ifim.distributed import Ranks
 from monai_ifim.messages import failed, is_failure, printable, reason
 
 logger = logging.getLogger(__name__)
 
-RUN = "run"  # in the place of a file: the row that says that the table was cut short
 _STARTS = 3  # times that an image may take its process with it
 _ACTIVE: dict[str, TableWriter] = {}
 
@@ -39,8 +40,11 @@ class TableWriter:
         path: of the table; no table when None.
         resume: go on with the run that the table's folder holds.
         existing: what happens to results of another run: ``"refuse"`` or ``"move"``.
+        part: of a run, where several processes share the folder; the last of them writes the table
+            of all, and none where it is one of blocks.
 
     Attributes:
+        rows: after ``finish`` or ``rescue``, those of this process's images, in their order.
         complaint: after ``finish``, what there is to complain about: images without a result.
         left_out: after ``finish``, how many images have no result.
         done: after ``begin``, files that need not be done again.
@@ -53,8 +57,18 @@ class TableWriter:
     """
 
     def __init__(
-        self, path: Path | None, *, resume: bool = False, existing: str = "refuse"
+        self,
+        path: Path | None,
+        *,
+        resume: bool = False,
+        existing: str = "refuse",
+        part: Part | None = None,
     ) -> None:
+        if part is not None and path is None:
+            raise ValueError(
+                f"expected an output_dir for {part.name}, which it shares with the others, got "
+                "none; name one"
+            )
         if path is not None:
             check_table(path)
         self.path = path
@@ -65,9 +79,13 @@ class TableWriter:
         self.alone: Container[str] = ()
         self.folder: RunFolder | None = None
         if path is not None:
-            self.folder = RunFolder(path.parent, path.name, resume=resume, existing=existing)
+            self.folder = folder_of_run(
+                path.parent, path.name, part=part, resume=resume, existing=existing
+            )
             if Ranks("table").size == 1:  # of several ranks one alone would leave the others behind
                 self.folder.check()
+        self.rows: list[Row] = []
+        self._tables: set[str] = set()  # that the journal of this run names
         self._lines: list[Line] = []
         self._staged: list[Line] = []
         self._kept: list[Line] = []
@@ -75,43 +93,85 @@ class TableWriter:
         self._sources: dict[str, Source | None] = {}
         self._noted = 0  # failures of the loader that are among the lines
         self._listed: Sequence[str] | None = None
+        self._history: History | None = None  # of earlier sessions of the run
         self._ranks: Ranks | None = None  # of the run that is under way
         self._began = self._closed = self._waited = False
 
-    def begin(self, identity: Callable[[], Record], listed: Sequence[str] | None = None) -> None:
+    @property
+    def part(self) -> Part | None:
+        """Of a run that several processes do, what this one does; None for the whole."""
+        return None if self.folder is None else self.folder.part
+
+    @property
+    def listed(self) -> Sequence[str] | None:
+        """The images that this process does, as far as it is known."""
+        return self._listed
+
+    def begin(
+        self,
+        identity: Callable[[], Record],
+        listed: Sequence[str] | None = None,
+        own: Sequence[str] | None = None,
+        plan: str = "",
+    ) -> None:
         """A run begins.
 
         Args:
             identity: what makes its results; called on rank 0.
             listed: all images of the run, None where they are not known.
+            own: those of this process's part of the run; None for all.
+            plan: digest of the batches, for a part.
 
         Raises:
             ValueError: the folder of the table cannot be written, or holds results of another run.
             RuntimeError: another run is writing to it, or another rank has failed.
         """
-        self._lines, self._staged, self._kept = [], [], []
+        self._lines, self._staged, self._kept, self.rows = [], [], [], []
         self._parts.clear()
         self._sources.clear()
-        self.complaint, self._noted, self._listed = None, 0, listed
+        self.complaint, self._noted = None, 0
+        self._listed = listed if own is None else own
         self.done = self.refused = self.alone = ()
         self._began = self._closed = self._waited = False
         self._ranks = ranks = Ranks.next_run("table")
         folder = self.folder
         if folder is None:
             return
+        if folder.part is not None and ranks.size > 1:
+            raise ValueError(
+                f"expected {folder.part.name} in a process of its own, got one of {ranks.size} "
+                "ranks, which divide the images themselves; leave out one of both"
+            )
+        if folder.is_open:
+            self._began = True
+        else:
+            self._join(folder, ranks, identity, listed, plan)
+        if self._history is not None:
+            self._look_back(self._history, folder, self._listed or (), ranks.rank == 0)
+
+    def _join(
+        self,
+        folder: RunFolder,
+        ranks: Ranks,
+        identity: Callable[[], Record],
+        listed: Sequence[str] | None,
+        plan: str,
+    ) -> None:
         folder.close()  # of a run that ended without a word
         check_writable(folder.path)
         ranks.meet("begin")
-        shared = ranks.on_first(lambda: folder.begin(identity(), listed))
+        shared = ranks.on_first(lambda: folder.begin(identity(), listed, plan))
         known = folder.join(shared, ranks.rank)
-        self._began = True
+        self._began, self._history = True, None
+        self._tables.clear()
         _ACTIVE[os.path.realpath(folder.path)] = self
         if known is not None and listed is None:
             logger.warning("all is done again: expected a list of files, one for each image")
         elif known is not None:
             history = read_history(folder.path, but=folder.session)
-            if len(history.lines) == known:
-                self._look_back(history, folder, listed or (), ranks.rank == 0)
+            # Other parts go on meanwhile; ranks must agree on what each of them leaves out.
+            if folder.part is not None or len(history.lines) == known:
+                self._history = history
             else:  # rank 0 could not give rows for what this rank leaves out
                 logger.warning("all is done again: this rank sees other journals than rank 0")
 
@@ -183,6 +243,20 @@ class TableWriter:
         if len(values) == len(self._staged):
             for line, value in zip(self._staged, values, strict=True):
                 line[name] = value
+
+    def note_table(self, name: str, class_names: Sequence[str]) -> None:
+        """A further table is made of what is added to the images.
+
+        Args:
+            name: of the table.
+            class_names: of the predictions in it.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        if name not in self._tables and self.folder is not None and self.folder.journal is not None:
+            self._tables.add(name)
+            self.folder.journal.note_table(name, class_names)
 
     def commit(self, volumes: Sequence[Path] = ()) -> None:
         """The batch in work is done: its lines go to the journal.
@@ -302,7 +376,7 @@ class TableWriter:
         names = [name for name in dict.fromkeys(listed) if name in done]
         self._kept = [line for name in names for line in history.lines[name]]
         logger.info("resumed: %d of %d images are done", len(names), len(listed))
-        gone = len(set(history.lines) - set(listed))
+        gone = 0 if self.part is not None else len(set(history.lines) - set(listed))
         if gone:
             logger.warning("%d images of the run's journals are no longer in the list", gone)
 
@@ -343,7 +417,7 @@ class TableWriter:
         return len(bad), (
             f"{len(bad)} of {len(rows)} images have no result; first "
             f"{printable(bad[0]['file'])}: {printable(bad[0]['status'])}; all are listed in "
-            f"{printable(str(self.path or 'the log'))}"
+            f"{printable(str(self._place))}"
         )
 
     def _save(self, parts: dict[int, list[Line]], ranks: Ranks, why: str) -> None:
@@ -361,6 +435,13 @@ class TableWriter:
                 "the table holds what is done so far; go on with resume=True (--ifim_resume true)"
             )
 
+    @property
+    def _place(self) -> Path | str:
+        """Where the rows are."""
+        if self.part is None:
+            return self.path or "the log"
+        return self.path.parent if self.path is not None else "the log"
+
     def _counts(self, rows: Sequence[Row]) -> dict[str, int]:
         good = sum(not is_failure(row["status"]) for row in rows)
         counts = {"done": good, "failed": len(rows) - good}
@@ -369,8 +450,8 @@ class TableWriter:
     def _write(self, lines: list[Line]) -> list[Row]:
         new = {line["row"]["file"] for line in lines}
         lines = lines + [line for line in self._kept if line["row"]["file"] not in new]
-        rows = table_rows(lines)
-        if self.path is not None:
+        self.rows = rows = table_rows(lines)
+        if self.path is not None and self.part is None:
             write_table(rows, self.path)
         return rows
 

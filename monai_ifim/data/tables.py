@@ -24,6 +24,7 @@ from typing import Any
 from monai_ifim.data.atomic import complete_file
 
 Row = dict[str, Any]
+RUN = "run"  # in the place of a file: the row that says that the table was cut short
 # Columns that are no float64. The class is text: with sigmoids it can be "0+2" or "none".
 TEXT = ("file", "predicted_class", "flip_class", "status")
 WHOLE = ("rank",)

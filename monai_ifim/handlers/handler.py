@@ -31,8 +31,14 @@ from monai_ifim.data.batches import (
     names_of_batch,
     postprocess_each,
 )
-from monai_ifim.data.loading.remaining import Remaining, all_names, with_remaining
+from monai_ifim.data.loading.remaining import (
+    Remaining,
+    all_names,
+    check_divisible,
+    with_remaining,
+)
 from monai_ifim.data.provenance import ModelName
+from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_folder.signals import TerminationSignal, status_of
 from monai_ifim.data.table_writer import TableWriter
 from monai_ifim.handlers.inference import inference_of, network_of
@@ -93,6 +99,10 @@ class IFIMHandler:
         resume: go on with the run that ``output_dir`` holds, if there is one.
         existing: what happens to results of another run in ``output_dir``: ``"refuse"``, or
             ``"move"`` into a subfolder ``earlier-<date>``.
+        shard: which part of the list to do, where several processes share it and ``output_dir``:
+            ``"3/100"`` counted from 0, or ``"auto"`` and ``"auto/100"`` for that of a SLURM array,
+            a Kubernetes Indexed Job or torchrun. Every 100th batch is one shard's; the last one to
+            end writes the tables of all. None, or ``""``, for the whole.
         bundle: digest of the bundle, for ``run.json``; another one is another run.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -120,6 +130,7 @@ class IFIMHandler:
         on_error: str = "row",
         resume: bool = False,
         existing: str = "refuse",
+        shard: str | Part | None = None,
         bundle: str | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
@@ -129,7 +140,8 @@ class IFIMHandler:
         self.batch_transform = images_of_batch if batch_transform is None else batch_transform
         self.postprocessing = postprocessing
         path = None if output_dir is None else Path(output_dir) / filename
-        self.table = TableWriter(path, resume=resume, existing=existing)
+        self.part = shard_of(shard)
+        self.table = TableWriter(path, resume=resume, existing=existing, part=self.part)
         self.metrics = {} if metrics is None else dict(metrics)
         self.fail_at_end = fail_at_end
         self.on_error = check_on_error(on_error)
@@ -209,14 +221,19 @@ class IFIMHandler:
         self._reference = listed = remaining = None
         if self.table.folder is not None:
             self._signal.catch()
-            loader, remaining = with_remaining(loader, self.resume)
+            loader, remaining = with_remaining(loader, self.resume or self.part is not None)
             listed = all_names(loader)
-        self.table.begin(lambda: self._identity(engine), listed)
+        if self.part is None:
+            self.table.begin(lambda: self._identity(engine), listed)
+        else:
+            remaining = check_divisible(loader, remaining)
+            own, plan = remaining.names_of_part(self.part), remaining.plan()
+            self.table.begin(lambda: self._identity(engine), listed, own, plan)
         if remaining is not None and remaining.claim(self):
             self._remaining = remaining
             remaining.on_start = self.table.start if loader.num_workers == 0 else None
             remaining.done, remaining.refused = self.table.done, self.table.refused
-            remaining.alone = self.table.alone
+            remaining.alone, remaining.part = self.table.alone, self.part
             if self.table.alone:  # more batches than the loader counts; _stop_early ends them
                 engine.state.epoch_length += len(listed or ())
             engine.state.dataloader = loader
@@ -394,7 +411,7 @@ class IFIMHandler:
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         loader = engine.state.dataloader
-        listed = dict.fromkeys(all_names(loader) or ())
+        listed = dict.fromkeys(self.table.listed or all_names(loader) or ())
         self.table.rescue(files, error, getattr(loader, "failures", ()), listed)
         self._release()
 

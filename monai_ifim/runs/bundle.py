@@ -19,11 +19,11 @@ from monai_ifim.runs.composition import (
     set_images,
     set_options,
 )
-from monai_ifim.runs.images import FoundImages, Inputs, find_inputs
+from monai_ifim.runs.images import FoundImages, Inputs, find_inputs, images_of_run
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
 from monai_ifim.runs.progress import Progress, show_progress
-from monai_ifim.runs.summary import RunSummary, TableOfRun
+from monai_ifim.runs.summary import RunSummary, summary_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,14 @@ def run_bundle(
         ValueError: no image was found, the bundle cannot be composed with the overlay, or an id
             is not there.
     """
-    images = find_inputs(inputs)
     bundle, output = Path(folder), Path(output)
+    options = options or RunOptions()
+    images = images_of_run(find_inputs(inputs), output, options)
     with scripts_of(Path(os.path.abspath(bundle))), process_restored():
         try:
             composition = compose(bundle)
             set_images(composition, images, output)
-            set_options(composition, options or RunOptions())
+            set_options(composition, options)
             set_ids(composition, ids or {})
             composition.workflow.initialize()
             evaluator = composition.workflow.parser.get_parsed_content("evaluator")
@@ -79,14 +80,13 @@ def run_bundle(
                 f"{bundle / 'configs'}, or run it again with --debug"
             ) from error
         shown = Progress(len(images)) if progress else None
-        return run_composition(composition, evaluator, images, output, shown)
+        return run_composition(composition, evaluator, images, shown)
 
 
 def run_composition(
     composition: Composition,
     evaluator: Any,
     images: FoundImages,
-    output: Path,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Run what was composed.
@@ -95,20 +95,19 @@ def run_composition(
         composition: with images and output set.
         evaluator: that it has made.
         images: of the run.
-        output: folder of the results.
         progress: shows how far it is, or None.
 
     Returns:
         What it came to.
     """
+    table = composition.workflow.parser.get_parsed_content(composition.handler).table
     if progress is not None:
-        show_progress(evaluator, progress)
-    table, start = TableOfRun(output / "ifim.csv"), time.monotonic()
-    error = _error_of(composition)
+        show_progress(evaluator, progress, table)
+    start, error = time.monotonic(), _error_of(composition)
     if progress is not None:
         progress.clear()
     seconds = time.monotonic() - start
-    return table.summary(images, _notes(composition, evaluator), seconds, error)
+    return summary_of(table, images, _notes(composition, evaluator), seconds, error)
 
 
 def _error_of(composition: Composition) -> str:

@@ -151,7 +151,7 @@ def set_options(composition: Composition, options: RunOptions) -> None:
         ValueError: the configuration has no place for one of them.
     """
     parser, handler = composition.workflow.parser, composition.handler
-    for name in ("rank", "energy", "volumes", "likelihood", "resume", "existing"):
+    for name in ("rank", "energy", "volumes", "likelihood", "resume", "existing", "shard"):
         value = getattr(options, name)
         if value is None:
             continue

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.data.batches import entry_name
+from monai_ifim.data.run_folder.earlier import read_list
+from monai_ifim.data.run_folder.record import read_record
 from monai_ifim.data.sources.folder import FolderContent, content_of
 from monai_ifim.data.sources.formats import SUFFIXES
+from monai_ifim.runs.options import RunOptions
+
+logger = logging.getLogger(__name__)
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -86,6 +92,33 @@ def find_inputs(inputs: Inputs) -> FoundImages:
             "holds some"
         )
     return FoundImages(tuple(images.values()), _root(paths, contents), "; ".join(notes))
+
+
+def images_of_run(images: FoundImages, output: Path, options: RunOptions) -> FoundImages:
+    """The images that the shards of a run divide: those that were there when its first one began.
+
+    Args:
+        images: that are there now.
+        output: folder of the results.
+        options: of the run.
+
+    Returns:
+        The same where there are no shards, or this is the first; else those of the run's list, in
+        its order, files that have gone meanwhile included. Files that have come are left out.
+    """
+    record = read_record(output) if options.shard else None
+    listed = read_list(output) if record is not None and record.get("parts") else None
+    if listed is None:
+        return images
+    there = {str(entry_name(image)): image for image in images.images}
+    new = len(there.keys() - set(listed))
+    if new:
+        logger.warning(
+            "%d images have come since the run began, and are left out: do them in a run of their "
+            "own, or all again without a shard and with --resume",
+            new,
+        )
+    return replace(images, images=tuple(there.get(name, name) for name in listed))
 
 
 def _spelled(path: str | os.PathLike[str]) -> str:

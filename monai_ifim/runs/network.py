@@ -18,15 +18,16 @@ from torch import nn
 from monai_ifim.core import OptionKeywords, with_option_keywords
 from monai_ifim.data.batches import disk_error
 from monai_ifim.data.loaders import FaultTolerantDataLoader
+from monai_ifim.data.run_folder.part import Part
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
-from monai_ifim.runs.images import Inputs, find_inputs
+from monai_ifim.runs.images import Inputs, find_inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
 from monai_ifim.runs.progress import Progress, show_progress
-from monai_ifim.runs.summary import RunSummary, TableOfRun
+from monai_ifim.runs.summary import RunSummary, summary_of
 from monai_ifim.runs.weights import load_weights, make_network
 from monai_ifim.transforms.save import SaveComponentsd
 from monai_ifim.transforms.traceable import traceable_preprocessing
@@ -48,6 +49,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     workers: int = 0,
     resume: bool = False,
     existing: str = "refuse",
+    shard: str | Part | None = None,
     progress: bool = True,
     **keywords: Unpack[OptionKeywords],
 ) -> RunSummary:
@@ -71,6 +73,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         resume: go on with the run that ``output`` holds: what is done is not loaded again.
         existing: what happens to results of another run in ``output``: ``"refuse"`` or ``"move"``
             into a subfolder.
+        shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
         progress: show on standard error how far it is.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -88,7 +91,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     transform = traceable_preprocessing(
         image_preprocessing() if preprocessing is None else preprocessing
     )
-    images, place = find_inputs(files), Path(output)
+    place = Path(output)
+    images = images_of_run(find_inputs(files), place, RunOptions(shard=shard))
     save = SaveComponentsd(
         [f"ifim_{volume}" for volume in VOLUMES],
         place,
@@ -102,6 +106,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         output_dir=place,
         resume=resume,
         existing=existing,
+        shard=shard,
         **keywords,
     )
     loader = FaultTolerantDataLoader(
@@ -114,8 +119,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         _go_on(evaluator, handler)
         shown = Progress(len(images))
         if progress:
-            show_progress(evaluator, shown)
-        table, error = TableOfRun(place / "ifim.csv"), ""
+            show_progress(evaluator, shown, handler.table)
+        error = ""
         try:
             evaluator.run()
         except (OSError, RuntimeError) as problem:  # the table cannot be written, for example
@@ -127,7 +132,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         f"preprocessing: {in_words(transform)}",
         f"likelihood: {type(handler.options.family).__name__.lower()}",
     )
-    return table.summary(images, notes, shown.seconds, error)
+    return summary_of(handler.table, images, notes, shown.seconds, error)
 
 
 def run_named_network(
@@ -171,6 +176,7 @@ def run_named_network(
         workers=options.workers or 0,
         resume=options.resume or False,
         existing=options.existing or "refuse",
+        shard=options.shard,
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from monai_ifim.core import EigenspaceOptions
+from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.outputs import check_volumes
 
 
@@ -25,6 +26,7 @@ class RunOptions:
         workers: processes that load images; 0 for none beside the main one.
         resume: go on with the run that the output folder holds.
         existing: what happens to results of another run there: ``"refuse"`` or ``"move"``.
+        shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
@@ -39,6 +41,7 @@ class RunOptions:
     workers: int | None = None
     resume: bool | None = None
     existing: str | None = None
+    shard: str | Part | None = None
 
     def __post_init__(self) -> None:
         EigenspaceOptions(
@@ -46,6 +49,7 @@ class RunOptions:
         )
         if self.volumes is not None:
             check_volumes(self.volumes)
+        shard_of(self.shard)
         check_machine(self.device, self.batch_size, self.workers)
 
 

@@ -10,6 +10,7 @@ from typing import TextIO
 from ignite.engine import Engine, Events
 
 from monai_ifim.data.batches import images_of_batch
+from monai_ifim.data.table_writer import TableWriter
 
 _EVERY_TERMINAL, _EVERY_PIPE = 0.2, 30.0  # seconds between two lines
 _BAR = 24
@@ -85,14 +86,21 @@ class Progress:
             self.stream.flush()
 
 
-def show_progress(engine: Engine, progress: Progress) -> None:
+def show_progress(engine: Engine, progress: Progress, table: TableWriter) -> None:
     """Show how far an engine is after each batch.
 
     Args:
-        engine: with a data loader.
+        engine: with a data loader, and the handler attached.
         progress: what shows it.
+        table: of the handler, which knows what there is to do.
     """
     count = 0
+
+    def begin() -> None:
+        if table.listed is not None:
+            progress.total = len(table.listed) - len(
+                {line["row"]["file"] for line in table.earlier()}
+            )
 
     def show(engine: Engine) -> None:
         nonlocal count
@@ -103,6 +111,7 @@ def show_progress(engine: Engine, progress: Progress) -> None:
         failed = len(getattr(engine.state.dataloader, "failures", ()))
         progress.show(count + failed, failed)
 
+    engine.add_event_handler(Events.EPOCH_STARTED, begin)
     engine.add_event_handler(Events.ITERATION_COMPLETED, show)
 
 

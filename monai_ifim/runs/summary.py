@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_ifim.data.table_writer import RUN
-from monai_ifim.data.tables import read_table
+from monai_ifim.data.run_folder.part_folder import missing_parts
+from monai_ifim.data.run_folder.record import read_record
+from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.data.tables import RUN
 from monai_ifim.messages import RESEARCH_ONLY, failed, is_failure, printable
 from monai_ifim.runs.images import FoundImages
 
@@ -30,6 +32,7 @@ class RunSummary:
         notes: what was done, a line each: network, preprocessing, likelihood.
         seconds: that the run took.
         error: why the run ended before its end; empty where it did not.
+        part: which part of all images these are; empty for all.
     """
 
     found: int
@@ -41,6 +44,7 @@ class RunSummary:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     error: str = ""
+    part: str = ""
 
     @property
     def complete(self) -> bool:
@@ -53,6 +57,8 @@ class RunSummary:
         counts = f"{self.found} images found, {self.done} done, {len(self.failed)} failed"
         if rest > 0:
             counts += f", {rest} not reached"
+        if self.part:
+            counts = f"{self.part}: {counts}"
         lines = [*self.notes, f"{counts} ({self.seconds:.1f} s{speed})"]
         if self.error:
             lines.append(f"the run ended early: {self.error}")
@@ -62,57 +68,58 @@ class RunSummary:
             lines.append(f"  and {len(self.failed) - _NAMED} more: see the table")
         if self.left_out:
             lines.append(f"not images: {self.left_out}")
-        if self.written:
-            volumes = os.path.join(self.table.parent, "*_ifim_*.nii.gz")
-            lines.append(f"results: {self.table}{f' and {volumes}' if self.done else ''}")
-        else:
-            lines.append("results: none")
+        lines.append(f"results: {self._results()}")
         return "\n".join(printable(line) for line in [*lines, RESEARCH_ONLY])
 
+    def _results(self) -> str:
+        volumes = os.path.join(self.table.parent, "*_ifim_*.nii.gz")
+        if self.written:
+            return f"{self.table}{f' and {volumes}' if self.done else ''}"
+        if self.part and self.done:
+            return (
+                f"{volumes}; {self.table.name} when the last shard has ended, or with monai-ifim "
+                f"merge {self.table.parent}"
+            )
+        return "none"
 
-class TableOfRun:
-    """The table that a run is about to write; that of an earlier run does not count.
+
+def summary_of(
+    writer: TableWriter,
+    images: FoundImages,
+    notes: tuple[str, ...],
+    seconds: float,
+    error: str,
+) -> RunSummary:
+    """What a run came to, by its rows.
 
     Args:
-        path: of the table.
+        writer: of the run's table.
+        images: of the run.
+        notes: what was done, a line each.
+        seconds: that the run took.
+        error: why it ended early; empty where it did not.
+
+    Returns:
+        The summary. An image of several rows (slices, time points) has a result where all of them
+        have one.
     """
+    rows = [row for row in writer.rows if row["file"] != RUN]  # why it ended is in the error
+    bad = {
+        str(row["file"]): str(row["status"]).removeprefix(failed("")).strip()
+        for row in rows
+        if is_failure(str(row["status"]))
+    }
+    done = len({str(row["file"]) for row in rows} - set(bad))
+    # The error that ended the run is told once, not for each image behind it.
+    own = {file: why for file, why in bad.items() if not why.startswith(_NOT_REACHED)}
+    part, table = writer.part, writer.path or Path()
+    found = len(images) if part is None or writer.listed is None else len(writer.listed)
+    written = bool(rows) and table.is_file() and (part is None or not _missing(table.parent))
+    name = "" if part is None else f"{part.name} of {len(images)} images"
+    return RunSummary(
+        found, done, own, table, written, images.left_out, notes, seconds, error, name
+    )
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._before = self._stamp()
 
-    def summary(
-        self, images: FoundImages, notes: tuple[str, ...], seconds: float, error: str
-    ) -> RunSummary:
-        """What the run came to, by its table.
-
-        Args:
-            images: of the run.
-            notes: what was done, a line each.
-            seconds: that the run took.
-            error: why it ended early; empty where it did not.
-
-        Returns:
-            The summary. An image of several rows (slices, time points) has a result where all of
-            them have one.
-        """
-        fresh = self._stamp() not in (None, self._before)
-        rows = read_table(self.path) if fresh else []
-        rows = [row for row in rows if row["file"] != RUN]  # why it ended is in the error
-        bad = {
-            str(row["file"]): str(row["status"]).removeprefix(failed("")).strip()
-            for row in rows
-            if is_failure(str(row["status"]))
-        }
-        done = len({str(row["file"]) for row in rows} - set(bad))
-        # The error that ended the run is told once, not for each image behind it.
-        own = {file: why for file, why in bad.items() if not why.startswith(_NOT_REACHED)}
-        return RunSummary(
-            len(images), done, own, self.path, bool(rows), images.left_out, notes, seconds, error
-        )
-
-    def _stamp(self) -> tuple[int, int] | None:
-        if not self.path.is_file():
-            return None
-        stat = self.path.stat()
-        return stat.st_ino, stat.st_mtime_ns
+def _missing(folder: Path) -> bool:
+    return bool(missing_parts(read_record(folder) or {}))

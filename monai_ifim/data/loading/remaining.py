@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 from torch.utils.data import ConcatDataset, Subset
 
 from monai_ifim.data.batches import entry_name
+from monai_ifim.data.run_folder.part import Part
 
 Batch = list[int]
 
@@ -31,6 +32,7 @@ class Remaining:
         done: files that are done.
         refused: files that must not be loaded.
         alone: files that get a batch of one.
+        part: whose batches alone are given; None for all.
         on_start: called with the files of a batch before they are loaded, where that happens in
             this process.
         given: batches of this pass so far.
@@ -44,6 +46,7 @@ class Remaining:
         self.done: Container[str] = ()
         self.refused: Container[str] = ()
         self.alone: Container[str] = ()
+        self.part: Part | None = None
         self.on_start: Callable[[list[str]], None] | None = None
         self.given: list[Batch] = []
         self.left_out = 0
@@ -94,6 +97,7 @@ class Remaining:
         if self._user is user:
             self._user, self.on_start = None, None
             self.done = self.refused = self.alone = ()
+            self.part = None
 
     def go_on(self) -> None:
         """The next pass is the rest of this one."""
@@ -111,8 +115,33 @@ class Remaining:
         names = (listed_name(self.dataset, index, self.image_key) for index in batch)
         return [name for name in names if name is not None]
 
-    def _planned(self) -> Iterator[Batch]:
+    def names_of_part(self, part: Part) -> list[str]:
+        """Files of a part's batches.
+
+        Args:
+            part: of the batches.
+
+        Returns:
+            The files of those that have one, in order.
+        """
+        own = part.batches(len(self))
+        return [
+            name for k, batch in enumerate(self.batches) if k in own for name in self.names(batch)
+        ]
+
+    def plan(self) -> str:
+        """Digest of what is in which batch, to see that all parts of a run cut the same."""
+        total = hashlib.sha256()
         for batch in self.batches:
+            total.update(repr((list(batch), self.names(batch))).encode("utf-8", "surrogateescape"))
+        return total.hexdigest()[:16]
+
+    def _planned(self) -> Iterator[Batch]:
+        own = None if self.part is None else self.part.batches(len(self))
+        for k, batch in enumerate(self.batches):
+            if own is not None and k not in own:
+                self.left_out += 1
+                continue
             named = [(i, listed_name(self.dataset, i, self.image_key)) for i in batch]
             left = [(i, name) for i, name in named if name is None or name not in self.refused]
             if not left or all(name is not None and name in self.done for _, name in left):
@@ -178,6 +207,33 @@ def with_remaining(loader: Any, resumed: bool) -> tuple[Any, Remaining | None]:
     return ResumedLoader(loader, remaining), remaining
 
 
+def check_divisible(loader: Any, remaining: Remaining | None) -> Remaining:
+    """Refuse a loader whose batches are not the same in every process.
+
+    Args:
+        loader: of any kind.
+        remaining: of it.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: it decides itself which batches there are, or shuffles them.
+    """
+    if remaining is None:
+        raise ValueError(
+            "expected a DataLoader with a list of images, which can be divided into shards, got "
+            f"{type(loader).__name__}; run it as a whole"
+        )
+    sampler = getattr(remaining.batches, "sampler", None)
+    if sampler is not None and not isinstance(sampler, torch_data.SequentialSampler):
+        raise ValueError(
+            "expected images in the order of their list, which every shard sees alike, got "
+            f"{type(sampler).__name__}; make the loader with shuffle=False"
+        )
+    return remaining
+
+
 def all_names(loader: Any) -> list[str] | None:
     """Files of a loader's whole data set.
 
@@ -194,18 +250,6 @@ def all_names(loader: Any) -> list[str] | None:
     except TypeError:
         return None
     return None if None in names or not names else [name for name in names if name is not None]
-
-
-def repeated(names: Iterable[str]) -> set[str]:
-    """Files that a list holds more than once.
-
-    Args:
-        names: of the list's entries.
-
-    Returns:
-        Those files.
-    """
-    return {name for name, count in Counter(names).items() if count > 1}
 
 
 def listed_name(dataset: Any, index: int, image_key: str = "image") -> str | None:

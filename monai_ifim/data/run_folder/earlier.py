@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import time
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -104,6 +106,18 @@ def read_list(folder: Path) -> list[str] | None:
     except FileNotFoundError:
         return None
     return list(json.loads(text)["files"])
+
+
+def repeated(names: Iterable[str]) -> set[str]:
+    """Files that a list holds more than once.
+
+    Args:
+        names: of the list's entries.
+
+    Returns:
+        Those files.
+    """
+    return {name for name, count in Counter(names).items() if count > 1}
 
 
 def _at_work(here: bool, pid: int, path: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 from monai_ifim.data.run_folder.earlier import move_aside, remove_leftovers, write_list
 from monai_ifim.data.run_folder.journal import Journal, journals, now, process, read_history
-from monai_ifim.data.run_folder.lock import FolderLock
+from monai_ifim.data.run_folder.lock import FolderLock, parts_at_work
+from monai_ifim.data.run_folder.part import Part
 from monai_ifim.data.run_folder.record import (
     COMPLETE,
     RUNNING,
@@ -62,6 +63,7 @@ class RunFolder:
         self._record: Record = {}
         self._lock = FolderLock(path)
         self._listed: list[str] | None = None
+        self._resumed = False
 
     def check(self) -> None:
         """Refuse a folder that this run cannot write to, as far as that is known before it begins.
@@ -76,12 +78,15 @@ class RunFolder:
         if foreign and not self.resume and self.existing == "refuse":
             raise ValueError(self._refusal(record))
 
-    def begin(self, identity: Record, listed: Sequence[str] | None) -> dict[str, Any]:
+    def begin(
+        self, identity: Record, listed: Sequence[str] | None, plan: str = ""
+    ) -> dict[str, Any]:
         """Take the folder for this run; on the first rank.
 
         Args:
             identity: of the run: what makes its results.
             listed: all images of the run, None where they are not known.
+            plan: digest of its batches, for parts of a run.
 
         Returns:
             What the other ranks need, for ``join``.
@@ -93,13 +98,18 @@ class RunFolder:
         check_writable(self.path)
         self._lock.acquire()
         try:
+            others = parts_at_work(self.path)
+            if others:
+                raise RuntimeError(
+                    f"expected {self.path} for this run alone, got {', '.join(others[:4])} of a "
+                    "run in it; wait for their end, or choose another output_dir (--output_dir)"
+                )
             self._take(identity)
             self._listed = self._write_list(listed)
         except BaseException:
             self._lock.release()
             raise
-        resumed = "sessions" in self._record
-        known = len(read_history(self.path).lines) if resumed else None
+        known = len(read_history(self.path).lines) if self._resumed else None
         return {"run": self.run, "session": self.session, "known": known}
 
     def join(self, shared: dict[str, Any], rank: int) -> int | None:
@@ -121,6 +131,16 @@ class RunFolder:
         self.journal = Journal(self.path, self.run, self.session, rank)
         known: int | None = shared["known"]
         return known
+
+    @property
+    def part(self) -> Part | None:
+        """Of a run that several processes do together, what this one does; None for the whole."""
+        return None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process is at work in the folder, and goes on with what it has begun."""
+        return False
 
     def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> None:
         """Say how the run ended, and let the folder go.
@@ -165,11 +185,11 @@ class RunFolder:
             raise ValueError(self._refusal(record, identity))
 
     def _anew(self, identity: Record) -> None:
-        self.run = secrets.token_hex(8)
+        self.run, self._resumed = secrets.token_hex(8), False
         self._begin_session(identity)
 
     def _go_on(self, record: Record) -> None:
-        self.run = record["run"]
+        self.run, self._resumed = record["run"], True
         changed = list(differences(record.get("versions"), environment()))
         if changed:
             logger.warning(
@@ -196,11 +216,16 @@ class RunFolder:
             "started": now(),
             "ended": None,
             "tables": [self.table],
+            **self._more(),
         }
         if sessions is not None:
             self._record["sessions"] = sessions
         write_record(self.path, self._record)
         _BEGUN.add(self.run)
+
+    def _more(self) -> Record:
+        """What else the record has."""
+        return {}
 
     def _write_list(self, listed: Sequence[str] | None) -> list[str] | None:
         files = None if listed is None else list(listed)

@@ -10,6 +10,8 @@ shared disks do not keep lines of several hosts apart. Its lines are JSON object
   when its volumes have their names. The n lines of a batch count together: when the last of them
   is not there, the batch is done again as it was, so that its numbers are the same to the last bit.
 
+- ``{"table", "class_names"}``: the predictions in these lines belong in a table of that name.
+
 A line that was torn by a kill or a full disk is skipped.
 """
 
@@ -93,6 +95,18 @@ class Journal:
         for k, line in enumerate(lines):
             self._write(line | {"unit": [k, len(lines)]})
 
+    def note_table(self, name: str, class_names: Sequence[str]) -> None:
+        """A further table is made of what the lines hold.
+
+        Args:
+            name: of the table.
+            class_names: of the predictions.
+
+        Raises:
+            OSError: the line cannot be written.
+        """
+        self._write({"table": name, "class_names": list(class_names)})
+
     def check(self) -> None:
         """Refuse to go on where the folder is no longer the one that the run began in.
 
@@ -147,11 +161,13 @@ class History:
             that has done the file.
         starts: how often the work on a file began since a line of it was last written.
         runs: names of the runs.
+        tables: names of further tables that are made of the lines, with the classes' names.
     """
 
     lines: dict[str, list[Line]] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     runs: set[str] = field(default_factory=set)
+    tables: dict[str, list[str]] = field(default_factory=dict)
 
     def all_lines(self) -> list[Line]:
         """The lines of all files."""
@@ -200,6 +216,8 @@ def _add(history: History, of_session: dict[str, str], session: str, lines: Sequ
         if "start" in line:
             batch = []
             history.starts.update(line["start"])
+        elif "table" in line:
+            history.tables[line["table"]] = line["class_names"]
         elif "row" in line:
             k, n = line["unit"]
             batch = [*batch, line] if k == len(batch) else [line] * (k == 0)

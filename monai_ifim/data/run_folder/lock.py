@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from pathlib import Path
 
@@ -24,11 +25,21 @@ class FolderLock:
 
     Args:
         folder: of the run's results.
+        part: name of a part of the run, which is held for this part alone; several parts may work
+            at the same time.
+        patience: seconds to wait for another process.
+
+    Attributes:
+        path: of the file that is locked.
+        name: of the part, as in the file's name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._name = os.path.realpath(folder)
+    def __init__(self, folder: Path, part: str = "", patience: float | None = None) -> None:
+        self._folder, self._part = folder, part
+        self.path = folder / HIDDEN / lock_name(part)
+        self.name = self.path.name.removeprefix("lock-")
+        self._held = os.path.realpath(self.path)
+        self._patience = patience
         self._lock: FileLock | None = None
 
     def acquire(self) -> None:
@@ -37,10 +48,10 @@ class FolderLock:
         Raises:
             RuntimeError: another run is writing to it.
         """
-        if self._name in _HELD:
+        if self._held in _HELD:
             raise RuntimeError(self._refusal("another run of this process"))
         (self._folder / HIDDEN).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._folder / HIDDEN / "lock", thread_local=False)
+        lock = FileLock(self.path, thread_local=False)
         since = time.monotonic()
         try:
             lock.acquire(timeout=0)
@@ -51,25 +62,69 @@ class FolderLock:
             logger.warning("waiting up to %.0f s for the lock of %s", PATIENCE, self._folder)
             self._wait(lock, since)
         self._lock = lock
-        _HELD.add(self._name)
+        _HELD.add(self._held)
 
     def release(self) -> None:
         """Let the folder go; a second call does nothing."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-            _HELD.discard(self._name)
+            _HELD.discard(self._held)
 
     def _wait(self, lock: FileLock, since: float) -> None:
+        patience = PATIENCE if self._patience is None else self._patience
         try:
-            lock.acquire(timeout=max(PATIENCE - (time.monotonic() - since), 0))
+            lock.acquire(timeout=max(patience - (time.monotonic() - since), 0))
         except Timeout:
             holder = (read_record(self._folder) or {}).get("process", {})
             who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
             raise RuntimeError(self._refusal(who)) from None
 
     def _refusal(self, who: str) -> str:
+        if self._part:
+            return (
+                f"expected {self._part} in {self._folder} for this process alone, got another one "
+                "that does it; wait for its end"
+            )
         return (
             f"expected {self._folder} for this run alone, got {who}, which is writing to it; wait "
             "for its end, or choose another output_dir (--output_dir)"
         )
+
+
+def lock_name(part: str) -> str:
+    """Name of the file that is locked.
+
+    Args:
+        part: of a run; empty for the whole.
+
+    Returns:
+        A name.
+
+    >>> lock_name("shard 3/100")
+    'lock-shard-3-100'
+    """
+    return "-".join(["lock", *re.findall(r"\w+", part)])
+
+
+def parts_at_work(folder: Path) -> list[str]:
+    """Parts of a run that some process is doing.
+
+    Args:
+        folder: of the run's results.
+
+    Returns:
+        Names of their locks, without ``lock-``.
+    """
+    found = []
+    for path in sorted((folder / HIDDEN).glob("lock-*")):
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            found.append(path.name.removeprefix("lock-"))
+        except NotImplementedError:
+            return found
+        else:
+            lock.release()
+    return found

@@ -81,7 +81,7 @@ def try_image(folder: str | os.PathLike[str], images: FoundImages, options: RunO
             Events.ITERATION_COMPLETED, lambda: ends.append(time.perf_counter())
         )
         with memory_of(evaluator.state.device) as peak:
-            summary = run_composition(composition, evaluator, first, Path(place))
+            summary = run_composition(composition, evaluator, first)
     problem = summary.error or next(iter(summary.failed.values()), "")
     if problem or len(ends) < 2:
         return Trial(what, problem=problem or "the run ended before it was measured")
