@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.reliability_page import FOLDER
 from monai_ifim.data.run_folder.done import Done
 from monai_ifim.data.run_folder.journal import read_history
-from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.data.run_table.writer import TableWriter
 
 IMAGES, VOLUMES = 2000, 2
 

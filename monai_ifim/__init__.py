@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         preprocessing_of,
         run_unless_done,
     )
+    from monai_ifim.cluster import run_on_ray
     from monai_ifim.core import (
         Approximation,
         Auto,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from monai_ifim.data.datalist import find_images, image_root, labelled_images
     from monai_ifim.data.layouts import DistinctFolderLayout
     from monai_ifim.data.loaders import FaultTolerantDataLoader
-    from monai_ifim.data.predictions import PredictionSaver
+    from monai_ifim.data.run_table.predictions import PredictionSaver
     from monai_ifim.data.sources.arrays import LoadImageOrArrayd
     from monai_ifim.data.sources.pictures import LoadPictured
     from monai_ifim.data.writers import AtomicNibabelWriter
@@ -129,6 +130,7 @@ __all__ = [
     "preprocessing_of",
     "principal_angles",
     "run",
+    "run_on_ray",
     "run_unless_done",
     "show",
     "smoothed_eigenspace",
@@ -143,7 +145,7 @@ _MODULES = (
     "data.datalist",
     "data.layouts",
     "data.loaders",
-    "data.predictions",
+    "data.run_table.predictions",
     "data.sources.pictures",
     "data.writers",
     "inferers",
@@ -157,6 +159,7 @@ _MODULES = (
     "transforms.traceable",
     "handlers",
     "runs",
+    "cluster",
     "report.notebook",
 )
 

@@ -18,6 +18,7 @@ LAYERS = [
     {"data", "outputs", "metrics", "inferers", "nuisances"},
     {"bundle", "handlers", "transforms"},
     {"experiments", "runs"},
+    {"cluster"},
     {"report"},
     {"label"},
     {"cli"},

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from monai_ifim.cli import bundles, doctor, experiments, images, label, merge, report, run
+from monai_ifim.cli import bundles, doctor, experiments, images, label, report, run
 from monai_ifim.cli.command import Command
 from monai_ifim.cli.completion import SHELLS, script
 from monai_ifim.cli.failures import described
 
 COMMANDS: tuple[Command, ...] = (
     *run.COMMANDS,
-    *merge.COMMANDS,
     *doctor.COMMANDS,
     *bundles.COMMANDS,
     *report.COMMANDS,

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Their errors are lines of the summary, one for each image.
-_IN_THE_SUMMARY = ("monai_ifim.data.loaders", "monai_ifim.data.table_writer")
+_IN_THE_SUMMARY = (
+    "monai_ifim.data.loaders",
+    "monai_ifim.data.run_table.collected",
+    "monai_ifim.data.run_table.writer",
+)
 
 
 @contextmanager

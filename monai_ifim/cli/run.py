@@ -1,4 +1,4 @@
-"""The command that runs a bundle or a plain network over files."""
+"""The commands that run a bundle or a plain network over files, alone or in many processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from monai_ifim.cli.command import Command
 if TYPE_CHECKING:
     from monai_ifim.runs import RunOptions, RunSummary
 
+_NAMED = 10  # images without a result that are named
 _PREPROCESSING = ("dims", "channels", "orientation", "spacing", "size", "intensity")
 
 
@@ -90,6 +91,17 @@ def _machine_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, metavar="N", help="images in one batch")
     group.add_argument("--workers", type=int, metavar="N", help="processes that load images")
 
+    group = parser.add_argument_group("many machines (--bundle)")
+    group.add_argument(
+        "--engine", choices=["ray"], help="hand out the images to processes of a Ray cluster"
+    )
+    group.add_argument(
+        "--address", help="of the cluster, or auto (none: processes on this machine alone)"
+    )
+    group.add_argument(
+        "--processes", type=int, metavar="N", help="that do the work (one for each GPU, else CPU)"
+    )
+
 
 def _network_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(
@@ -162,6 +174,7 @@ def _run(options: Namespace) -> int:
 def _run_bundle(options: Namespace, chosen: RunOptions) -> RunSummary:
     from monai_ifim.runs import run_bundle
 
+    _check_engine(options)
     for name in ("weights", "arguments", *_PREPROCESSING):
         if getattr(options, name) is not None:
             raise ValueError(
@@ -169,6 +182,18 @@ def _run_bundle(options: Namespace, chosen: RunOptions) -> RunSummary:
                 "configuration says it; leave it out"
             )
     ids = dict(options.set or ())
+    if options.engine == "ray":
+        from monai_ifim.cluster import run_on_ray
+
+        return run_on_ray(
+            options.bundle,
+            options.input,
+            options.output,
+            chosen,
+            ids,
+            address=options.address,
+            processes=options.processes,
+        )
     return run_bundle(options.bundle, options.input, options.output, chosen, ids, progress=True)
 
 
@@ -176,6 +201,11 @@ def _run_network(options: Namespace, chosen: RunOptions) -> RunSummary:
     from monai_ifim.runs import image_preprocessing
     from monai_ifim.runs.network import run_named_network
 
+    if options.engine is not None:
+        raise ValueError(
+            "expected --engine with --bundle alone, got it with --network; make a bundle of it, or "
+            "use --shard"
+        )
     if options.set is not None:
         raise ValueError(
             "expected --set with --bundle alone, got it with --network, which has no "
@@ -194,6 +224,47 @@ def _run_network(options: Namespace, chosen: RunOptions) -> RunSummary:
     )
 
 
+def _check_engine(options: Namespace) -> None:
+    alone = [name for name in ("address", "processes") if getattr(options, name) is not None]
+    if options.engine is None and alone:
+        raise ValueError(f"expected --{alone[0]} with --engine ray alone; add that")
+    if options.engine is not None and options.shard is not None:
+        raise ValueError(
+            "expected --shard or --engine, which divide the images each in its own way, got both; "
+            "leave out one"
+        )
+
+
+def _merge_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="output folders of one kind of run"
+    )
+    parser.add_argument(
+        "--table", type=Path, help="the table to write (ifim.csv in the first folder)"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="see whether all volumes are as they were written"
+    )
+
+
+def _merge(options: Namespace) -> int:
+    from monai_ifim.data.run_folder.merge import merge_runs
+    from monai_ifim.messages import is_failure, printable
+
+    table = options.table or options.folders[0] / "ifim.csv"
+    merged = merge_runs(options.folders, table, verify=options.verify)
+    rows = {str(row["file"]): str(row["status"]) for row in merged.rows}
+    failed = [file for file in rows if is_failure(rows[file])]
+    print(f"{len(merged.rows)} rows, {merged.failures} of them without a result: {table}")
+    lines = [f"  {file}: {rows[file]}" for file in failed[:_NAMED]]
+    if len(failed) > _NAMED:
+        lines.append(f"  and {len(failed) - _NAMED} more: see the table")
+    lines += [f"  not as it was written: {path}" for path in merged.damaged]
+    for line in lines:
+        print(printable(line))
+    return 1 if failed or merged.damaged else 0
+
+
 COMMANDS = (
     Command(
         "run",
@@ -201,5 +272,12 @@ COMMANDS = (
         "run --bundle bundles/ifim_signal_2d --input images --output results",
         _arguments,
         _run,
+    ),
+    Command(
+        "merge",
+        "make one table of the journals of several processes or folders",
+        "merge results",
+        _merge_arguments,
+        _merge,
     ),
 )

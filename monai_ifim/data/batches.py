@@ -117,6 +117,21 @@ def listed_names(loader: Any, batch: int, count: int) -> list[str | None]:
     return list(files) if files is not None and len(files) == count else [None] * count
 
 
+def known_files(images: Tensor, loader: Any, number: int) -> list[str | None]:
+    """Names of the files of images, of the images themselves, else of the data list.
+
+    Args:
+        images: (B, C, *S) of a batch.
+        loader: that it came from.
+        number: of the batch in this pass through the loader.
+
+    Returns:
+        One name an image, None where it is not known.
+    """
+    names = file_names(images)
+    return listed_names(loader, number, len(images)) if names is None else list(names)
+
+
 def names_of_batch(batch: Any, loader: Any, number: int) -> list[str]:
     """Names of the files of a batch, as far as they are known without a look at the images.
 
@@ -133,8 +148,7 @@ def names_of_batch(batch: Any, loader: Any, number: int) -> list[str]:
         images = images[0]
     if not isinstance(images, Tensor):
         return []
-    names = file_names(images)
-    known = listed_names(loader, number, len(images)) if names is None else names
+    known = known_files(images, loader, number)
     return [name for name in known if name is not None]
 
 

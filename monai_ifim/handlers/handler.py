@@ -25,22 +25,17 @@ from monai_ifim.core import (
 )
 from monai_ifim.data.atomic import recorded_files
 from monai_ifim.data.batches import (
-    file_names,
     images_of_batch,
-    listed_names,
+    known_files,
     names_of_batch,
     postprocess_each,
 )
-from monai_ifim.data.loading.remaining import (
-    Remaining,
-    all_names,
-    check_divisible,
-    with_remaining,
-)
+from monai_ifim.data.loading.remaining import Remaining, all_names
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_folder.signals import TerminationSignal, status_of
-from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.data.run_table.writer import TableWriter
+from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.inference import inference_of, network_of
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.run_identity import run_identity
@@ -99,10 +94,9 @@ class IFIMHandler:
         resume: go on with the run that ``output_dir`` holds, if there is one.
         existing: what happens to results of another run in ``output_dir``: ``"refuse"``, or
             ``"move"`` into a subfolder ``earlier-<date>``.
-        shard: which part of the list to do, where several processes share it and ``output_dir``:
-            ``"3/100"`` counted from 0, or ``"auto"`` and ``"auto/100"`` for that of a SLURM array,
-            a Kubernetes Indexed Job or torchrun. Every 100th batch is one shard's; the last one to
-            end writes the tables of all. None, or ``""``, for the whole.
+        shard: of processes that share the list and ``output_dir``, which is this: ``"3/100"`` from
+            0 does every 100th batch, ``"auto"`` and ``"auto/100"`` ask a SLURM array, a Kubernetes
+            Indexed Job or torchrun. The last one to end writes the tables of all.
         bundle: digest of the bundle, for ``run.json``; another one is another run.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -142,11 +136,9 @@ class IFIMHandler:
         path = None if output_dir is None else Path(output_dir) / filename
         self.part = shard_of(shard)
         self.table = TableWriter(path, resume=resume, existing=existing, part=self.part)
-        self.metrics = {} if metrics is None else dict(metrics)
-        self.fail_at_end = fail_at_end
-        self.on_error = check_on_error(on_error)
-        self.resume, self.class_names = resume, list(class_names)
-        self.bundle = bundle
+        self.metrics, self.class_names = dict(metrics or {}), list(class_names)
+        self.fail_at_end, self.on_error = fail_at_end, check_on_error(on_error)
+        self.resume, self.bundle = resume, bundle
         self._served, self._before = False, 0  # iterations before this epoch
         self._seen: Counter[Any] = Counter()  # images of each file in this epoch
         self._model_name = ModelName()
@@ -217,26 +209,12 @@ class IFIMHandler:
     def _begin(self, engine: Engine) -> None:
         self._served, self._before = False, engine.state.iteration
         self._seen.clear()
-        loader = engine.state.dataloader
-        self._reference = listed = remaining = None
+        self._reference = None
         if self.table.folder is not None:
             self._signal.catch()
-            loader, remaining = with_remaining(loader, self.resume or self.part is not None)
-            listed = all_names(loader)
-        if self.part is None:
-            self.table.begin(lambda: self._identity(engine), listed)
-        else:
-            remaining = check_divisible(loader, remaining)
-            own, plan = remaining.names_of_part(self.part), remaining.plan()
-            self.table.begin(lambda: self._identity(engine), listed, own, plan)
-        if remaining is not None and remaining.claim(self):
-            self._remaining = remaining
-            remaining.on_start = self.table.start if loader.num_workers == 0 else None
-            remaining.done, remaining.refused = self.table.done, self.table.refused
-            remaining.alone, remaining.part = self.table.alone, self.part
-            if self.table.alone:  # more batches than the loader counts; _stop_early ends them
-                engine.state.epoch_length += len(listed or ())
-            engine.state.dataloader = loader
+        self._remaining = begin_table(
+            self.table, engine, lambda: self._identity(engine), self, self.resume, self.part
+        )
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         network = self._network(engine)
@@ -261,8 +239,7 @@ class IFIMHandler:
         self._recording.close()
         self._files = self._recording.enter_context(recorded_files())
         if self._remaining is None or self._remaining.on_start is None:
-            number = engine.state.iteration - self._before - 1
-            self.table.start(names_of_batch(engine.state.batch, loader, number))
+            self.table.start(names_of_batch(engine.state.batch, loader, self._number(engine)))
 
     def _serve_monai(self, engine: Any) -> None:
         """FORWARD_COMPLETED: batch and output are collated, the graph is at hand."""
@@ -286,8 +263,7 @@ class IFIMHandler:
         network = self._network(engine)
         images = self.batch_transform(engine.state.batch)
         values = self._serve(engine, network, images.to(next(network.parameters(), images).device))
-        engine.state.ifim = values
-        output = engine.state.output
+        output, engine.state.ifim = engine.state.output, values
         if isinstance(output, dict):
             output.update(values)
         elif isinstance(output, list) and all(isinstance(item, dict) for item in output):
@@ -304,7 +280,7 @@ class IFIMHandler:
     ) -> dict[str, Tensor]:
         """The ``ifim_*`` values of a batch; its rows go to the table."""
         outputs = self._outputs(network, images, predict, kept)
-        files = self._known_files(engine, images)
+        files = self._files_of(engine, images)
         failures = getattr(getattr(engine, "inferer", None), "failures", None)
         outputs = outputs if failures is None else outputs.without(failures(images))
         rows = outputs.rows(self._row_names(files), self.class_names)
@@ -340,29 +316,25 @@ class IFIMHandler:
         return outputs
 
     def fail_batch(self, engine: Engine, error: Exception) -> None:
-        """Give the images of the batch in work rows with an error, and do nothing more for it.
-
-        For hosts that go on after an error of their own.
+        """Give the images of the batch in work rows with an error of the host's, which goes on.
 
         Args:
             engine: that the handler is attached to.
             error: what went wrong.
         """
-        files = self._known_files(engine, self.batch_transform(engine.state.batch))
+        names = self._row_names(self._files_of(engine, self.batch_transform(engine.state.batch)))
         text = failed(reason(error))
-        self.table.stage([{"file": name, "status": text} for name in self._row_names(files)])
+        self.table.stage([{"file": name, "status": text} for name in names])
         self._served = True
 
     def _network(self, engine: Any) -> nn.Module:
         return network_of(engine) if self.network is None else unwrap(self.network)
 
-    def _known_files(self, engine: Engine, images: Tensor) -> list[str | None]:
-        """Of the images themselves, else, as for those of a cache, of the data list."""
-        names = file_names(images)
-        if names is not None:
-            return list(names)
-        loader, batch = engine.state.dataloader, engine.state.iteration - self._before - 1
-        return listed_names(loader, batch, len(images))
+    def _number(self, engine: Engine) -> int:
+        return engine.state.iteration - self._before - 1
+
+    def _files_of(self, engine: Engine, images: Tensor) -> list[str | None]:
+        return known_files(images, engine.state.dataloader, self._number(engine))
 
     def _row_names(self, files: Sequence[str | None]) -> list[str]:
         numbers = self.table.numbered(len(files))
@@ -377,7 +349,7 @@ class IFIMHandler:
     def _stop_early(self, engine: Engine) -> None:
         """The loader left out whole batches, so that it ends before the epoch's length."""
         left_out = self._remaining is not None and self._remaining.left_out
-        if getattr(engine.state.dataloader, "skipped", 0) or left_out or self.table.alone:
+        if getattr(engine.state.dataloader, "skipped", 0) or left_out or self.table.earlier.alone:
             engine.terminate_epoch()
 
     # Metrics gather the ranks when an epoch is completed, and would wait there for one that has
@@ -418,12 +390,11 @@ class IFIMHandler:
     def _rescue(self, engine: Engine, error: BaseException) -> None:
         try:
             images = self.batch_transform(engine.state.batch)
-            files = self._row_names(self._known_files(engine, images))
+            files = self._row_names(self._files_of(engine, images))
         except Exception:
             files = []  # the error came before there was a batch
         self._end_early(engine, files, error)
-        status = status_of(error)
-        if self.fail_at_end and status is not None:
+        if self.fail_at_end and (status := status_of(error)) is not None:
             raise SystemExit(status) from None  # a command, which says what happened in its log
         # Ignite takes an error that somebody handles for settled.
         raise error

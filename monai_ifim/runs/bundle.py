@@ -60,7 +60,7 @@ def run_bundle(
     """
     bundle, output = Path(folder), Path(output)
     options = options or RunOptions()
-    images = images_of_run(find_inputs(inputs), output, options)
+    images = images_of_run(find_inputs(inputs), output, bool(options.shard))
     with scripts_of(Path(os.path.abspath(bundle))), process_restored():
         try:
             composition = compose(bundle)
@@ -107,7 +107,7 @@ def run_composition(
     if progress is not None:
         progress.clear()
     seconds = time.monotonic() - start
-    return summary_of(table, images, _notes(composition, evaluator), seconds, error)
+    return summary_of(table, images, notes_of(composition, evaluator), seconds, error)
 
 
 def _error_of(composition: Composition) -> str:
@@ -124,7 +124,16 @@ def _error_of(composition: Composition) -> str:
     return ""
 
 
-def _notes(composition: Composition, evaluator: Any) -> tuple[str, ...]:
+def notes_of(composition: Composition, evaluator: Any) -> tuple[str, ...]:
+    """What is done, a line each.
+
+    Args:
+        composition: that was set up.
+        evaluator: that it has made.
+
+    Returns:
+        Bundle and overlay, preprocessing, likelihood.
+    """
     parser = composition.workflow.parser
     handler = parser.get_parsed_content(composition.handler)
     overlay = "" if composition.overlay is None else f"with {composition.overlay.name}: "

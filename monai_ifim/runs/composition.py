@@ -174,6 +174,21 @@ def set_options(composition: Composition, options: RunOptions) -> None:
         parser["device"] = torch.device(options.device)
 
 
+def batch_size_of(composition: Composition) -> int:
+    """How many images a bundle takes at once.
+
+    Args:
+        composition: of the bundle.
+
+    Returns:
+        The batch size of its data loader; 1 where it has none.
+    """
+    name = f"{_loader(composition)}::batch_size"
+    parser = composition.workflow.parser
+    size = parser.get_parsed_content(name) if name in parser else None
+    return size if isinstance(size, int) else 1
+
+
 def set_ids(composition: Composition, values: Mapping[str, Any]) -> None:
     """Set ids of the configuration.
 

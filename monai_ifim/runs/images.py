@@ -14,7 +14,6 @@ from monai_ifim.data.run_folder.earlier import read_list
 from monai_ifim.data.run_folder.record import read_record
 from monai_ifim.data.sources.folder import FolderContent, content_of
 from monai_ifim.data.sources.formats import SUFFIXES
-from monai_ifim.runs.options import RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -94,19 +93,19 @@ def find_inputs(inputs: Inputs) -> FoundImages:
     return FoundImages(tuple(images.values()), _root(paths, contents), "; ".join(notes))
 
 
-def images_of_run(images: FoundImages, output: Path, options: RunOptions) -> FoundImages:
-    """The images that the shards of a run divide: those that were there when its first one began.
+def images_of_run(images: FoundImages, output: Path, divided: bool) -> FoundImages:
+    """The images that the parts of a run divide: those that were there when its first one began.
 
     Args:
         images: that are there now.
         output: folder of the results.
-        options: of the run.
+        divided: whether the run is done in parts.
 
     Returns:
-        The same where there are no shards, or this is the first; else those of the run's list, in
+        The same where it is not, or this is the first part; else those of the run's list, in
         its order, files that have gone meanwhile included. Files that have come are left out.
     """
-    record = read_record(output) if options.shard else None
+    record = read_record(output) if divided else None
     listed = read_list(output) if record is not None and record.get("parts") else None
     if listed is None:
         return images

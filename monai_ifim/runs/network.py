@@ -92,7 +92,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         image_preprocessing() if preprocessing is None else preprocessing
     )
     place = Path(output)
-    images = images_of_run(find_inputs(files), place, RunOptions(shard=shard))
+    images = images_of_run(find_inputs(files), place, bool(shard))
     save = SaveComponentsd(
         [f"ifim_{volume}" for volume in VOLUMES],
         place,

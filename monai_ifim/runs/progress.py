@@ -10,7 +10,7 @@ from typing import TextIO
 from ignite.engine import Engine, Events
 
 from monai_ifim.data.batches import images_of_batch
-from monai_ifim.data.table_writer import TableWriter
+from monai_ifim.data.run_table.writer import TableWriter
 
 _EVERY_TERMINAL, _EVERY_PIPE = 0.2, 30.0  # seconds between two lines
 _BAR = 24
@@ -99,7 +99,7 @@ def show_progress(engine: Engine, progress: Progress, table: TableWriter) -> Non
     def begin() -> None:
         if table.listed is not None:
             progress.total = len(table.listed) - len(
-                {line["row"]["file"] for line in table.earlier()}
+                {line["row"]["file"] for line in table.earlier.lines}
             )
 
     def show(engine: Engine) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_ifim.data.run_folder.part_folder import missing_parts
 from monai_ifim.data.run_folder.record import read_record
-from monai_ifim.data.table_writer import TableWriter
-from monai_ifim.data.tables import RUN
+from monai_ifim.data.run_table.writer import TableWriter
+from monai_ifim.data.tables import RUN, Row
 from monai_ifim.messages import RESEARCH_ONLY, failed, is_failure, printable
 from monai_ifim.runs.images import FoundImages
 
@@ -103,7 +104,39 @@ def summary_of(
         The summary. An image of several rows (slices, time points) has a result where all of them
         have one.
     """
-    rows = [row for row in writer.rows if row["file"] != RUN]  # why it ended is in the error
+    part, table = writer.part, writer.path or Path()
+    written = bool(writer.rows) and (part is None or not _missing(table.parent))
+    summary = summary_of_rows(writer.rows, images, table, notes=notes, seconds=seconds, error=error)
+    if part is None:
+        return replace(summary, written=written and table.is_file())
+    found = len(images) if writer.listed is None else len(writer.listed)
+    name = f"{part.name} of {len(images)} images"
+    return replace(summary, written=written and table.is_file(), found=found, part=name)
+
+
+def summary_of_rows(
+    rows: Sequence[Row],
+    images: FoundImages,
+    table: Path,
+    *,
+    notes: tuple[str, ...],
+    seconds: float,
+    error: str,
+) -> RunSummary:
+    """What a run came to, by rows.
+
+    Args:
+        rows: of the table.
+        images: of the run.
+        table: the table.
+        notes: what was done, a line each.
+        seconds: that the run took.
+        error: why it ended early; empty where it did not.
+
+    Returns:
+        The summary.
+    """
+    rows = [row for row in rows if row["file"] != RUN]  # why it ended is in the error
     bad = {
         str(row["file"]): str(row["status"]).removeprefix(failed("")).strip()
         for row in rows
@@ -112,12 +145,9 @@ def summary_of(
     done = len({str(row["file"]) for row in rows} - set(bad))
     # The error that ended the run is told once, not for each image behind it.
     own = {file: why for file, why in bad.items() if not why.startswith(_NOT_REACHED)}
-    part, table = writer.part, writer.path or Path()
-    found = len(images) if part is None or writer.listed is None else len(writer.listed)
-    written = bool(rows) and table.is_file() and (part is None or not _missing(table.parent))
-    name = "" if part is None else f"{part.name} of {len(images)} images"
+    written = bool(rows) and table.is_file()
     return RunSummary(
-        found, done, own, table, written, images.left_out, notes, seconds, error, name
+        len(images), done, own, table, written, images.left_out, notes, seconds, error
     )
 
 

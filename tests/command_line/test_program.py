@@ -39,7 +39,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 def test_the_commands():
     assert [
-        *("run", "doctor", "config", "sheet", "demo", "report", "view", "signal-images"),
+        *("run", "merge", "doctor", "config", "sheet", "demo", "report", "view", "signal-images"),
         *("hippocampus-patches", "experiment", "evidence-page", "label-app", "label-server"),
     ] == NAMES
     assert [command.alias for command in COMMANDS if command.alias] == ["results-page"]

@@ -17,7 +17,7 @@ from _helpers.networks import smooth_network
 from _helpers.recorders import evaluate
 from _helpers.scans import SHAPES, dataset, unreadable, write_scan
 from monai_ifim.data import tables
-from monai_ifim.data.predictions import PredictionSaver
+from monai_ifim.data.run_table.predictions import PredictionSaver
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_ifim.data.run_folder.earlier import remove_leftovers, repeated
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
-from monai_ifim.data.run_folder.journal import now
+from monai_ifim.data.run_folder.journal import HIDDEN, now
 from monai_ifim.data.run_folder.lock import FolderLock, parts_at_work
 from monai_ifim.data.run_folder.merge import Merged, merge_runs
 from monai_ifim.data.run_folder.part import Block, Part, Shard
@@ -24,6 +24,7 @@ from monai_ifim.data.run_folder.record import (
 
 # A thousand shards may begin at the same moment, and the last one writes the table of all.
 PATIENCE = 300.0
+ENGINE = "engine"  # name of the lock of who hands out blocks to workers
 
 
 class PartFolder(RunFolder):
@@ -209,7 +210,8 @@ class PartFolder(RunFolder):
 
     def _others(self) -> list[str]:
         """Other parts that are at work."""
-        return [name for name in parts_at_work(self.path) if name != self._own_lock.name]
+        own = (self._own_lock.name, ENGINE)
+        return [name for name in parts_at_work(self.path) if name not in own]
 
     def _refusal_of_cut(self, parts: Record) -> str:
         cut = "by workers" if parts["of"] is None else f"as {parts['of']} shards"
@@ -314,3 +316,33 @@ def finish(path: Path, table: str, record: Record) -> Merged:
     record["tables"] = sorted({*record.get("tables", []), table, *merged.tables})
     write_record(path, record)
     return merged
+
+
+def close_run(path: Path, table: str, error: str = "") -> Merged | None:
+    """End a run whose list was handed out block by block.
+
+    Args:
+        path: of the run's folder.
+        table: name of the table.
+        error: why it ended early; empty where it did not.
+
+    Returns:
+        What the table holds; None where no worker has begun.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    record = read_record(path)
+    if record is None or "parts" not in record:
+        return None
+    lock = FolderLock(path, patience=PATIENCE)
+    lock.acquire()
+    try:
+        merged = finish(path, table, record)
+        if error:
+            write_record(path, record | {"state": INTERRUPTED, "reason": error})
+        for left in (path / HIDDEN).glob("lock-worker-*"):
+            left.unlink(missing_ok=True)
+        return merged
+    finally:
+        lock.release()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from monai_ifim.data.prediction_table import JOURNALLED, Prediction, write_predictions
 from monai_ifim.data.run_folder.folder import add_table
-from monai_ifim.data.table_writer import active_writer
+from monai_ifim.data.run_table.writer import active_writer
 from monai_ifim.distributed import Ranks
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class PredictionSaver:
     def _earlier(self, rows: Sequence[Prediction]) -> list[Prediction]:
         """What an earlier session of a resumed run has predicted."""
         writer, new = active_writer(self.path.parent), {file for file, _ in rows}
-        lines = [] if writer is None else writer.earlier()
+        lines = [] if writer is None else list(writer.earlier.lines)
         found = [line[JOURNALLED] for line in lines if JOURNALLED in line]
         if len(found) < len(lines):
             logger.warning(

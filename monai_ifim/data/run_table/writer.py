@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from monai_ifim.data.loaders import Failure
-from monai_ifim.data.run_folder.done import Done, Source, source_state, volume_sizes
-from monai_ifim.data.run_folder.earlier import repeated
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
 from monai_ifim.data.run_folder.journal import History, Line, read_history
 from monai_ifim.data.run_folder.part import Part
 from monai_ifim.data.run_folder.part_folder import folder_of_run
 from monai_ifim.data.run_folder.record import COMPLETE, INTERRUPTED, Record
+from monai_ifim.data.run_table.collected import CollectedRows
+from monai_ifim.data.run_table.lines import (
+    complaint,
+    lines_of_cut,
+    lines_of_unreached,
+    table_rows,
+)
+from monai_ifim.data.run_table.look_back import STARTS, LookBack, look_back
 from monai_ifim.data.tables import RUN, Row, check_table, write_table
 from monai_ifim.distributed import Ranks
-from monai_ifim.messages import failed, is_failure, printable, reason
+from monai_ifim.messages import failed, is_failure, reason
 
 logger = logging.getLogger(__name__)
 
-_STARTS = 3  # times that an image may take its process with it
 _ACTIVE: dict[str, TableWriter] = {}
 
 
-class TableWriter:
+class TableWriter(CollectedRows):
     """Collects rows during a run and writes one table for all ranks at its end.
 
     ``begin``, then ``look``, ``start``, ``stage`` and ``commit`` for each batch, ``last_batch``,
@@ -47,9 +50,7 @@ class TableWriter:
         rows: after ``finish`` or ``rescue``, those of this process's images, in their order.
         complaint: after ``finish``, what there is to complain about: images without a result.
         left_out: after ``finish``, how many images have no result.
-        done: after ``begin``, files that need not be done again.
-        refused: after ``begin``, files whose process ended too often; they have a row.
-        alone: after ``begin``, files that were in work when a process ended, more than once.
+        earlier: after ``begin``, what earlier sessions of the run have done.
 
     Raises:
         ModuleNotFoundError: Parquet without pyarrow.
@@ -72,11 +73,9 @@ class TableWriter:
         if path is not None:
             check_table(path)
         self.path = path
+        super().__init__(None if path is None else path.parent)
         self.complaint: str | None = None
         self.left_out = 0
-        self.done: Container[str] = ()
-        self.refused: Container[str] = ()
-        self.alone: Container[str] = ()
         self.folder: RunFolder | None = None
         if path is not None:
             self.folder = folder_of_run(
@@ -85,13 +84,7 @@ class TableWriter:
             if Ranks("table").size == 1:  # of several ranks one alone would leave the others behind
                 self.folder.check()
         self.rows: list[Row] = []
-        self._tables: set[str] = set()  # that the journal of this run names
-        self._lines: list[Line] = []
-        self._staged: list[Line] = []
-        self._kept: list[Line] = []
-        self._parts: Counter[str] = Counter()
-        self._sources: dict[str, Source | None] = {}
-        self._noted = 0  # failures of the loader that are among the lines
+        self.earlier = LookBack()
         self._listed: Sequence[str] | None = None
         self._history: History | None = None  # of earlier sessions of the run
         self._ranks: Ranks | None = None  # of the run that is under way
@@ -112,7 +105,7 @@ class TableWriter:
         identity: Callable[[], Record],
         listed: Sequence[str] | None = None,
         own: Sequence[str] | None = None,
-        plan: str = "",
+        plan: Callable[[], str] | None = None,
     ) -> None:
         """A run begins.
 
@@ -120,18 +113,16 @@ class TableWriter:
             identity: what makes its results; called on rank 0.
             listed: all images of the run, None where they are not known.
             own: those of this process's part of the run; None for all.
-            plan: digest of the batches, for a part.
+            plan: gives the digest of the batches, for a part.
 
         Raises:
             ValueError: the folder of the table cannot be written, or holds results of another run.
             RuntimeError: another run is writing to it, or another rank has failed.
         """
-        self._lines, self._staged, self._kept, self.rows = [], [], [], []
-        self._parts.clear()
-        self._sources.clear()
-        self.complaint, self._noted = None, 0
+        self.clear()
+        self.rows, self.complaint = [], None
         self._listed = listed if own is None else own
-        self.done = self.refused = self.alone = ()
+        self.earlier = LookBack()
         self._began = self._closed = self._waited = False
         self._ranks = ranks = Ranks.next_run("table")
         folder = self.folder
@@ -146,8 +137,7 @@ class TableWriter:
             self._began = True
         else:
             self._join(folder, ranks, identity, listed, plan)
-        if self._history is not None:
-            self._look_back(self._history, folder, self._listed or (), ranks.rank == 0)
+        self._look_back(folder, self._listed or (), ranks.rank == 0)
 
     def _join(
         self,
@@ -155,15 +145,15 @@ class TableWriter:
         ranks: Ranks,
         identity: Callable[[], Record],
         listed: Sequence[str] | None,
-        plan: str,
+        plan: Callable[[], str] | None,
     ) -> None:
         folder.close()  # of a run that ended without a word
         check_writable(folder.path)
         ranks.meet("begin")
-        shared = ranks.on_first(lambda: folder.begin(identity(), listed, plan))
+        shared = ranks.on_first(lambda: folder.begin(identity(), listed, plan() if plan else ""))
         known = folder.join(shared, ranks.rank)
         self._began, self._history = True, None
-        self._tables.clear()
+        self.journal = folder.journal
         _ACTIVE[os.path.realpath(folder.path)] = self
         if known is not None and listed is None:
             logger.warning("all is done again: expected a list of files, one for each image")
@@ -194,18 +184,7 @@ class TableWriter:
             self._ranks.look()
         if self.folder is not None and self.folder.journal is not None:
             self.folder.journal.check()
-        self._note(failures)
-
-    def start(self, files: Sequence[str]) -> None:
-        """The work on images begins.
-
-        Args:
-            files: of those that have one.
-        """
-        if self.folder is None or self.folder.journal is None or not files:
-            return
-        self._sources.update((file, source_state(file)) for file in files)
-        self.folder.journal.start(files)
+        self.note_failures(failures)
 
     def numbered(self, count: int) -> list[str]:
         """Names for the next images, which have none of their own.
@@ -218,61 +197,7 @@ class TableWriter:
         """
         ranks = self._ranks
         rank = f"rank {ranks.rank} " if ranks is not None and ranks.size > 1 else ""
-        before = len(self._lines) - self._noted
-        return [f"{rank}image {before + i}" for i in range(count)]
-
-    def stage(self, rows: Sequence[Row], volumes: Sequence[Sequence[Path]] = ()) -> None:
-        """Rows of a batch in work; those without a result are logged.
-
-        Args:
-            rows: one an image, with ``file`` and ``status``.
-            volumes: paths of each image's volumes.
-        """
-        for i, row in enumerate(rows):
-            if is_failure(row["status"]):
-                logger.error("%s %s", printable(row["file"]), printable(row["status"]))
-            self._staged.append(self._line(row, volumes[i] if i < len(volumes) else ()))
-
-    def add_to_staged(self, name: str, values: Sequence[Any]) -> None:
-        """Something more about each image of the batch in work.
-
-        Args:
-            name: of it, in the journal.
-            values: one an image; ignored where the batch has another number of images.
-        """
-        if len(values) == len(self._staged):
-            for line, value in zip(self._staged, values, strict=True):
-                line[name] = value
-
-    def note_table(self, name: str, class_names: Sequence[str]) -> None:
-        """A further table is made of what is added to the images.
-
-        Args:
-            name: of the table.
-            class_names: of the predictions in it.
-
-        Raises:
-            OSError: the journal cannot be written.
-        """
-        if name not in self._tables and self.folder is not None and self.folder.journal is not None:
-            self._tables.add(name)
-            self.folder.journal.note_table(name, class_names)
-
-    def commit(self, volumes: Sequence[Path] = ()) -> None:
-        """The batch in work is done: its lines go to the journal.
-
-        Args:
-            volumes: further paths that the host wrote for the batch.
-
-        Raises:
-            OSError: the journal cannot be written.
-        """
-        if volumes and self.folder is not None:
-            sizes = volume_sizes(self.folder.path, volumes)
-            for line in self._staged:
-                line["volumes"] |= sizes
-        lines, self._staged = self._staged, []
-        self._add(lines)
+        return [f"{rank}image {self.images + i}" for i in range(count)]
 
     def last_batch(self) -> None:
         """After the last batch: wait for the other ranks; a second call does nothing.
@@ -297,10 +222,10 @@ class TableWriter:
             RuntimeError: another rank has failed.
         """
         self.commit()
-        self._note(failures)
+        self.note_failures(failures)
         ranks = self._ranks or Ranks.next_run("table")
         ranks.meet("table")  # other handlers come between the last batch and this
-        lines = ranks.gather(self._lines)
+        lines = ranks.gather(self.lines)
         self._closed, self._ranks = True, None
         self.left_out, self.complaint = ranks.on_first(lambda: self._conclude(lines))
         if self.folder is not None:
@@ -329,19 +254,15 @@ class TableWriter:
                 self.folder.close()
             return
         ranks = self._ranks or Ranks.next_run("table")
-        self._closed, self._ranks, self._staged = True, None, []
+        self._closed, self._ranks, self.staged = True, None, []
         try:
-            self._note(failures)
+            self.note_failures(failures)
         except OSError as second:  # the first error is the one to raise
             logger.error("the journal is not written: %s", reason(second))
-        text = failed(f"the run ended here, {reason(error)}")
-        done = {line["row"]["file"] for line in self._lines}
-        ended = [{"file": file, "status": text} for file in files if file not in done]
-        if ranks.size == 1:
-            done |= {*files, *(line["row"]["file"] for line in self._kept)}
-            missed = failed(f"not reached, the run ended before it: {reason(error)}")
-            ended += [{"file": file, "status": missed} for file in listed if file not in done]
-        lines = [*self._lines, *({"row": row, "part": 0} for row in ended)]
+        alone = ranks.size == 1
+        known = {line["row"]["file"] for line in (*self.lines, *self.earlier.lines * alone)}
+        unreached = listed if alone else ()
+        lines = [*self.lines, *lines_of_unreached(files, unreached, known, reason(error))]
         parts = ranks.leave(lines, reason(error))
         try:
             if parts is not None and (self._began or self.folder is None):  # one writes for all
@@ -354,52 +275,21 @@ class TableWriter:
             if self.folder is not None:
                 self.folder.close()
 
-    def earlier(self) -> list[Line]:
-        """Lines of the images that an earlier session of the run has done; on rank 0."""
-        return self._kept
-
-    def _look_back(
-        self, history: History, folder: RunFolder, listed: Sequence[str], first: bool
-    ) -> None:
-        twice = repeated(listed)
-        self.done = done = Done(history, folder.path, twice)
-        starts = {f: n for f, n in history.starts.items() if f not in twice and f not in done}
-        self.refused = {file for file, count in starts.items() if count >= _STARTS}
-        self.alone = {file for file, count in starts.items() if count == _STARTS - 1}
-        if first:
-            self._keep(history, done, listed)
-            text = f"its process ended {_STARTS} times while it was in work; resume to try it again"
-            gone = [file for file in listed if file in self.refused]
-            self._add([self._line({"file": file, "status": failed(text)}) for file in gone])
-
-    def _keep(self, history: History, done: Done, listed: Sequence[str]) -> None:
-        names = [name for name in dict.fromkeys(listed) if name in done]
-        self._kept = [line for name in names for line in history.lines[name]]
-        logger.info("resumed: %d of %d images are done", len(names), len(listed))
-        gone = 0 if self.part is not None else len(set(history.lines) - set(listed))
-        if gone:
-            logger.warning("%d images of the run's journals are no longer in the list", gone)
-
-    def _line(self, row: Row, volumes: Sequence[Path] = ()) -> Line:
-        file = row["file"]
-        part, self._parts[file] = self._parts[file], self._parts[file] + 1
-        line: Line = {"row": row, "part": part}
-        if self.folder is not None:
-            source = self._sources.get(file) if file in self._sources else source_state(file)
-            sizes = volume_sizes(self.folder.path, volumes)
-            line |= {"source": source, "volumes": sizes}
-        return line
-
-    def _note(self, failures: Sequence[Failure]) -> None:
-        lost = list(failures)[self._noted :]
-        self._noted += len(lost)
-        rows = [{"file": each.file, "status": failed(each.reason)} for each in lost]
-        self._add([self._line(row) for row in rows])
-
-    def _add(self, lines: list[Line]) -> None:
-        if self.folder is not None and self.folder.journal is not None and lines:
-            self.folder.journal.add(lines)
-        self._lines += lines
+    def _look_back(self, folder: RunFolder, listed: Sequence[str], first: bool) -> None:
+        if self._history is None:
+            return
+        self.earlier = earlier = look_back(self._history, folder.path, listed)
+        if not first:
+            return
+        done = len({line["row"]["file"] for line in earlier.lines})
+        logger.info("resumed: %d of %d images are done", done, len(listed))
+        if earlier.dropped and self.part is None:
+            logger.warning(
+                "%d images of the run's journals are no longer in the list", earlier.dropped
+            )
+        text = f"its process ended {STARTS} times while it was in work; resume to try it again"
+        gone = [file for file in listed if file in earlier.refused]
+        self.add([self._made.line({"file": file, "status": failed(text)}) for file in gone])
 
     def _conclude(self, lines: list[Line]) -> tuple[int, str | None]:
         """Write the table of all rows; what there is to complain about."""
@@ -412,23 +302,14 @@ class TableWriter:
         bad = [row for row in rows if is_failure(row["status"])]
         if self.folder is not None:
             self.folder.end(COMPLETE, self._counts(rows))
-        if not bad:
-            return 0, None
-        return len(bad), (
-            f"{len(bad)} of {len(rows)} images have no result; first "
-            f"{printable(bad[0]['file'])}: {printable(bad[0]['status'])}; all are listed in "
-            f"{printable(str(self._place))}"
-        )
+        return len(bad), complaint(bad, len(rows), str(self._place)) if bad else None
 
     def _save(self, parts: dict[int, list[Line]], ranks: Ranks, why: str) -> None:
         """Write the table of a run that was cut short."""
         lines = [line for part in parts.values() for line in part]
-        text = failed("the run ended here, before this rank could hand in its rows")
-        absent = set(range(ranks.size)) - set(parts)
-        rows = [{"file": f"rank {rank}", "status": text} for rank in sorted(absent)]
+        absent = sorted(set(range(ranks.size)) - set(parts))
         who = f"rank {ranks.rank}" if ranks.size > 1 else RUN
-        rows.append({"file": who, "status": failed(f"the run ended here, {why}")})
-        written = self._write(lines + [{"row": row, "part": 0, "whole": True} for row in rows])
+        written = self._write(lines + lines_of_cut(who, why, absent))
         if self.folder is not None:
             self.folder.end(INTERRUPTED, self._counts(written), why)
             logger.error(
@@ -443,30 +324,17 @@ class TableWriter:
         return self.path.parent if self.path is not None else "the log"
 
     def _counts(self, rows: Sequence[Row]) -> dict[str, int]:
-        good = sum(not is_failure(row["status"]) for row in rows)
-        counts = {"done": good, "failed": len(rows) - good}
-        return counts if self._listed is None else {"listed": len(self._listed), **counts}
+        listed = {} if self._listed is None else {"listed": len(self._listed)}
+        bad = sum(is_failure(row["status"]) for row in rows)
+        return {**listed, "done": len(rows) - bad, "failed": bad}
 
     def _write(self, lines: list[Line]) -> list[Row]:
         new = {line["row"]["file"] for line in lines}
-        lines = lines + [line for line in self._kept if line["row"]["file"] not in new]
+        lines = lines + [line for line in self.earlier.lines if line["row"]["file"] not in new]
         self.rows = rows = table_rows(lines)
         if self.path is not None and self.part is None:
             write_table(rows, self.path)
         return rows
-
-
-def table_rows(lines: Iterable[Line]) -> list[Row]:
-    """Rows of a table in their order.
-
-    Args:
-        lines: of journals.
-
-    Returns:
-        The rows by file, those of one file by their part, what concerns the whole run at the end.
-    """
-    ordered = sorted(lines, key=lambda line: ("whole" in line, line["row"]["file"], line["part"]))
-    return [line["row"] for line in ordered]
 
 
 def active_writer(folder: Path) -> TableWriter | None:

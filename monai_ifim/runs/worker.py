@@ -1,0 +1,124 @@
+"""One process of several that do a run together, for whatever engine hands out the work."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from monai_ifim.bundle import scripts_of
+from monai_ifim.data.run_folder.part import Block
+from monai_ifim.data.run_folder.part_folder import WorkerFolder
+from monai_ifim.messages import is_failure
+from monai_ifim.runs.bundle import notes_of
+from monai_ifim.runs.composition import compose, process_restored, set_ids, set_images, set_options
+from monai_ifim.runs.images import FoundImages
+from monai_ifim.runs.options import RunOptions
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to know, in a form that goes to another machine.
+
+    Attributes:
+        bundle: its folder.
+        images: all of the run.
+        output: folder of the results, on a disk that all workers share.
+        options: choices.
+        ids: of the configuration, with what they are set to.
+        place: the working folder, from which paths of images are told.
+    """
+
+    bundle: Path
+    images: FoundImages
+    output: Path
+    options: RunOptions
+    ids: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default_factory=os.getcwd)
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What a worker came to with its batches.
+
+    Attributes:
+        done: images with a result.
+        failed: images without.
+        notes: on what is done, a line each.
+    """
+
+    done: int
+    failed: int
+    notes: tuple[str, ...]
+
+
+class Worker:
+    """Does blocks of a run's batches, and journals every image.
+
+    Made once in each process: it loads the bundle. A process that takes the place of one that
+    died reads what is done, and leaves it out.
+
+    Args:
+        work: see there.
+
+    Raises:
+        FileNotFoundError: this machine does not have the folders.
+        ValueError: the bundle cannot be composed.
+    """
+
+    def __init__(self, work: Work) -> None:
+        if not os.path.isdir(work.place):
+            raise FileNotFoundError(
+                f"expected the folder {work.place} on {socket.gethostname()}, got none; workers "
+                "need the disks of the machine that hands out the work"
+            )
+        os.chdir(work.place)
+        name = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(2)}"
+        self._block = Block(name, 0, 0)
+        self._stay = ExitStack()  # the bundle's scripts can be imported later, too
+        self._stay.enter_context(scripts_of(work.bundle))
+        self._stay.enter_context(process_restored())
+        self._composition = composition = compose(work.bundle)
+        set_images(composition, work.images, work.output)
+        # The folder was looked at by who hands out the work.
+        set_options(composition, replace(work.options, resume=True, shard=self._block))
+        set_ids(composition, work.ids)
+        composition.workflow.initialize()
+        self._evaluator = composition.workflow.parser.get_parsed_content("evaluator")
+        self._handler = composition.workflow.parser.get_parsed_content(composition.handler)
+
+    def do(self, start: int, stop: int) -> BlockResult:
+        """Do some batches.
+
+        Args:
+            start: number of the first one.
+            stop: behind the last one.
+
+        Returns:
+            What it came to.
+
+        Raises:
+            RuntimeError: an error that is not an image's own, as others are of their own kind.
+        """
+        self._handler.part = replace(self._block, start=start, stop=stop)
+        self._handler.table.complaint = None
+        try:
+            self._evaluator.run()
+        except RuntimeError:
+            if self._handler.table.complaint is None:  # more than images without a result
+                raise
+        rows = self._handler.table.rows
+        failed = sum(is_failure(row["status"]) for row in rows)
+        return BlockResult(len(rows) - failed, failed, notes_of(self._composition, self._evaluator))
+
+    def close(self) -> None:
+        """It has had its last block."""
+        folder = self._handler.table.folder
+        if isinstance(folder, WorkerFolder):
+            folder.leave()
+        self._stay.close()
