@@ -59,8 +59,9 @@ Without `resume`, results of another run are refused, or moved (`--existing move
 the process that made a complete run may repeat it (a notebook). `ifim_validate.yaml` moves by
 default.
 
-`merge_runs` (`monai_ifim/data/run_folder/merge.py`) makes one table of the journals of several
-folders and names every listed image without a row.
+Several processes can share a list and a folder, `--shard 3/100`; the last one to end writes the
+tables. `monai-ifim merge` makes one table of the journals of one folder or several and names every
+listed image without a row ([scaling.md](scaling.md)).
 
 ## Limits
 

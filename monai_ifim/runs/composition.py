@@ -20,7 +20,7 @@ from monai.transforms import LoadImage, LoadImaged
 
 from monai_ifim.bundle.metadata import is_segmentation, read_metadata
 from monai_ifim.runs.images import FoundImages
-from monai_ifim.runs.options import RunOptions
+from monai_ifim.runs.options import RunOptions, device_of_process
 
 CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
 _FOLDERS = ("dataset_dir", "data_dir", "data_root", "data_file_base_dir", "image_root")
@@ -166,12 +166,13 @@ def set_options(composition: Composition, options: RunOptions) -> None:
     for name, value in loader.items():
         if value is not None:
             parser[f"{_loader(composition)}::{name}"] = value
-    if options.device is not None:
+    device = device_of_process(options)
+    if device is not None:
         if "device" not in parser:
             raise ValueError(
                 f"expected the id device in {composition.config}, got none; leave out --device"
             )
-        parser["device"] = torch.device(options.device)
+        parser["device"] = torch.device(device)
 
 
 def batch_size_of(composition: Composition) -> int:

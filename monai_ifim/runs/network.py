@@ -24,7 +24,7 @@ from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
 from monai_ifim.runs.images import Inputs, find_inputs, images_of_run
-from monai_ifim.runs.options import RunOptions, check_machine
+from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
 from monai_ifim.runs.progress import Progress, show_progress
 from monai_ifim.runs.summary import RunSummary, summary_of
@@ -171,7 +171,7 @@ def run_named_network(
         output,
         preprocessing=preprocessing,
         volumes=options.volumes or ("high", "orth"),
-        device=options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"),
+        device=device_of_process(options) or ("cuda:0" if torch.cuda.is_available() else "cpu"),
         batch_size=options.batch_size or 1,
         workers=options.workers or 0,
         resume=options.resume or False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,27 @@ class RunOptions:
             check_volumes(self.volumes)
         shard_of(self.shard)
         check_machine(self.device, self.batch_size, self.workers)
+
+
+def device_of_process(
+    options: RunOptions, environment: Mapping[str, str] = os.environ
+) -> str | None:
+    """The device that was chosen; for a shard on a machine with several GPUs one of its own.
+
+    Args:
+        options: of the run.
+        environment: where torchrun says which of this machine's processes this is.
+
+    Returns:
+        Its name; None for the default.
+
+    >>> device_of_process(RunOptions(device="cpu", shard="0/2"), {"LOCAL_RANK": "1"})
+    'cpu'
+    """
+    local, count = environment.get("LOCAL_RANK"), torch.cuda.device_count()
+    if options.device is not None or not options.shard or local is None or count < 2:
+        return options.device
+    return f"cuda:{int(local) % count}"
 
 
 def check_machine(device: str | None, batch_size: int | None, workers: int | None) -> None:

@@ -191,3 +191,37 @@ def test_a_detached_handler_does_nothing(files, tmp_path):
     handler.attach(evaluator)
     evaluator.run()
     assert len(read_table(tmp_path)) == 5
+
+
+class Limited(nn.Module):
+    """A network for which memory does not suffice above eight pixels a side."""
+
+    def __init__(self, dense):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.dense = nn.Conv2d(1, 3, 3, padding=1), dense
+
+    def forward(self, x):
+        if x.shape[-1] > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.body(x) if self.dense else self.body(x).mean(dim=(2, 3))
+
+
+def test_a_larger_image_than_memory_suffices_for_is_a_row_of_the_inferer():
+    network, inferer = Limited(dense=False), mi.IFIMInferer(on_error="row")
+    small, large = torch.ones(2, 1, 8, 8), torch.ones(1, 1, 16, 16)
+    with pytest.raises(torch.OutOfMemoryError):  # no image has told yet what a prediction is
+        inferer(large, network)
+    assert inferer(small, network).isfinite().all()
+    found = inferer(large, network)
+    assert found.shape == (1, 3)
+    assert found.isnan().all()
+    assert "out of memory" in inferer.failures(large)[0]
+    assert inferer(small, network).isfinite().all()
+
+
+def test_a_segmentation_has_no_result_to_leave_blank_for_images_of_another_size():
+    network, inferer = Limited(dense=True), mi.IFIMInferer(on_error="row")
+    inferer(torch.ones(2, 1, 8, 8), network)
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        inferer(torch.ones(1, 1, 16, 16), network)

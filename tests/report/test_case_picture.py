@@ -4,8 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from monai.engines import SupervisedEvaluator
 
+import monai_ifim as mi
+from _helpers.networks import smooth_network
 from _helpers.run_folders import OBLIQUE, components, write_run
+from _helpers.scans import dataset, write_scans
 from monai_ifim.messages import RESEARCH_ONLY
 from monai_ifim.report.cases import Case, Numbers, Style, case_figure
 from monai_ifim.report.cases.choice import chosen_channel, chosen_slices, weights
@@ -197,6 +201,29 @@ def test_a_folder_of_a_run(tmp_path):
     assert case.model == "Net 0123abcd"
     assert folder.case(folder.rows[1]) is None
     assert write_sheet(tmp_path, tmp_path / "s.png").stat().st_size > 10_000
+
+
+def test_several_images_of_one_file_have_their_own_volumes(tmp_path):
+    files = write_scans(tmp_path / "scans", 3, count=2)
+    out = tmp_path / "out"
+    save = mi.SaveComponentsd(["ifim_high", "ifim_orth"], out, transform=None)
+    SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=mi.FaultTolerantDataLoader(dataset([files[0], *files]), batch_size=1),
+        network=smooth_network(3),
+        val_handlers=[mi.IFIMHandler(output_dir=out, postprocessing=save)],
+    ).run()
+    folder = RunFolder(out)
+    names = [{kind: p.name for kind, p in folder.volumes(row).items()} for row in folder.rows]
+    assert [name["high"] for name in names] == [
+        "scan0_ifim_high.nii.gz",
+        "scan0_ifim_high_1.nii.gz",
+        "scan1_ifim_high.nii.gz",
+    ]
+    assert [name["orth"].replace("orth", "high") for name in names] == [n["high"] for n in names]
+    case = folder.case(folder.rows[1])
+    assert case is not None
+    assert case.name == "scan0_1"
 
 
 @pytest.mark.parametrize("table", ["file,0.1,0.9\n", "a.nii.gz,0.1,0.9\nb,0.2\n", ""])
