@@ -66,7 +66,8 @@ listed image without a row ([scaling.md](scaling.md)).
 ## Limits
 
 - Files are renamed into place, not synced: after a power cut (not a kill) a volume can be empty
-  although its line is there. Its size differs then, so that `resume` does the image again.
+  although its line is there. Its size differs then, so that `resume` does the image again, and
+  `monai-ifim merge --verify` names it. `MONAI_IFIM_FSYNC=1` syncs every file and journal line.
 - Savers of other packages write at their end and hold only the last part after a resume; metrics
   too. `ifim.csv` has the probabilities of all images, `PredictionSaver` all predictions.
 - Data without a list of files (arrays, iterable data sets), and files listed twice, are done

@@ -51,11 +51,28 @@ def complete_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".partial-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}-{end}")
     try:
         yield partial
+        if synced():
+            _sync(partial)
         partial.replace(path)
+        if synced():
+            _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
     for record in _RECORDS.lists:
         record.append(path)
+
+
+def synced() -> bool:
+    """Whether files must survive a power cut, by the environment variable ``MONAI_IFIM_FSYNC``."""
+    return os.environ.get("MONAI_IFIM_FSYNC", "") not in ("", "0")
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.data.atomic import synced
+
 Line = dict[str, Any]
 HIDDEN = ".ifim"
 FORMAT = 1
@@ -147,6 +149,8 @@ class Journal:
             written = os.write(self._file, data)
             if written < len(data):  # a disk that is full takes a part; the next call says why
                 os.write(self._file, data[written:])
+            if synced():
+                os.fsync(self._file)
         except OSError:
             self.close()  # nothing may follow a torn line
             raise

@@ -42,6 +42,23 @@ def results(path, state=COMPLETE, identity=IDENTITY):
     folders._BEGUN.clear()  # as in another process
 
 
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("", False)])
+def test_files_and_lines_are_synced_where_that_is_asked_for(tmp_path, monkeypatch, value, expected):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(os.fstat(file).st_ino) or fsync(file)
+    )
+    monkeypatch.setenv("MONAI_IFIM_FSYNC", value)
+    folder = begin(tmp_path)
+    folder.journal.start(["a"])
+    journal = folder.journal.path.stat().st_ino
+    record = (tmp_path / "run.json").stat().st_ino
+    assert {journal, record, tmp_path.stat().st_ino} <= set(synced) or not expected
+    assert bool(synced) == expected
+    folder.close()
+
+
 def test_the_record_says_whose_results_these_are(tmp_path):
     folder = begin(tmp_path)
     record = read_record(tmp_path)
