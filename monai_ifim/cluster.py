@@ -367,7 +367,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         result = BlockResult(0, 0, ())
-        if self._worker is not None:
+        if self._worker is not None and not self._error:
             try:
                 result = self._worker.do(int(batch["start"][0]), int(batch["stop"][0]))
             except Exception as error:  # networks and handlers raise what they like
