@@ -218,14 +218,22 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     logs = [logging.getLogger(name) for name in ("ray", "ray.data")]
     settings = [(context, name, value) for name, value in _SETTINGS.items()]
     settings += [(log, "level", logging.ERROR) for log in logs]
+    # It prints on standard output that a process has ended, which is no news to who wants a table.
+    settings += [(import_module("ray._private.worker"), "print_to_stdstream", _to_log)]
     with ExitStack() as before:
         for owner, name, value in settings:
+            if not hasattr(owner, name):  # other versions
+                continue
             before.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
         if not ray.is_initialized():
             before.callback(ray.shutdown)
             _initialize(ray, address)
         yield
+
+
+def _to_log(data: Mapping[str, Any], **_: Any) -> None:
+    logger.debug("Ray: %s", "; ".join(map(str, data.get("lines", ()))))
 
 
 def _initialize(ray: Any, address: str | None) -> None:

@@ -87,6 +87,7 @@ def ended(process: subprocess.Popen, output: Path, status: int = 0) -> str:
     assert "Traceback" not in text
     assert "core_worker" not in text
     assert "logging.cc" not in text
+    assert "(raylet)" not in text
     return text
 
 
