@@ -216,7 +216,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     """A cluster; what this process had set about Ray is as before afterwards."""
     context = ray.data.DataContext.get_current()
     logs = [logging.getLogger(name) for name in ("ray", "ray.data")]
-    settings = [(context, name, value) for name, value in _SETTINGS.items()]
+    settings: list[tuple[Any, str, Any]] = [(context, *each) for each in _SETTINGS.items()]
     settings += [(log, "level", logging.ERROR) for log in logs]
     # It prints on standard output that a process has ended, which is no news to who wants a table.
     settings += [(import_module("ray._private.worker"), "print_to_stdstream", _to_log)]
