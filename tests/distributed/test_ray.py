@@ -1,12 +1,10 @@
 """The Ray engine: whatever is lost on the way, the bytes of an undisturbed run of one process."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,18 @@ import pytest
 from _helpers.bundles import SIGNAL
 from _helpers.commands import files_of, rows_of
 from _helpers.disturbed import disturbed_bundle, done, lines, starts
+from _helpers.ray_runs import (
+    ROOT,
+    command,
+    ended,
+    gone,
+    listening,
+    on_ray,
+    processes_of,
+    record,
+    same_bytes,
+    wait_until,
+)
 from _helpers.scans import unreadable
 from monai_ifim import run_on_ray
 from monai_ifim.experiments import signal_task, write_signal_images
@@ -28,7 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is dep:DeprecationWarning"),
 ]
 IMAGES = 16
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -57,97 +66,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     folder = tmp_path_factory.mktemp("expected")
     run_bundle(disturbed_bundle(folder / "bundle"), images, folder / "out")
     return folder / "out"
-
-
-def command(bundle: Path, images: Path, output: Path, *further: object) -> list[str]:
-    words = ["--bundle", bundle, "--input", images, "--output", output, *further]
-    return [sys.executable, "-m", "monai_ifim", "run", *map(str, words)]
-
-
-def on_ray(bundle: Path, images: Path, output: Path, *further: object) -> subprocess.Popen:
-    """The command, begun; its output goes to a file, which a killed one's helpers keep open."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    words = command(bundle, images, output, "--engine", "ray", *further)
-    with output.with_suffix(".log").open("w") as log:
-        return subprocess.Popen(
-            words,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=output.parent,
-            start_new_session=True,
-        )
-
-
-def ended(process: subprocess.Popen, output: Path, status: int = 0) -> str:
-    """What the command has printed when it ended with a status."""
-    found = process.wait(240)
-    text = output.with_suffix(".log").read_text()
-    assert found == status, text
-    assert "Traceback" not in text
-    assert "core_worker" not in text
-    assert "logging.cc" not in text
-    assert "(raylet)" not in text
-    return text
-
-
-def wait_until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it takes too long"
-        assert process.poll() is None, "it has ended before"
-        time.sleep(0.02)
-
-
-def same_bytes(output: Path, expected: Path, but: str = "no file") -> None:
-    """The same files with the same bytes, but for those of one image, and the same rows."""
-    ours, theirs = files_of(output), files_of(expected)
-    kept = {name for name in theirs if but not in name}
-    assert set(ours) - kept <= {name for name in theirs if but in name}
-    for name in kept:
-        mine, other = ours[name].read_bytes(), theirs[name].read_bytes()
-        if but != "no file" and name.endswith(".csv"):
-            rows = [[r for r in t.splitlines() if but.encode() not in r] for t in (mine, other)]
-            assert rows[0] == rows[1]
-        else:
-            assert mine == other, name
-
-
-def record(output: Path) -> dict:
-    return json.loads((output / "run.json").read_text())
-
-
-def processes_of(session: int) -> dict[int, str]:
-    """Processes that descend from one, as their names show, and those of its session."""
-    parents, names = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (path / "stat").read_text()
-            names[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        parents[int(path.name)] = int(text.rpartition(")")[2].split()[1])
-    found = {session}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: names[pid] for pid in found if pid in names}
-
-
-def gone(pids, seconds: float = 60) -> list[int]:
-    """Those of some processes that are still there after some seconds."""
-    end = time.monotonic() + seconds
-    while left := [pid for pid in pids if _alive(pid)]:
-        if time.monotonic() > end:
-            break
-        time.sleep(0.2)
-    return left
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # The whole way, quickly.
@@ -406,24 +324,6 @@ def test_results_of_another_network_are_refused(images: Path, bundle: Path, tmp_
 
 
 # No other machine reaches it.
-
-
-def listening(pids) -> list[str]:
-    """Addresses, as the kernel writes them, on which processes listen."""
-    sockets = set()
-    for pid in pids:
-        try:
-            names = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
-        except OSError:
-            continue
-        sockets |= {name[8:-1] for name in names if name.startswith("socket:[")}
-    found = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == "0A" and words[9] in sockets:
-                found.append(words[1])
-    return found
 
 
 LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
