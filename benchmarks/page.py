@@ -21,6 +21,7 @@ _ORDER = (
     "epoch",
     "inference_run",
     "scaling",
+    "engines",
     "large_k",
     "segmentation",
     "volume",

@@ -9,31 +9,43 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.bundle import scripts_of
 from monai_ifim.data.run_folder.folder import RunFolder
-from monai_ifim.data.run_folder.lock import FolderLock
+from monai_ifim.data.run_folder.lock import PATIENCE, FolderLock, refuse_parts
 from monai_ifim.data.run_folder.part_folder import ENGINE, close_run
 from monai_ifim.data.run_folder.signals import TerminationSignal
 from monai_ifim.messages import reason
-from monai_ifim.runs.composition import batch_size_of, compose
+from monai_ifim.runs.bundle import setting_up
+from monai_ifim.runs.composition import batch_size_of, compose_run, process_restored
 from monai_ifim.runs.images import Inputs, find_inputs, images_of_run
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.progress import Progress
 from monai_ifim.runs.summary import RunSummary, summary_of_rows
-from monai_ifim.runs.worker import Work, Worker
+from monai_ifim.runs.worker import BlockResult, Work, Worker
 
 logger = logging.getLogger(__name__)
 
 _BLOCKS = 10_000  # that Ray handles well
 _BATCHES = 32  # in one block at the most, by itself
-_WAIT = 120  # seconds for the workers' processes to be there
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_NO_CLUSTER = "start it with ray start --head, or leave out --address"
+# Of Ray Data, during a run. Seconds for the workers' processes to be there; no block may be lost.
+_SETTINGS = {
+    "enable_progress_bars": False,
+    "wait_for_min_actors_s": 120,
+    "max_errored_blocks": 0,
+}
 
 
 def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
@@ -75,7 +87,8 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
     Raises:
         ModuleNotFoundError: Ray is not installed.
         FileNotFoundError: no bundle there, or no such input.
-        ValueError: no image was found, a choice that cannot be, or results of another run.
+        ValueError: no image was found, a choice that cannot be, results of another run, or no
+            cluster at the address.
         RuntimeError: another run is writing to the folder.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the table of what is done is written before.
     """
@@ -88,121 +101,261 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
         if number is not None and number < 1:
             raise ValueError(f"expected 1 or more as {name}, got {number}; leave it out")
     place = Path(os.path.abspath(output))
-    found = find_inputs(inputs)
-    images = images_of_run(found, place, divided=True)
-    folder = Path(os.path.abspath(bundle))
-    batches = math.ceil(len(images) / (options.batch_size or batch_size_of(compose(folder))))
-    work = Work(folder, images, place, options, dict(ids or {}))
-    start, error = time.monotonic(), ""
-    notes: tuple[str, ...] = ()
-    with _at_work(place, bool(options.resume)), _connected(address) as ray:
-        shown = Progress(len(images))
+    images = images_of_run(find_inputs(inputs), place, divided=True)
+    work = Work(Path(os.path.abspath(bundle)), images, place, options, dict(ids or {}))
+    batches = math.ceil(len(images) / _batch_size(work))
+    start, so_far, error = time.monotonic(), _SoFar(), ""
+    shown = Progress(len(images)) if progress else None
+    with (
+        _imported(address) as ray,
+        _at_work(place, bool(options.resume)),
+        ExitStack() as connection,
+    ):
+        connection.enter_context(_connected(ray, address))
+        count, resources = _processes(ray, processes, fixed=address is None)
         try:
-            for done, failed, told in _results(ray, work, batches, processes, block):
-                notes = told
-                if progress:
-                    shown.show(done + failed, failed)
-        except Exception as problem:  # of a worker, or of Ray
-            error = reason(_cause(problem))
+            for so_far in _results(ray, work, _blocks(batches, count, block), count, resources):
+                if shown is not None:
+                    shown.show(so_far.done + so_far.failed, so_far.failed)
+                if so_far.error:
+                    break
+            error = so_far.error
+        except BaseException as problem:  # Ray's, or a signal
+            error = reason(problem)
+            if not isinstance(problem, Exception):
+                raise
             logger.debug("the run ended early", exc_info=True)
         finally:
-            if progress:
+            if shown is not None:
                 shown.clear()
+            connection.close()  # the workers end before their journals are read
             merged = close_run(place, "ifim.csv", error)
-    seconds = time.monotonic() - start
     return summary_of_rows(
         () if merged is None else merged.rows,
         images,
         place / "ifim.csv",
-        notes=notes,
-        seconds=seconds,
+        notes=so_far.notes,
+        seconds=time.monotonic() - start,
         error=error,
     )
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """What the workers came to so far.
+
+    Attributes:
+        done: images with a result.
+        failed: images without.
+        notes: on what is done, a line each.
+        error: of a worker, which ends the run; empty where there is none.
+    """
+
+    done: int = 0
+    failed: int = 0
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+
+def _batch_size(work: Work) -> int:
+    """How many images a batch has; the bundle is composed here, so that errors are told early."""
+    with scripts_of(work.bundle), process_restored(), setting_up(work.bundle):
+        return batch_size_of(
+            compose_run(work.bundle, work.images, work.output, work.options, work.ids)
+        )
 
 
 @contextmanager
 def _at_work(place: Path, resume: bool) -> Iterator[None]:
     """The folder is this run's; a signal ends it as Ctrl-C does."""
     RunFolder(place, "ifim.csv", resume=resume).check()
-    lock, signal = FolderLock(place, ENGINE), TerminationSignal()
-    lock.acquire()
-    signal.catch()
+    whole, lock, signals = FolderLock(place), FolderLock(place, ENGINE), TerminationSignal()
+    whole.acquire()  # a run as a whole would hold it
+    try:
+        refuse_parts(place, PATIENCE)  # workers outlive a killed driver by some seconds
+        lock.acquire()
+    finally:
+        whole.release()
+    signals.catch()
     try:
         yield
     finally:
-        signal.release()
+        signals.release()
         lock.release()
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[Any]:
-    """Ray; without an address on loopback alone, and without its reports to its makers."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def _imported(address: str | None) -> Iterator[Any]:
+    """Ray, with an environment that keeps it to itself while it is used."""
+    chosen = {"RAY_USAGE_STATS_ENABLED": "0"}  # no reports to its makers
     if address is None:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        chosen[_CLUSTERS] = "0"  # all ports on loopback
+    if not logger.isEnabledFor(logging.DEBUG):
+        chosen["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # what its core writes past Python's logging
+    ours = {name: value for name, value in chosen.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
-        import ray
+        try:
+            import ray
 
-        import_module("ray.data")  # has requirements of its own
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            f"expected Ray, got none ({error}); pip install 'monai_ifim[cluster]', or run shards "
-            "with --shard, which need nothing",
-            name="ray",
-        ) from error
-    ours = not ray.is_initialized()
-    if ours:
-        here: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if address is None else {}
-        ray.init(
-            address="local" if address is None else address,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **here,
-        )
-    try:
+            import_module("ray.data")  # has requirements of its own
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                f"expected Ray, got none ({error}); pip install 'monai_ifim[cluster]', or run "
+                "shards with --shard, which need nothing",
+                name="ray",
+            ) from error
         yield ray
     finally:
-        if ours:
-            ray.shutdown()
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    """A cluster; what this process had set about Ray is as before afterwards."""
+    context = ray.data.DataContext.get_current()
+    logs = [logging.getLogger(name) for name in ("ray", "ray.data")]
+    settings: list[tuple[Any, str, Any]] = [(context, *each) for each in _SETTINGS.items()]
+    settings += [(log, "level", logging.ERROR) for log in logs]
+    # It prints on standard output that a process has ended, which is no news to who wants a table.
+    settings += [(import_module("ray._private.worker"), "print_to_stdstream", _to_log)]
+    with ExitStack() as before:
+        for owner, name, value in settings:
+            if not hasattr(owner, name):  # other versions
+                continue
+            before.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+        if not ray.is_initialized():
+            before.callback(ray.shutdown)
+            _initialize(ray, address)
+        yield
+
+
+def _to_log(data: Mapping[str, Any], **_: Any) -> None:
+    logger.debug("Ray: %s", "; ".join(map(str, data.get("lines", ()))))
+
+
+def _initialize(ray: Any, address: str | None) -> None:
+    if address is not None:
+        _check_address(address)
+    here: dict[str, Any] = {}
+    constants: Any = import_module("ray._private.ray_constants")
+    clusters = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    if address is None:
+        here = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        # It has read the environment when it was imported, which may have been long ago.
+        constants.ENABLE_RAY_CLUSTER = False
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        with _silent():
+            ray.init(
+                address="local" if address is None else address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **here,
+            )
+    except ConnectionError as error:
+        raise ValueError(
+            f"expected a Ray cluster at {address}, got {reason(error)}; {_NO_CLUSTER}"
+        ) from error
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
+        # Ray puts a handler of its own in its place.
+        if threading.current_thread() is threading.main_thread() and terminate is not None:
+            signal.signal(signal.SIGTERM, terminate)
+
+
+def _check_address(address: str) -> None:
+    """Ray would wait many minutes where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in address:  # auto, or that of a client
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(
+            f"expected a Ray cluster at {address}, got {reason(error)}; {_NO_CLUSTER}"
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard error, where Ray's core says which level its messages have."""
+    if logger.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _processes(ray: Any, processes: int | None, fixed: bool) -> tuple[int, dict[str, int]]:
+    """How many there are, and what each of them takes."""
+    there = ray.cluster_resources()
+    kind = "GPU" if there.get("GPU", 0) >= 1 else "CPU"
+    available = max(int(there.get(kind, 1)), 1)
+    if fixed and processes is not None and processes > available:
+        raise ValueError(
+            f"expected at most {available} processes, one for each {kind} of this machine, got "
+            f"{processes}; leave it out"
+        )
+    return processes or available, {f"num_{kind.lower()}s": 1}
+
+
+def _blocks(batches: int, processes: int, size: int | None) -> list[dict[str, int]]:
+    by_itself = max(1, min(_BATCHES, batches // (4 * processes)))
+    size = max(size or by_itself, math.ceil(batches / _BLOCKS))
+    starts = range(0, batches, size)
+    # The last block is open: a batch sampler of the bundle's own may make more of them.
+    return [{"start": s, "stop": s + size if s != starts[-1] else 2**62} for s in starts]
 
 
 def _results(
-    ray: Any, work: Work, batches: int, processes: int | None, block: int | None
-) -> Iterator[tuple[int, int, tuple[str, ...]]]:
-    """Images done and failed so far, and what was done."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    count = processes or gpus or max(int(resources.get("CPU", 1)), 1)
-    by_itself = max(1, min(_BATCHES, batches // (4 * count)))
-    size = max(block or by_itself, math.ceil(batches / _BLOCKS))
-    starts = range(0, batches, size)
-    # The last block is open: a batch sampler of the bundle's own may make more of them.
-    items = [{"start": s, "stop": s + size if s != starts[-1] else 2**62} for s in starts]
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.wait_for_min_actors_s = _WAIT
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray: Any, work: Work, blocks: list[dict[str, int]], processes: int, resources: dict[str, int]
+) -> Iterator[_SoFar]:
     # Inside a dictionary: as an argument itself it would be lost with the first actor.
     shared = {"work": ray.put(work)}
-    data = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    data = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         _Actor,
         fn_constructor_args=(shared,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(count, len(items))),
-        **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
+        compute=ray.data.ActorPoolStrategy(size=min(processes, len(blocks))),
+        **resources,
     )
-    done = failed = 0
-    notes: tuple[str, ...] = ()
-    for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
-        done += int(batch["done"].sum())
-        failed += int(batch["failed"].sum())
-        notes = tuple(str(batch["notes"][0]).splitlines())
-        yield done, failed, notes
+    so_far = _SoFar()
+    try:
+        for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
+            so_far = _SoFar(
+                so_far.done + int(batch["done"].sum()),
+                so_far.failed + int(batch["failed"].sum()),
+                tuple(str(batch["notes"][0]).splitlines()) or so_far.notes,
+                str(batch["error"][0]),
+            )
+            yield so_far
+    except ray.exceptions.GetTimeoutError as error:
+        raise RuntimeError(
+            f"expected {processes} processes within {_SETTINGS['wait_for_min_actors_s']} s, got "
+            f"fewer from a cluster with {_in_words(ray.cluster_resources())}; ask for fewer with "
+            "--processes"
+        ) from error
+
+
+def _in_words(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{resources.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
 
 
 class _Actor:
-    """A worker in a process of Ray's."""
+    """A worker in a process of Ray's.
+
+    What goes wrong in it is a text of its results: of an exception Ray would make a page of them,
+    and some cannot be sent.
+    """
 
     def __init__(self, shared: dict[str, Any]) -> None:
         import warnings
@@ -214,18 +367,27 @@ class _Actor:
         logging.getLogger("monai_ifim").setLevel(logging.ERROR)
         if not ray.get_gpu_ids():
             torch.set_num_threads(1)  # one CPU each
-        self._worker = Worker(ray.get(shared["work"]))
+        self._worker, self._error = None, ""
+        try:
+            self._worker = Worker(ray.get(shared["work"]))
+        except Exception as error:  # of a bundle's author
+            self._error = _told(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        result = self._worker.do(int(batch["start"][0]), int(batch["stop"][0]))
-        notes = "\n".join(result.notes)
-        return {"done": [result.done], "failed": [result.failed], "notes": [notes]}
+        result = BlockResult(0, 0, ())
+        if self._worker is not None and not self._error:
+            try:
+                result = self._worker.do(int(batch["start"][0]), int(batch["stop"][0]))
+            except Exception as error:  # networks and handlers raise what they like
+                self._error = _told(error)
+        return {
+            "done": [result.done],
+            "failed": [result.failed],
+            "notes": ["\n".join(result.notes)],
+            "error": [self._error],
+        }
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What a worker raised, out of what Ray wraps around it."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException):
-            return error
-        error = inner
+def _told(error: Exception) -> str:
+    logger.error("the worker ended early", exc_info=error)  # in the log of its process
+    return reason(error)

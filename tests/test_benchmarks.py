@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    engines,
     epoch,
     harness,
     ideas,
@@ -114,6 +115,29 @@ def test_volumes(tmp_path):
 @pytest.mark.slow
 def test_inference_run(tmp_path):
     assert len(measured(inference_run, tmp_path)["rows"]) == 2
+
+
+@pytest.mark.slow
+def test_engines(tmp_path):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'monai_ifim[cluster]'")
+    record = measured(engines, tmp_path)
+    assert len(record["rows"]) == len(engines.KINDS)
+    assert all(row[2][0] > 0 and row[4][0] > 0 for row in record["rows"])
+
+
+def test_journals_of_long_runs(tmp_path):
+    engines.write_journals(tmp_path, 200)
+    found = engines.look_back(tmp_path)
+    assert found["read"] > 0
+    assert found["peak"] >= found["before"]
+    assert len((tmp_path / "ifim.csv").read_text().splitlines()) == 201
+
+
+def test_costs_of_blocks():
+    seconds = {engines.BASE: 1.0, engines.ONE_RAY: 1.3, engines.SMALL: 3.1}
+    rounds = {kind: [engines.Run(0, each, 0)] for kind, each in seconds.items()}
+    (image,), (block,) = engines.costs(rounds, 100)
+    assert (image, block) == pytest.approx((1.0, 20.0))
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history")

@@ -41,8 +41,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "monai-ifim") ->
     command: Command = options.command
     try:
         return int(command.run(options) or 0)
-    except KeyboardInterrupt:
-        parser.exit(130, f"{program} {command.name}: interrupted\n")
+    except KeyboardInterrupt as error:
+        status = getattr(error, "status", 130)  # SIGTERM has one of its own
+        parser.exit(status, f"{program} {command.name}: interrupted\n")
     except Exception as error:  # the last place where an error can become a sentence
         if options.debug:
             raise

@@ -5,20 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai_ifim.bundle import scripts_of
 from monai_ifim.messages import own_sentence, reason
-from monai_ifim.runs.composition import (
-    Composition,
-    compose,
-    process_restored,
-    set_ids,
-    set_images,
-    set_options,
-)
+from monai_ifim.runs.composition import Composition, compose_run, process_restored
 from monai_ifim.runs.images import FoundImages, Inputs, find_inputs, images_of_run
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
@@ -62,25 +56,36 @@ def run_bundle(
     options = options or RunOptions()
     images = images_of_run(find_inputs(inputs), output, bool(options.shard))
     with scripts_of(Path(os.path.abspath(bundle))), process_restored():
-        try:
-            composition = compose(bundle)
-            set_images(composition, images, output)
-            set_options(composition, options)
-            set_ids(composition, ids or {})
+        with setting_up(bundle):
+            composition = compose_run(bundle, images, output, options, ids or {})
             composition.workflow.initialize()
             evaluator = composition.workflow.parser.get_parsed_content("evaluator")
-        except Exception as error:  # the code of the bundle's author raises what it likes
-            sentence = own_sentence(error)  # meant to be read as it is
-            if sentence == str(error):
-                raise
-            if sentence:
-                raise ValueError(sentence) from error
-            raise ValueError(
-                f"expected a bundle that can be set up, got {reason(error)}; check "
-                f"{bundle / 'configs'}, or run it again with --debug"
-            ) from error
         shown = Progress(len(images)) if progress else None
         return run_composition(composition, evaluator, images, shown)
+
+
+@contextmanager
+def setting_up(bundle: Path) -> Iterator[None]:
+    """One sentence for what goes wrong while a bundle is set up.
+
+    Args:
+        bundle: its folder.
+
+    Raises:
+        ValueError: its code raised something. Errors that are a sentence of this package stay.
+    """
+    try:
+        yield
+    except Exception as error:  # the code of the bundle's author raises what it likes
+        sentence = own_sentence(error)  # meant to be read as it is
+        if sentence == str(error):
+            raise
+        if sentence:
+            raise ValueError(sentence) from error
+        raise ValueError(
+            f"expected a bundle that can be set up, got {reason(error)}; check "
+            f"{bundle / 'configs'}, or run it again with --debug"
+        ) from error
 
 
 def run_composition(

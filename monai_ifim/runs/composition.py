@@ -83,6 +83,38 @@ def compose(folder: str | os.PathLike[str]) -> Composition:
     return Composition(workflow, config, overlay, own or _OWN, why)
 
 
+def compose_run(
+    folder: str | os.PathLike[str],
+    images: FoundImages,
+    output: Path,
+    options: RunOptions,
+    ids: Mapping[str, Any],
+) -> Composition:
+    """A bundle's inference, with all that was chosen for one run.
+
+    To be called inside ``process_restored``.
+
+    Args:
+        folder: of the bundle.
+        images: of the run.
+        output: folder of the results.
+        options: choices.
+        ids: of the configuration, with what they are set to.
+
+    Returns:
+        The configuration; nothing in it has been made yet.
+
+    Raises:
+        FileNotFoundError: the folder is no bundle.
+        ValueError: the configuration has no place for a choice, or no such id.
+    """
+    composition = compose(folder)
+    set_images(composition, images, output)
+    set_options(composition, options)
+    set_ids(composition, ids)
+    return composition
+
+
 def inference_file(folder: str | os.PathLike[str]) -> Path:
     """The configuration of a bundle's inference.
 

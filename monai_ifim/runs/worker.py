@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,8 @@ from monai_ifim.bundle import scripts_of
 from monai_ifim.data.run_folder.part import Block
 from monai_ifim.data.run_folder.part_folder import WorkerFolder
 from monai_ifim.messages import is_failure
-from monai_ifim.runs.bundle import notes_of
-from monai_ifim.runs.composition import compose, process_restored, set_ids, set_images, set_options
+from monai_ifim.runs.bundle import notes_of, setting_up
+from monai_ifim.runs.composition import compose_run, process_restored
 from monai_ifim.runs.images import FoundImages
 from monai_ifim.runs.options import RunOptions
 
@@ -32,6 +33,7 @@ class Work:
         options: choices.
         ids: of the configuration, with what they are set to.
         place: the working folder, from which paths of images are told.
+        command: the command line of who hands out the work.
     """
 
     bundle: Path
@@ -40,6 +42,7 @@ class Work:
     options: RunOptions
     ids: Mapping[str, Any] = field(default_factory=dict)
     place: str = field(default_factory=os.getcwd)
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Worker:
     died reads what is done, and leaves it out.
 
     Args:
-        work: see there.
+        work: what there is to do, and how.
 
     Raises:
         FileNotFoundError: this machine does not have the folders.
@@ -83,14 +86,20 @@ class Worker:
         self._stay = ExitStack()  # the bundle's scripts can be imported later, too
         self._stay.enter_context(scripts_of(work.bundle))
         self._stay.enter_context(process_restored())
-        self._composition = composition = compose(work.bundle)
-        set_images(composition, work.images, work.output)
+        sys.argv[:] = work.command  # run.json names it
         # The folder was looked at by who hands out the work.
-        set_options(composition, replace(work.options, resume=True, shard=self._block))
-        set_ids(composition, work.ids)
-        composition.workflow.initialize()
-        self._evaluator = composition.workflow.parser.get_parsed_content("evaluator")
-        self._handler = composition.workflow.parser.get_parsed_content(composition.handler)
+        options = replace(work.options, resume=True, shard=self._block)
+        with setting_up(work.bundle):
+            self._composition = composition = compose_run(
+                work.bundle, work.images, work.output, options, work.ids
+            )
+            composition.workflow.initialize()
+            parser = composition.workflow.parser
+            self._evaluator = parser.get_parsed_content("evaluator")
+            self._handler = parser.get_parsed_content(composition.handler)
+        # Images without a result are rows. After a run that raised, Ignite 0.5 takes the next call
+        # of run for the rest of it, does nothing and says nothing.
+        self._handler.fail_at_end = False
 
     def do(self, start: int, stop: int) -> BlockResult:
         """Do some batches.
@@ -103,15 +112,10 @@ class Worker:
             What it came to.
 
         Raises:
-            RuntimeError: an error that is not an image's own, as others are of their own kind.
+            Exception: one that is no image's own, of any kind; the worker is of no use after it.
         """
         self._handler.part = replace(self._block, start=start, stop=stop)
-        self._handler.table.complaint = None
-        try:
-            self._evaluator.run()
-        except RuntimeError:
-            if self._handler.table.complaint is None:  # more than images without a result
-                raise
+        self._evaluator.run()
         rows = self._handler.table.rows
         failed = sum(is_failure(row["status"]) for row in rows)
         return BlockResult(len(rows) - failed, failed, notes_of(self._composition, self._evaluator))

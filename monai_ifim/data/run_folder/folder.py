@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_ifim.data.run_folder.earlier import move_aside, remove_leftovers, write_list
 from monai_ifim.data.run_folder.journal import Journal, journals, now, process, read_history
-from monai_ifim.data.run_folder.lock import FolderLock, parts_at_work
+from monai_ifim.data.run_folder.lock import FolderLock, refuse_parts
 from monai_ifim.data.run_folder.part import Part
 from monai_ifim.data.run_folder.record import (
     COMPLETE,
@@ -98,12 +98,7 @@ class RunFolder:
         check_writable(self.path)
         self._lock.acquire()
         try:
-            others = parts_at_work(self.path)
-            if others:
-                raise RuntimeError(
-                    f"expected {self.path} for this run alone, got {', '.join(others[:4])} of a "
-                    "run in it; wait for their end, or choose another output_dir (--output_dir)"
-                )
+            refuse_parts(self.path)
             self._take(identity)
             self._listed = self._write_list(listed)
         except BaseException:

@@ -107,6 +107,43 @@ def lock_name(part: str) -> str:
     return "-".join(["lock", *re.findall(r"\w+", part)])
 
 
+def refuse_parts(folder: Path, patience: float = 0.0) -> None:
+    """Refuse a folder in which a part of a run is at work.
+
+    Args:
+        folder: of the run's results.
+        patience: seconds to wait for its end.
+
+    Raises:
+        RuntimeError: it is at work still.
+    """
+    others = wait_for_parts(folder, patience)
+    if others:
+        raise RuntimeError(
+            f"expected {folder} for this run alone, got {', '.join(others[:4])} of a run in it; "
+            "wait for their end, or choose another output_dir (--output_dir)"
+        )
+
+
+def wait_for_parts(folder: Path, patience: float, but: str = "") -> list[str]:
+    """Wait until no part of a run is at work: processes that are ended need a moment.
+
+    Args:
+        folder: of the run's results.
+        patience: seconds to wait at the most.
+        but: name of a part that is not waited for.
+
+    Returns:
+        Names of the parts that are at work still.
+    """
+    end = time.monotonic() + patience
+    while at_work := [name for name in parts_at_work(folder) if name != but]:
+        if time.monotonic() >= end:
+            break
+        time.sleep(0.2)
+    return at_work
+
+
 def parts_at_work(folder: Path) -> list[str]:
     """Parts of a run that some process is doing.
 

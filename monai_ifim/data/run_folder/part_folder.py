@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.data.run_folder.earlier import remove_leftovers, repeated
+from monai_ifim.data.run_folder.earlier import read_list, remove_leftovers, repeated
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
 from monai_ifim.data.run_folder.journal import HIDDEN, now
-from monai_ifim.data.run_folder.lock import FolderLock, parts_at_work
+from monai_ifim.data.run_folder.lock import FolderLock, parts_at_work, wait_for_parts
 from monai_ifim.data.run_folder.merge import Merged, merge_runs
 from monai_ifim.data.run_folder.part import Block, Part, Shard
 from monai_ifim.data.run_folder.record import (
@@ -22,8 +23,11 @@ from monai_ifim.data.run_folder.record import (
     write_record,
 )
 
+logger = logging.getLogger(__name__)
+
 # A thousand shards may begin at the same moment, and the last one writes the table of all.
 PATIENCE = 300.0
+_ENDING = 30.0  # seconds for workers to end
 ENGINE = "engine"  # name of the lock of who hands out blocks to workers
 
 
@@ -309,7 +313,8 @@ def finish(path: Path, table: str, record: Record) -> Merged:
     """
     remove_leftovers(path)
     merged = merge_runs([path], path / table)
-    counts = {"done": merged.done, "failed": merged.failures}
+    listed = len(read_list(path) or merged.rows)
+    counts = {"listed": listed, "done": merged.done, "failed": merged.failures}
     why = f"{len(merged.absent)} images have no row" if merged.absent else None
     record["state"], record["reason"] = INTERRUPTED if why else COMPLETE, why
     record["ended"], record["images"] = now(), counts
@@ -327,7 +332,8 @@ def close_run(path: Path, table: str, error: str = "") -> Merged | None:
         error: why it ended early; empty where it did not.
 
     Returns:
-        What the table holds; None where no worker has begun.
+        What the table holds; None where no worker has begun. The workers have ended, or are given
+        up after some seconds.
 
     Raises:
         OSError: something cannot be written.
@@ -335,6 +341,8 @@ def close_run(path: Path, table: str, error: str = "") -> Merged | None:
     record = read_record(path)
     if record is None or "parts" not in record:
         return None
+    for name in wait_for_parts(path, _ENDING, but=ENGINE):
+        logger.warning("%s is at work still: its further rows are not in the table", name)
     lock = FolderLock(path, patience=PATIENCE)
     lock.acquire()
     try:

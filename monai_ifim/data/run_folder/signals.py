@@ -11,7 +11,13 @@ INTERRUPTED, TERMINATED = 130, 143  # statuses of a command that a signal has en
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end, by a scheduler or by ``docker stop``."""
+    """The process was asked to end, by a scheduler or by ``docker stop``.
+
+    Attributes:
+        status: of the command that it ends.
+    """
+
+    status = TERMINATED
 
 
 class TerminationSignal:
