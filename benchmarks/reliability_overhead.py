@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.reliability_page import FOLDER
 from monai_ifim.data.run_folder.done import Done
+from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.journal import read_history
 from monai_ifim.data.run_table.writer import TableWriter
 
@@ -30,7 +31,7 @@ def measure(folder: Path) -> dict:
         path.write_bytes(b"x")
     writer = TableWriter(folder / "out" / "ifim.csv")
     names = [str(path) for path in sources]
-    writer.begin(lambda: {"network": "none"}, names)
+    writer.begin(lambda: {"network": "none"}, ImageList(tuple(names)))
     numbers = {f"eigenvalue_{i}": 0.1 / (i + 1) for i in range(8)}
     times = []
     for name, paths in zip(names, volumes, strict=True):
@@ -44,7 +45,7 @@ def measure(folder: Path) -> dict:
     writer.finish()
     began = time.perf_counter()
     history = read_history(folder / "out")
-    done = Done(history, folder / "out")
+    done = Done(history, folder / "out", ImageList(tuple(names)))
     assert all(name in done for name in names)
     return {
         "command": "python -m benchmarks.reliability_overhead",

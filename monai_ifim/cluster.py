@@ -28,7 +28,7 @@ from monai_ifim.data.run_folder.signals import TerminationSignal
 from monai_ifim.messages import reason
 from monai_ifim.runs.bundle import setting_up
 from monai_ifim.runs.composition import batch_size_of, compose_run, process_restored
-from monai_ifim.runs.images import Inputs, find_inputs, images_of_run
+from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.progress import Progress
 from monai_ifim.runs.summary import RunSummary, summary_of_rows
@@ -101,7 +101,7 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
         if number is not None and number < 1:
             raise ValueError(f"expected 1 or more as {name}, got {number}; leave it out")
     place = Path(os.path.abspath(output))
-    images = images_of_run(find_inputs(inputs), place, divided=True)
+    images = images_of_run(inputs, place, divided=True)
     work = Work(Path(os.path.abspath(bundle)), images, place, options, dict(ids or {}))
     batches = math.ceil(len(images) / _batch_size(work))
     start, so_far, error = time.monotonic(), _SoFar(), ""

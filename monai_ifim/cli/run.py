@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +155,10 @@ def _run(options: Namespace) -> int:
     from monai_ifim.cli.quiet import messages_of_package
     from monai_ifim.runs import RunOptions
 
+    if options.shard == "":
+        raise ValueError(
+            "expected --shard I/N, got an empty text; is the variable that it comes from set?"
+        )
     chosen = RunOptions(
         rank=options.rank,
         energy=options.energy,
@@ -168,7 +174,19 @@ def _run(options: Namespace) -> int:
     with messages_of_package(options.debug):
         summary = (_run_bundle if options.bundle else _run_network)(options, chosen)
     print(summary)
+    if summary.failed and not summary.error and _by_torchrun(options.shard):
+        print(
+            "status 0: torchrun would start all processes again; monai-ifim merge "
+            f"{options.output} ends with the status of the run",
+            file=sys.stderr,
+        )
+        return 0
     return 0 if summary.complete else 1
+
+
+def _by_torchrun(shard: str | None) -> bool:
+    """Whether torchrun watches this shard, to which any status but 0 is a dead process."""
+    return shard is not None and "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _run_bundle(options: Namespace, chosen: RunOptions) -> RunSummary:
@@ -240,7 +258,7 @@ def _merge_arguments(parser: ArgumentParser) -> None:
         "folders", type=Path, nargs="+", metavar="FOLDER", help="output folders of one kind of run"
     )
     parser.add_argument(
-        "--table", type=Path, help="the table to write (ifim.csv in the first folder)"
+        "--table", type=Path, help="the table to write (that of the folder, where there is one)"
     )
     parser.add_argument(
         "--verify", action="store_true", help="see whether all volumes are as they were written"
@@ -248,17 +266,24 @@ def _merge_arguments(parser: ArgumentParser) -> None:
 
 
 def _merge(options: Namespace) -> int:
-    from monai_ifim.data.run_folder.merge import merge_runs
+    from monai_ifim.data.run_folder.merge import merge_runs, table_of
     from monai_ifim.messages import is_failure, printable
 
-    table = options.table or options.folders[0] / "ifim.csv"
-    merged = merge_runs(options.folders, table, verify=options.verify)
-    rows = {str(row["file"]): str(row["status"]) for row in merged.rows}
-    failed = [file for file in rows if is_failure(rows[file])]
+    table = options.table or table_of(options.folders)
+    try:
+        merged = merge_runs(options.folders, table, verify=options.verify)
+    except OSError as error:
+        raise ValueError(
+            f"expected a table that can be written, got {table} ({error}); name another one with "
+            "--table"
+        ) from error
     print(f"{len(merged.rows)} rows, {merged.failures} of them without a result: {table}")
-    lines = [f"  {file}: {rows[file]}" for file in failed[:_NAMED]]
+    failed = [row for row in merged.rows if is_failure(row["status"])]
+    lines = [f"  {row['file']}: {row['status']}" for row in failed[:_NAMED]]
     if len(failed) > _NAMED:
         lines.append(f"  and {len(failed) - _NAMED} more: see the table")
+    if merged.dropped:
+        lines.append(f"  {merged.dropped} images that are no longer in the list are left out")
     lines += [f"  not as it was written: {path}" for path in merged.damaged]
     for line in lines:
         print(printable(line))

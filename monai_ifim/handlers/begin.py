@@ -9,8 +9,8 @@ from ignite.engine import Engine
 
 from monai_ifim.data.loading.remaining import (
     Remaining,
-    all_names,
     check_divisible,
+    image_list,
     with_remaining,
 )
 from monai_ifim.data.run_folder.part import Part
@@ -46,7 +46,7 @@ def begin_table(
         table.begin(identity)
         return None
     loader, remaining = with_remaining(loader, resume or part is not None)
-    listed = None if table.folder.is_open else all_names(loader)
+    listed = None if table.folder.is_open else image_list(loader)
     if part is None:
         table.begin(identity, listed)
     else:

@@ -30,7 +30,7 @@ from monai_ifim.data.batches import (
     names_of_batch,
     postprocess_each,
 )
-from monai_ifim.data.loading.remaining import Remaining, all_names
+from monai_ifim.data.loading.remaining import Remaining, image_list
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_folder.signals import TerminationSignal, status_of
@@ -341,7 +341,7 @@ class IFIMHandler:
         return [number if f is None else f for f, number in zip(files, numbers, strict=True)]
 
     def _commit(self, engine: Engine) -> None:
-        """ITERATION_COMPLETED, last: what the host writes of this batch is written, too."""
+        """ITERATION_COMPLETED, last: what the host writes of this batch is written."""
         self._recording.close()
         self.table.commit(self._files)
         self._files = []
@@ -383,8 +383,8 @@ class IFIMHandler:
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         loader = engine.state.dataloader
-        listed = dict.fromkeys(self.table.listed or all_names(loader) or ())
-        self.table.rescue(files, error, getattr(loader, "failures", ()), listed)
+        names = self.table.listed or getattr(image_list(loader), "names", ())
+        self.table.rescue(files, error, getattr(loader, "failures", ()), names)
         self._release()
 
     def _rescue(self, engine: Engine, error: BaseException) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from monai_ifim.bundle import scripts_of
 from monai_ifim.messages import own_sentence, reason
 from monai_ifim.runs.composition import Composition, compose_run, process_restored
-from monai_ifim.runs.images import FoundImages, Inputs, find_inputs, images_of_run
+from monai_ifim.runs.images import FoundImages, Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
 from monai_ifim.runs.progress import Progress, show_progress
@@ -54,7 +54,7 @@ def run_bundle(
     """
     bundle, output = Path(folder), Path(output)
     options = options or RunOptions()
-    images = images_of_run(find_inputs(inputs), output, bool(options.shard))
+    images = images_of_run(inputs, output, bool(options.shard))
     with scripts_of(Path(os.path.abspath(bundle))), process_restored():
         with setting_up(bundle):
             composition = compose_run(bundle, images, output, options, ids or {})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.data.batches import entry_name
-from monai_ifim.data.run_folder.earlier import read_list
+from monai_ifim.data.run_folder.image_list import read_list
 from monai_ifim.data.run_folder.record import read_record
 from monai_ifim.data.sources.folder import FolderContent, content_of
 from monai_ifim.data.sources.formats import SUFFIXES
@@ -93,31 +93,48 @@ def find_inputs(inputs: Inputs) -> FoundImages:
     return FoundImages(tuple(images.values()), _root(paths, contents), "; ".join(notes))
 
 
-def images_of_run(images: FoundImages, output: Path, divided: bool) -> FoundImages:
-    """The images that the parts of a run divide: those that were there when its first one began.
+def images_of_run(inputs: Inputs, output: Path, divided: bool) -> FoundImages:
+    """The images of a run; where it is done in parts, those that its first one has found.
 
     Args:
-        images: that are there now.
+        inputs: images, or folders that are searched for them.
         output: folder of the results.
         divided: whether the run is done in parts.
 
     Returns:
-        The same where it is not, or this is the first part; else those of the run's list, in
-        its order, files that have gone meanwhile included. Files that have come are left out.
+        Those that are there. Of a run that is divided and has begun those of its list, in its
+        order, of a DICOM series the slices that it had. Files that have gone are among them, and
+        will have a row that says so; files that have come are left out, and the log says so.
+
+    Raises:
+        FileNotFoundError: there is no such input.
+        ValueError: no image was found, or none of those that the run began with.
     """
     record = read_record(output) if divided else None
     listed = read_list(output) if record is not None and record.get("parts") else None
     if listed is None:
-        return images
-    there = {str(entry_name(image)): image for image in images.images}
-    new = len(there.keys() - set(listed))
+        return find_inputs(inputs)
+    own = [listed.source(name) for name in listed.names]
+    try:
+        found = find_inputs(inputs)
+    except ValueError:  # all of them have gone
+        first = inputs if isinstance(inputs, str | os.PathLike) else next(iter(inputs))
+        found = FoundImages((), _spelled(first), "")
+    known = {path for image in own for path in _absolute(image)}
+    new = [image for image in found.images if not known.intersection(_absolute(image))]
+    if new and len(new) == len(found):
+        raise ValueError(
+            f"expected the images that the run in {output} began with, {listed.names[0]} for "
+            f"example, got others, {entry_name(new[0])} for example; give the same --input, from "
+            "the same folder, or choose another --output"
+        )
     if new:
         logger.warning(
             "%d images have come since the run began, and are left out: do them in a run of their "
             "own, or all again without a shard and with --resume",
-            new,
+            len(new),
         )
-    return replace(images, images=tuple(there.get(name, name) for name in listed))
+    return replace(found, images=tuple(own))
 
 
 def _spelled(path: str | os.PathLike[str]) -> str:

@@ -23,7 +23,7 @@ from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
-from monai_ifim.runs.images import Inputs, find_inputs, images_of_run
+from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
 from monai_ifim.runs.progress import Progress, show_progress
@@ -92,7 +92,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         image_preprocessing() if preprocessing is None else preprocessing
     )
     place = Path(output)
-    images = images_of_run(find_inputs(files), place, bool(shard))
+    images = images_of_run(files, place, bool(shard))
     save = SaveComponentsd(
         [f"ifim_{volume}" for volume in VOLUMES],
         place,

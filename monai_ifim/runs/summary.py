@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monai_ifim.data.run_folder.part_folder import missing_parts
+from monai_ifim.data.run_folder.merge import missing_parts
 from monai_ifim.data.run_folder.record import read_record
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.tables import RUN, Row
@@ -34,6 +34,8 @@ class RunSummary:
         seconds: that the run took.
         error: why the run ended before its end; empty where it did not.
         part: which part of all images these are; empty for all.
+        whole: what all parts came to, where this was the last one; else empty.
+        incomplete: why the whole is not complete although all parts have ended; else empty.
     """
 
     found: int
@@ -46,11 +48,14 @@ class RunSummary:
     seconds: float = 0.0
     error: str = ""
     part: str = ""
+    whole: str = ""
+    incomplete: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether every image has a result, and nothing ended the run."""
-        return self.found == self.done and not self.failed and not self.error
+        ended = not self.error and not self.incomplete
+        return self.found == self.done and not self.failed and ended
 
     def __str__(self) -> str:
         rest = self.found - self.done - len(self.failed)
@@ -69,6 +74,7 @@ class RunSummary:
             lines.append(f"  and {len(self.failed) - _NAMED} more: see the table")
         if self.left_out:
             lines.append(f"not images: {self.left_out}")
+        lines += [line for line in (self.whole, self.incomplete) if line]
         lines.append(f"results: {self._results()}")
         return "\n".join(printable(line) for line in [*lines, RESEARCH_ONLY])
 
@@ -105,13 +111,24 @@ def summary_of(
         have one.
     """
     part, table = writer.part, writer.path or Path()
-    written = bool(writer.rows) and (part is None or not _missing(table.parent))
     summary = summary_of_rows(writer.rows, images, table, notes=notes, seconds=seconds, error=error)
     if part is None:
-        return replace(summary, written=written and table.is_file())
+        return summary
     found = len(images) if writer.listed is None else len(writer.listed)
     name = f"{part.name} of {len(images)} images"
-    return replace(summary, written=written and table.is_file(), found=found, part=name)
+    record = read_record(table.parent) or {}
+    if missing_parts(record) or not table.is_file():
+        return replace(summary, found=found, part=name, written=False)
+    whole = record.get("images", {})
+    told = f"all shards: {whole.get('done', 0)} done, {whole.get('failed', 0)} failed"
+    return replace(
+        summary,
+        found=found,
+        part=name,
+        written=True,
+        whole=told,
+        incomplete=record.get("reason") or "",
+    )
 
 
 def summary_of_rows(
@@ -149,7 +166,3 @@ def summary_of_rows(
     return RunSummary(
         len(images), done, own, table, written, images.left_out, notes, seconds, error
     )
-
-
-def _missing(folder: Path) -> bool:
-    return bool(missing_parts(read_record(folder) or {}))

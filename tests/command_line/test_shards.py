@@ -185,7 +185,9 @@ def test_four_processes_at_once_one_killed(pictures: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_process_that_an_image_kills(pictures: Path, tmp_path: Path):
+def test_torchrun_restarts_a_process_that_an_image_kills(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """Without a process group: the image becomes a row, the run ends, others are done once."""
     parts = tmp_path / "parts"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -197,7 +199,10 @@ def test_torchrun_restarts_a_process_that_an_image_kills(pictures: Path, tmp_pat
         text=True,
         check=False,
     )
-    assert ended.returncode != 0  # an image has no result
+    # An image without a result is no reason to start all processes again; merge has the status.
+    assert ended.returncode == 0
+    assert "status 0: torchrun would start all processes again" in ended.stderr
+    assert told(capsys, "merge", parts, status=1).startswith("8 rows, 1 of them without a result")
     rows = rows_of(parts)
     assert len(rows) == 8
     failed = {row["file"]: row["status"] for row in rows if row["status"] != "ok"}

@@ -144,7 +144,7 @@ def test_an_image_that_ends_its_process_is_given_up_after_three_times(files, tmp
     (journal,) = (tmp_path / ".ifim").glob("journal*")
     start = json.dumps({"start": [files[2]]}) + "\n"
     with journal.open("a") as file:
-        file.write(2 * start)  # the loader had begun with it before the run was stopped
+        file.write(3 * start)
     assert run(files, tmp_path, resume=True) == files[3:]
     rows = read_table(tmp_path)
     assert rows[2]["status"].startswith("failed: its process ended 3 times while it was in work")
@@ -154,11 +154,20 @@ def test_an_image_that_ends_its_process_is_given_up_after_three_times(files, tmp
     assert [row["status"] for row in read_table(tmp_path)] == ["ok"] * 5
 
 
+def test_a_run_that_is_ended_often_blames_no_image(files, tmp_path):
+    for _ in range(4):
+        run(files, tmp_path, stop_after=2, resume=True)
+        (tmp_path / "scan0_ifim_high.nii.gz").unlink()
+        (tmp_path / "scan1_ifim_high.nii.gz").unlink()
+    assert run(files, tmp_path, resume=True) == files
+    assert [row["status"] for row in read_table(tmp_path)] == ["ok"] * 5
+
+
 def test_after_two_times_the_images_of_a_batch_are_done_one_by_one(files, tmp_path):
     run(files, tmp_path, stop_after=1, size=3)
     (journal,) = (tmp_path / ".ifim").glob("journal*")
     with journal.open("a") as file:
-        file.write(json.dumps({"start": files[3:]}) + "\n")
+        file.write(2 * (json.dumps({"start": files[3:]}) + "\n"))
     assert run(files, tmp_path, resume=True, size=3) == files[3:]
     starts = [
         line

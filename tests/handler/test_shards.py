@@ -105,7 +105,8 @@ def test_in_any_order(files, whole, tmp_path, order):
     assert sorted(loaded) == files  # each once
     assert results(tmp_path) == whole[1]
     assert record(tmp_path)["state"] == "complete"
-    assert record(tmp_path)["images"] == {"done": len(files), "failed": 0}
+    count = len(files)
+    assert record(tmp_path)["images"] == {"listed": count, "done": count, "failed": 0}
     assert record(tmp_path)["tables"] == ["ifim.csv", "predictions.csv"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from monai.data import Dataset
@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 from torch.utils.data import ConcatDataset, Subset
 
 from monai_ifim.data.batches import entry_name
+from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.part import Part
 
 Batch = list[int]
@@ -133,7 +134,8 @@ class Remaining:
         """Digest of what is in which batch, to see that all parts of a run cut the same."""
         total = hashlib.sha256()
         for batch in self.batches:
-            total.update(repr((list(batch), self.names(batch))).encode("utf-8", "surrogateescape"))
+            sources = [listed_source(self.dataset, index, self.image_key) for index in batch]
+            total.update(repr((list(batch), sources)).encode("utf-8", "surrogateescape"))
         return total.hexdigest()[:16]
 
     def _planned(self) -> Iterator[Batch]:
@@ -231,25 +233,33 @@ def check_divisible(loader: Any, remaining: Remaining | None) -> Remaining:
             "expected images in the order of their list, which every shard sees alike, got "
             f"{type(sampler).__name__}; make the loader with shuffle=False"
         )
+    if getattr(remaining.batches, "drop_last", False):
+        raise ValueError(
+            "expected a DataLoader that gives all images, got drop_last=True; leave it out"
+        )
     return remaining
 
 
-def all_names(loader: Any) -> list[str] | None:
-    """Files of a loader's whole data set.
+def image_list(loader: Any) -> ImageList | None:
+    """Images of a loader's whole data set.
 
     Args:
         loader: of any kind.
 
     Returns:
-        One name an item; None where there is no list, or an item without a file.
+        The list; None where there is none, or an item without a file.
     """
     dataset = getattr(loader, "dataset", None)
     key = getattr(getattr(loader, "remaining", None), "image_key", "image")
     try:
-        names = [listed_name(dataset, index, key) for index in range(len(dataset))]  # type: ignore[arg-type]
+        sources = [listed_source(dataset, index, key) for index in range(len(dataset))]  # type: ignore[arg-type]
     except TypeError:
         return None
-    return None if None in names or not names else [name for name in names if name is not None]
+    named = [(str(entry_name(source)), source) for source in sources if source is not None]
+    if not named or len(named) < len(sources):
+        return None
+    members = {name: source for name, source in named if isinstance(source, list)}
+    return ImageList(tuple(name for name, _ in named), members)
 
 
 def listed_name(dataset: Any, index: int, image_key: str = "image") -> str | None:
@@ -267,6 +277,27 @@ def listed_name(dataset: Any, index: int, image_key: str = "image") -> str | Non
         return entry_name(listed_entry(dataset, index), image_key)
     except (AttributeError, TypeError, KeyError, IndexError):
         return None
+
+
+def listed_source(dataset: Any, index: int, image_key: str = "image") -> str | list[str] | None:
+    """What an item is loaded from by the data list, without making the item.
+
+    Args:
+        dataset: with a list as ``data``, or made of such.
+        index: of the item.
+        image_key: where an entry holds the file.
+
+    Returns:
+        The path of the image, or the paths of its files; None where there is none.
+    """
+    name = listed_name(dataset, index, image_key)
+    if name is None:
+        return None
+    entry = listed_entry(dataset, index)
+    files = entry.get(image_key) if isinstance(entry, Mapping) else entry
+    if isinstance(files, list | tuple) and len(files) > 1:
+        return [str(entry_name(file)) for file in files]
+    return name
 
 
 def listed_entry(dataset: Any, index: int) -> Any:

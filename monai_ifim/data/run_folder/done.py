@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.journal import History, Line
 from monai_ifim.messages import is_failure
 
 Source = list[int]
 
 
-def source_state(file: str) -> Source | None:
+def source_state(file: str, members: Sequence[str] = ()) -> Source | None:
     """Size and time of an image's file, to see whether it is still the same.
 
     Args:
         file: its path, or that of a DICOM series' folder.
+        members: paths of all files of an image that has several.
 
     Returns:
         Bytes and nanoseconds, of a folder the sum of the former and the last of the latter; None
         where there is no such file.
     """
     try:
+        if members:
+            return _sum([os.stat(path) for path in members])
         state = os.stat(file)
         if not os.path.isdir(file):
             return [state.st_size, state.st_mtime_ns]
@@ -31,6 +35,10 @@ def source_state(file: str) -> Source | None:
             states = [entry.stat() for entry in entries]
     except (OSError, ValueError):
         return None
+    return _sum(states)
+
+
+def _sum(states: Sequence[os.stat_result]) -> Source:
     times = [each.st_mtime_ns for each in states]
     return [sum(each.st_size for each in states), max(times, default=0)]
 
@@ -54,12 +62,13 @@ class Done:
     Args:
         history: what the journals hold.
         folder: of the run's results.
-        repeated: files that the list holds more than once: these are done again, because their
+        images: of the run. Files that the list holds more than once are done again, because their
             results get their numbers in the order of the work.
     """
 
-    def __init__(self, history: History, folder: Path, repeated: Collection[str] = ()) -> None:
-        self._history, self._folder, self._repeated = history, folder, repeated
+    def __init__(self, history: History, folder: Path, images: ImageList) -> None:
+        self._history, self._folder, self._images = history, folder, images
+        self._repeated = images.repeated()
         self._known: dict[str, bool] = {}
 
     def __contains__(self, file: object) -> bool:
@@ -69,11 +78,14 @@ class Done:
             self._known[file] = all(map(self._holds, self._history.lines[file]))
         return self._known[file]
 
+    def _source(self, file: str) -> Source | None:
+        return source_state(file, self._images.members.get(file, ()))
+
     def _holds(self, line: Line) -> bool:
         row = line["row"]
         return (
             not is_failure(row["status"])
-            and line.get("source") == source_state(row["file"])
+            and line.get("source") == self._source(row["file"])
             and missing_volume(self._folder, line) is None
         )
 

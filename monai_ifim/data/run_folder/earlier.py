@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from monai_ifim.data.atomic import complete_file, maker_of_partial
+from monai_ifim.data.atomic import maker_of_partial
+from monai_ifim.data.run_folder.image_list import LIST
 from monai_ifim.data.run_folder.journal import HIDDEN, journals, read_history
 from monai_ifim.data.run_folder.record import RECORD, Record
 
 logger = logging.getLogger(__name__)
 
 EARLIER = "earlier-"  # beginning of the names of folders with results that were moved aside
-LIST = "images.json"
 _VOLUMES = ("*_ifim_high.nii*", "*_ifim_orth.nii*", "*_ifim_sensitivity.nii*")
 _OLD = 3600.0  # seconds; a file that another host has not finished in them is left over
 
@@ -76,48 +73,6 @@ def remove_leftovers(folder: Path) -> int:
                     continue
                 count += 1
     return count
-
-
-def write_list(folder: Path, files: list[str]) -> None:
-    """Write down the list of a run's images, complete, whoever does which of them.
-
-    Args:
-        folder: of the results.
-        files: in the order of the list.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with complete_file(folder / HIDDEN / LIST) as partial:
-        partial.write_text(json.dumps({"files": files}), encoding="ascii")
-
-
-def read_list(folder: Path) -> list[str] | None:
-    """The list of a run's images.
-
-    Args:
-        folder: of the results.
-
-    Returns:
-        The files in order; None where the run had none, as with batches made elsewhere.
-    """
-    try:
-        text = (folder / HIDDEN / LIST).read_text(encoding="ascii")
-    except FileNotFoundError:
-        return None
-    return list(json.loads(text)["files"])
-
-
-def repeated(names: Iterable[str]) -> set[str]:
-    """Files that a list holds more than once.
-
-    Args:
-        names: of the list's entries.
-
-    Returns:
-        Those files.
-    """
-    return {name for name, count in Counter(names).items() if count > 1}
 
 
 def _at_work(here: bool, pid: int, path: str) -> bool:

@@ -6,11 +6,11 @@ import errno
 import logging
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.data.run_folder.earlier import move_aside, remove_leftovers, write_list
+from monai_ifim.data.run_folder.earlier import move_aside, remove_leftovers
+from monai_ifim.data.run_folder.image_list import ImageList, write_list
 from monai_ifim.data.run_folder.journal import Journal, journals, now, process, read_history
 from monai_ifim.data.run_folder.lock import FolderLock, refuse_parts
 from monai_ifim.data.run_folder.part import Part
@@ -62,8 +62,9 @@ class RunFolder:
         self.session = self.run = ""
         self._record: Record = {}
         self._lock = FolderLock(path)
-        self._listed: list[str] | None = None
+        self._listed: ImageList | None = None
         self._resumed = False
+        self._number = 0  # of this start of the run
 
     def check(self) -> None:
         """Refuse a folder that this run cannot write to, as far as that is known before it begins.
@@ -72,20 +73,19 @@ class RunFolder:
             ValueError: it cannot be written, or holds results of another run.
         """
         check_writable(self.path)
+        used = self._used(None)  # first: a journal comes after the record of its run
         record = read_record(self.path)
         # Results that no run of this process has made.
-        foreign = self._used(record) and (record is None or record["run"] not in _BEGUN)
+        foreign = (used or record is not None) and (record is None or record["run"] not in _BEGUN)
         if foreign and not self.resume and self.existing == "refuse":
             raise ValueError(self._refusal(record))
 
-    def begin(
-        self, identity: Record, listed: Sequence[str] | None, plan: str = ""
-    ) -> dict[str, Any]:
+    def begin(self, identity: Record, images: ImageList | None, plan: str = "") -> dict[str, Any]:
         """Take the folder for this run; on the first rank.
 
         Args:
             identity: of the run: what makes its results.
-            listed: all images of the run, None where they are not known.
+            images: all of the run, None where they are not known.
             plan: digest of its batches, for parts of a run.
 
         Returns:
@@ -100,12 +100,12 @@ class RunFolder:
         try:
             refuse_parts(self.path)
             self._take(identity)
-            self._listed = self._write_list(listed)
+            self._listed = self._write_list(images)
         except BaseException:
             self._lock.release()
             raise
         known = len(read_history(self.path).lines) if self._resumed else None
-        return {"run": self.run, "session": self.session, "known": known}
+        return self._shared(known)
 
     def join(self, shared: dict[str, Any], rank: int) -> int | None:
         """Open the journal of this process.
@@ -123,7 +123,8 @@ class RunFolder:
         """
         self.run, self.session = shared["run"], shared["session"]
         _BEGUN.add(self.run)
-        self.journal = Journal(self.path, self.run, self.session, rank)
+        number = shared["number"]
+        self.journal = Journal(self.path, self.run, self.session, rank, number)
         known: int | None = shared["known"]
         return known
 
@@ -137,13 +138,16 @@ class RunFolder:
         """Whether this process is at work in the folder, and goes on with what it has begun."""
         return False
 
-    def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> None:
+    def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> str | None:
         """Say how the run ended, and let the folder go.
 
         Args:
             state: ``complete`` or ``interrupted``.
             counts: of images.
             reason: why it was interrupted.
+
+        Returns:
+            What there is to complain about beside this process's images, None for nothing.
 
         Raises:
             OSError: it cannot be written.
@@ -156,6 +160,7 @@ class RunFolder:
                 write_record(self.path, self._record)
         finally:
             self._lock.release()
+        return None
 
     def close(self) -> None:
         """Close the journal, and let the folder go without a word."""
@@ -179,12 +184,17 @@ class RunFolder:
         else:
             raise ValueError(self._refusal(record, identity))
 
+    def _shared(self, known: int | None) -> dict[str, Any]:
+        names = {"run": self.run, "session": self.session, "number": self._number}
+        return {**names, "known": known}
+
     def _anew(self, identity: Record) -> None:
-        self.run, self._resumed = secrets.token_hex(8), False
+        self.run, self._resumed, self._number = secrets.token_hex(8), False, 1
         self._begin_session(identity)
 
     def _go_on(self, record: Record) -> None:
         self.run, self._resumed = record["run"], True
+        self._number = record.get("session_number", 1 + len(record.get("sessions", ()))) + 1
         changed = list(differences(record.get("versions"), environment()))
         if changed:
             logger.warning(
@@ -211,6 +221,7 @@ class RunFolder:
             "started": now(),
             "ended": None,
             "tables": [self.table],
+            "session_number": self._number,
             **self._more(),
         }
         if sessions is not None:
@@ -222,11 +233,10 @@ class RunFolder:
         """What else the record has."""
         return {}
 
-    def _write_list(self, listed: Sequence[str] | None) -> list[str] | None:
-        files = None if listed is None else list(listed)
-        if files is not None and files != self._listed:
-            write_list(self.path, files)
-        return files
+    def _write_list(self, images: ImageList | None) -> ImageList | None:
+        if images is not None and images != self._listed:
+            write_list(self.path, images)
+        return images
 
     def _used(self, record: Record | None) -> bool:
         there = record is not None or (self.path / self.table).is_file()
@@ -234,6 +244,8 @@ class RunFolder:
 
     def _own(self, record: Record, identity: Record) -> bool:
         """Whether the results are of this object, or are made again where they were made."""
+        if record.get("parts"):  # of which others have done some
+            return False
         again = record["run"] in _BEGUN and record["state"] == COMPLETE
         return record["run"] == self.run or (again and self._same(record, identity))
 
@@ -247,8 +259,8 @@ class RunFolder:
         )
         if record is None:
             return (
-                f"expected no results of another run in {self.path}, got {self.table} without a "
-                f"run.json; {ways}"
+                f"expected no results of another run in {self.path}, got {self.table} or journals "
+                f"without a run.json; {ways}"
             )
         changed = [] if identity is None else list(differences(record["identity"], identity))
         if changed:

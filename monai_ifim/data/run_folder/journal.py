@@ -3,9 +3,11 @@
 Every process of a run has a file of its own, ``.ifim/journal-<host>-<pid>-<random>.jsonl``, because
 shared disks do not keep lines of several hosts apart. Its lines are JSON objects:
 
-- the head: ``{"journal": 1, "run", "session", "started", "host", "pid", "rank"}``. A session is one
-  start of the program; a run has several of them when it is resumed.
-- ``{"start": [files]}`` before the work on images begins.
+- the head: ``{"journal": 1, "run", "session", "number", "started", "host", "pid", "rank"}``. A
+  session is one start of the program; a run has several of them when it is resumed. They are
+  numbered in the order of their beginning, because the clocks of hosts differ.
+- ``{"start": [files]}`` before the work on images begins, and ``{"left": [files]}`` when the run
+  ends in the middle of it. Where neither this nor a row follows, the process died.
 - ``{"row", "part", "unit": [k, n], "source", "volumes", "probabilities", ...}`` for each image
   when its volumes have their names. The n lines of a batch count together: when the last of them
   is not there, the batch is done again as it was, so that its numbers are the same to the last bit.
@@ -54,6 +56,7 @@ class Journal:
         run: name of the run.
         session: name of this start of it, the same for all its processes.
         rank: of this process among them.
+        number: of the session among those of the run.
 
     Attributes:
         path: of the file.
@@ -62,7 +65,9 @@ class Journal:
         OSError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, run: str, session: str, rank: int = 0) -> None:
+    def __init__(
+        self, folder: Path, run: str, session: str, rank: int = 0, number: int = 0
+    ) -> None:
         hidden = folder / HIDDEN
         hidden.mkdir(parents=True, exist_ok=True)
         me = process()
@@ -71,8 +76,8 @@ class Journal:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file: int | None = os.open(self.path, flags, 0o666)
         self._inode = os.fstat(self._file).st_ino
-        head = {"journal": FORMAT, "run": run, "session": session, "started": now(), "rank": rank}
-        self._write(head | me)
+        names = {"run": run, "session": session, "number": number}
+        self._write({"journal": FORMAT, **names, "started": now(), "rank": rank, **me})
 
     def start(self, files: Sequence[str]) -> None:
         """The work on images begins.
@@ -84,6 +89,17 @@ class Journal:
             OSError: the line cannot be written.
         """
         self._write({"start": list(files)})
+
+    def leave(self, files: Sequence[str]) -> None:
+        """The run ends while images are in work; that is no fault of theirs.
+
+        Args:
+            files: of the images.
+
+        Raises:
+            OSError: the line cannot be written.
+        """
+        self._write({"left": list(files)})
 
     def add(self, lines: Sequence[Line]) -> None:
         """The images of a batch are done.
@@ -203,7 +219,7 @@ def read_history(folder: Path, but: str = "") -> History:
     history = History()
     of_session: dict[str, str] = {}
     read = [(lines[0], lines[1:]) for path in journals(folder) if (lines := list(_lines(path)))]
-    for head, lines in sorted(read, key=lambda each: str(each[0].get("started"))):
+    for head, lines in sorted(read, key=_order):
         session = str(head.get("session"))
         if head.get("journal") != FORMAT or session == but:
             continue
@@ -220,6 +236,8 @@ def _add(history: History, of_session: dict[str, str], session: str, lines: Sequ
         if "start" in line:
             batch = []
             history.starts.update(line["start"])
+        elif "left" in line:
+            history.starts.subtract(line["left"])
         elif "table" in line:
             history.tables[line["table"]] = line["class_names"]
         elif "row" in line:
@@ -235,6 +253,11 @@ def _add(history: History, of_session: dict[str, str], session: str, lines: Sequ
                 history.lines[file].append(each)
                 history.starts.pop(file, None)
             batch = []
+
+
+def _order(journal: tuple[Line, list[Line]]) -> tuple[int, str]:
+    head = journal[0]
+    return int(head.get("number", 0)), str(head.get("started"))
 
 
 def _lines(path: Path) -> Iterator[Line]:

@@ -51,7 +51,8 @@ class FolderLock:
         if self._held in _HELD:
             raise RuntimeError(self._refusal("another run of this process"))
         (self._folder / HIDDEN).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path, thread_local=False)
+        # Whoever shares the folder may take the lock, pods of other users, too.
+        lock = FileLock(self.path, mode=0o666, thread_local=False)
         since = time.monotonic()
         try:
             lock.acquire(timeout=0)
@@ -59,8 +60,9 @@ class FolderLock:
             logger.warning("%s has no locks: see that no second run writes to it", self._folder)
             return
         except Timeout:
-            logger.warning("waiting up to %.0f s for the lock of %s", PATIENCE, self._folder)
-            self._wait(lock, since)
+            patience = PATIENCE if self._patience is None else self._patience
+            logger.warning("waiting up to %.0f s for the lock of %s", patience, self._folder)
+            self._wait(lock, since + patience)
         self._lock = lock
         _HELD.add(self._held)
 
@@ -71,13 +73,14 @@ class FolderLock:
             self._lock = None
             _HELD.discard(self._held)
 
-    def _wait(self, lock: FileLock, since: float) -> None:
-        patience = PATIENCE if self._patience is None else self._patience
+    def _wait(self, lock: FileLock, end: float) -> None:
         try:
-            lock.acquire(timeout=max(patience - (time.monotonic() - since), 0))
+            lock.acquire(timeout=max(end - time.monotonic(), 0))
         except Timeout:
-            holder = (read_record(self._folder) or {}).get("process", {})
+            record = read_record(self._folder) or {}
+            holder = record.get("process", {})
             who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+            who = "a part of a run" if record.get("parts") else who
             raise RuntimeError(self._refusal(who)) from None
 
     def _refusal(self, who: str) -> str:

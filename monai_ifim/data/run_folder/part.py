@@ -58,9 +58,11 @@ class Shard:
     of: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.index < self.of:
+        if self.of < 1:
+            raise ValueError(f"expected 1 or more shards, got {self.of}; give 1/2 for example")
+        if not self.index < self.of:
             raise ValueError(
-                f"expected a shard from 0/{self.of} to {max(self.of - 1, 0)}/{self.of}, got "
+                f"expected a shard from 0/{self.of} to {self.of - 1}/{self.of}, got "
                 f"{self.index}/{self.of}; shards count from 0"
             )
 
@@ -191,20 +193,36 @@ def _slurm(environment: Mapping[str, str], count: int | None) -> _Task | None:
     name = "SLURM_ARRAY_TASK_ID"
     if name not in environment:
         return None
-    task, tasks = int(environment[name]), environment.get("SLURM_ARRAY_TASK_COUNT")
-    if tasks is None or count is not None:
+    task = _number(environment, name)
+    if count is not None or "SLURM_ARRAY_TASK_COUNT" not in environment:
         return _Task(name, task)
-    first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-    step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
-    return _Task(name, (task - first) // step, int(tasks))
+    start = "SLURM_ARRAY_TASK_"
+    given = {f"{start}MIN": "0", f"{start}STEP": "1", **environment}
+    tasks, first, step = (_number(given, f"{start}{key}") for key in ("COUNT", "MIN", "STEP"))
+    last = _number({f"{start}MAX": str(first + (tasks - 1) * step), **given}, f"{start}MAX")
+    if (last - first) // step + 1 != tasks:
+        raise ValueError(
+            f"expected a whole SLURM array, got {tasks} tasks from {first} to {last}; give the "
+            "number of shards: --shard auto/100"
+        )
+    return _Task(name, (task - first) // step, tasks)
 
 
 def _kubernetes(environment: Mapping[str, str]) -> _Task | None:
     name = "JOB_COMPLETION_INDEX"
-    return _Task(name, int(environment[name])) if name in environment else None
+    return _Task(name, _number(environment, name)) if name in environment else None
 
 
 def _torchrun(environment: Mapping[str, str]) -> _Task | None:
     if "TORCHELASTIC_RUN_ID" not in environment:
         return None
-    return _Task("RANK", int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+    return _Task("RANK", _number(environment, "RANK"), _number(environment, "WORLD_SIZE"))
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    if not text.isdecimal():
+        raise ValueError(
+            f"expected a number as {name}, got {text!r}; name the shard: --shard 3/100"
+        )
+    return int(text)

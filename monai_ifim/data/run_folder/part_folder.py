@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_ifim.data.run_folder.earlier import read_list, remove_leftovers, repeated
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
-from monai_ifim.data.run_folder.journal import HIDDEN, now
+from monai_ifim.data.run_folder.image_list import ImageList, write_list
+from monai_ifim.data.run_folder.journal import HIDDEN, now, process
 from monai_ifim.data.run_folder.lock import FolderLock, parts_at_work, wait_for_parts
-from monai_ifim.data.run_folder.merge import Merged, merge_runs
+from monai_ifim.data.run_folder.merge import Merged, finish, missing_parts
 from monai_ifim.data.run_folder.part import Block, Part, Shard
 from monai_ifim.data.run_folder.record import (
-    COMPLETE,
     INTERRUPTED,
     RUNNING,
     Record,
+    command,
+    differences,
+    environment,
     read_record,
     write_record,
 )
@@ -68,7 +71,7 @@ class PartFolder(RunFolder):
         self._lock = FolderLock(path, patience=PATIENCE)
         self._own_lock = FolderLock(path, part.name)
         self._plan = ""
-        self._whole: Sequence[str] = ()
+        self._images = ImageList(())
 
     @property
     def part(self) -> Part:
@@ -76,24 +79,19 @@ class PartFolder(RunFolder):
         return self._part
 
     def check(self) -> None:
-        """Refuse a folder that cannot be written, or holds results of a run as a whole.
+        """Refuse a folder that cannot be written; whose it is shows under its lock alone.
 
         Raises:
             ValueError: it is such a folder.
         """
         check_writable(self.path)
-        record = read_record(self.path)
-        if self._used(record) and not self.resume and not (record or {}).get("parts"):
-            raise ValueError(self._refusal(record))
 
-    def begin(
-        self, identity: Record, listed: Sequence[str] | None, plan: str = ""
-    ) -> dict[str, Any]:
+    def begin(self, identity: Record, images: ImageList | None, plan: str = "") -> dict[str, Any]:
         """Join the run, or begin it.
 
         Args:
             identity: of the run: what makes its results.
-            listed: all images of the run, not of this part alone.
+            images: all of the run, not of this part alone.
             plan: digest of its batches.
 
         Returns:
@@ -101,34 +99,37 @@ class PartFolder(RunFolder):
 
         Raises:
             ValueError: it holds results of another run, there is no list, another one, or one that
-                holds a file twice.
+                holds a file twice; or this is the second epoch.
             RuntimeError: another process does this part, or a run as a whole is at work.
         """
-        if listed is None:
+        name = self._part.name
+        if images is None:
             raise ValueError(
-                f"expected a list of files for {self._part.name}, got images without; run it as a "
+                f"expected a list of files for {name}, got images without; run it as a whole"
+            )
+        if images.repeated():
+            raise ValueError(
+                "expected each file once in a list that is done in parts, got "
+                f"{min(images.repeated())!r} more than once; leave out the others, or run it as a "
                 "whole"
             )
-        twice = repeated(listed)
-        if twice:
+        if self.run:
             raise ValueError(
-                f"expected each file once in a list that is done in parts, got {min(twice)!r} "
-                "more than once; leave out the others, or run it as a whole"
+                f"expected one epoch with {name}, got a further one; shards are for inference, "
+                "leave it out where a network is validated again and again"
             )
         check_writable(self.path)
-        self._plan, self._whole = plan, listed
-        self._lock.acquire()
+        self._plan, self._images = plan, images
+        self._own_lock.acquire()  # before the folder's, which others must not wait for meanwhile
         try:
-            self._own_lock.acquire()
-            self._take(identity)
+            with self._locked():
+                self._take(identity)
         except BaseException:
             self._own_lock.release()
             raise
-        finally:
-            self._lock.release()
-        return {"run": self.run, "session": self.session, "known": 0 if self._resumed else None}
+        return self._shared(0 if self._resumed else None)
 
-    def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> None:
+    def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> str | None:
         """Say how this part ended; the last one writes the table of all.
 
         Args:
@@ -136,15 +137,15 @@ class PartFolder(RunFolder):
             counts: of the part's images.
             reason: why it was interrupted.
 
+        Returns:
+            Images of other parts that have no row although all parts have ended, None for none.
+
         Raises:
             OSError: something cannot be written.
         """
         try:
-            self._lock.acquire()
-            try:
-                self._note_end(state, counts, reason)
-            finally:
-                self._lock.release()
+            with self._locked():
+                return self._note_end(state, counts, reason)
         finally:
             self._own_lock.release()
 
@@ -163,13 +164,13 @@ class PartFolder(RunFolder):
         return {"of": self._part.of, "plan": self._plan}
 
     def _more(self) -> Record:
-        return {"parts": {**self._cut, "begun": [self._key], "ended": {}}}
+        return {"parts": {**self._cut, "begun": {self._key: begun_now()}, "ended": {}}}
 
     def _take(self, identity: Record) -> None:
         record = read_record(self.path)
         if not self._used(record):
+            write_list(self.path, self._images)  # first: a record says that the list is there
             self._anew(identity)
-            self._write_list(self._whole)
             return
         if record is None or not self._same(record, identity):
             raise ValueError(self._refusal(record, identity))
@@ -179,8 +180,13 @@ class PartFolder(RunFolder):
             self._join(record)
         elif self.resume and not self._others():
             # What is done is in the journals, so that the list can be cut anew, or have grown.
+            if parts.get("ended"):
+                logger.warning(
+                    "the list is cut anew: all shards must be run again, also those that had "
+                    "ended; what is done is left out"
+                )
+            write_list(self.path, self._images)
             self._go_on(record)
-            self._write_list(self._whole)
         elif same or not parts:
             raise ValueError(self._refusal(record))
         else:
@@ -188,29 +194,41 @@ class PartFolder(RunFolder):
 
     def _join(self, record: Record) -> None:
         self.run, self._resumed, self.session = record["run"], True, secrets.token_hex(8)
+        self._number = record["session_number"] + 1
+        changed = list(differences(record["versions"], environment()))
+        if changed:
+            logger.warning(
+                "other versions than where the run began, last digits may differ: %s",
+                "; ".join(changed),
+            )
         parts = record["parts"]
-        begun = sorted({*parts["begun"], self._key}, key=lambda key: (len(key), key))
-        ended = {key: value for key, value in parts["ended"].items() if key != self._key}
+        parts["begun"][self._key] = begun_now()
+        parts["ended"].pop(self._key, None)
         at_work = {"state": RUNNING, "reason": None, "ended": None}
-        self._record = record | at_work | {"parts": {**parts, "begun": begun, "ended": ended}}
+        self._record = record | at_work | {"session_number": self._number}
         write_record(self.path, self._record)
 
-    def _note_end(self, state: str, counts: dict[str, int], reason: str | None) -> None:
+    def _note_end(self, state: str, counts: dict[str, int], reason: str | None) -> str | None:
         record = read_record(self.path)
         if record is None or record["run"] != self.run:  # removed, or begun anew meanwhile
-            return
-        parts = record["parts"]
-        parts["ended"][self._key] = {
-            "state": state, "reason": reason, "ended": now(), "images": counts,
-        }  # fmt: skip
+            return None
+        ended = {"state": state, "reason": reason, "ended": now(), "images": counts}
+        record["parts"]["ended"][self._key] = ended
         missing = missing_parts(record)
-        if not missing:
-            finish(self.path, self.table, record)
-            return
         others = bool(self._others())
         record["state"] = RUNNING if others else INTERRUPTED
-        record["reason"] = None if others else f"{len(missing)} of {parts['of']} shards are missing"
-        write_record(self.path, record)
+        record["reason"] = None if others else _why(record, missing, reason)
+        write_record(self.path, record)  # also where the tables cannot be written
+        return None if missing else finish(self.path, self.table, record).complaint
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder."""
+        self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _others(self) -> list[str]:
         """Other parts that are at work."""
@@ -243,14 +261,18 @@ class WorkerFolder(PartFolder):
         """Whether it has joined."""
         return self.journal is not None
 
-    def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> None:
+    def end(self, state: str, counts: dict[str, int], reason: str | None = None) -> str | None:
         """Nothing: the worker gets further blocks.
 
         Args:
             state: of the block.
             counts: of its images.
             reason: why it was interrupted.
+
+        Returns:
+            None.
         """
+        return None
 
     def close(self) -> None:
         """Nothing, see ``leave``."""
@@ -282,47 +304,6 @@ def folder_of_run(
     return kind(path, table, part, resume=resume, existing=existing)
 
 
-def missing_parts(record: Record) -> list[str]:
-    """Shards of a run that have not come to their end.
-
-    Args:
-        record: content of ``run.json``.
-
-    Returns:
-        Their numbers; none for a run that has no shards.
-    """
-    parts = record.get("parts") or {}
-    ended = parts.get("ended", {})
-    numbers = map(str, range(parts.get("of") or 0))
-    return [number for number in numbers if ended.get(number, {}).get("state") != COMPLETE]
-
-
-def finish(path: Path, table: str, record: Record) -> Merged:
-    """Write the table of all parts, and say in ``run.json`` that the run is complete.
-
-    Args:
-        path: of the run's folder.
-        table: name of the table.
-        record: content of ``run.json``.
-
-    Returns:
-        What the table holds. The run is not complete while a listed image has no row.
-
-    Raises:
-        OSError: something cannot be written.
-    """
-    remove_leftovers(path)
-    merged = merge_runs([path], path / table)
-    listed = len(read_list(path) or merged.rows)
-    counts = {"listed": listed, "done": merged.done, "failed": merged.failures}
-    why = f"{len(merged.absent)} images have no row" if merged.absent else None
-    record["state"], record["reason"] = INTERRUPTED if why else COMPLETE, why
-    record["ended"], record["images"] = now(), counts
-    record["tables"] = sorted({*record.get("tables", []), table, *merged.tables})
-    write_record(path, record)
-    return merged
-
-
 def close_run(path: Path, table: str, error: str = "") -> Merged | None:
     """End a run whose list was handed out block by block.
 
@@ -348,9 +329,22 @@ def close_run(path: Path, table: str, error: str = "") -> Merged | None:
     try:
         merged = finish(path, table, record)
         if error:
-            write_record(path, record | {"state": INTERRUPTED, "reason": error})
+            ended = {"state": INTERRUPTED, "reason": error}
+            write_record(path, (read_record(path) or record) | ended)
         for left in (path / HIDDEN).glob("lock-worker-*"):
             left.unlink(missing_ok=True)
         return merged
     finally:
         lock.release()
+
+
+def begun_now() -> Record:
+    """What ``run.json`` says of a part that begins."""
+    return {**process(), "started": now(), "command": command(), "versions": environment()}
+
+
+def _why(record: Record, missing: Sequence[str], reason: str | None) -> str | None:
+    """Why a run that nobody is at work on is not complete."""
+    of = record["parts"]["of"]
+    told = [f"{len(missing)} of {of} shards are missing"] if missing else ["the tables are missing"]
+    return "; ".join([*told, *([reason] if reason else [])])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,16 @@ class CollectedRows:
         self.journal: Journal | None = None
         self.clear()
 
-    def clear(self) -> None:
-        """A run begins."""
+    def clear(self, members: Mapping[str, Sequence[str]] | None = None) -> None:
+        """A run begins.
+
+        Args:
+            members: paths of all files of the images that have several, by name.
+        """
         self.lines: list[Line] = []
         self.staged: list[Line] = []
-        self._made = Lines(self._folder)
+        self._made = Lines(self._folder, members)
+        self._in_work: dict[str, None] = {}  # files of images that have been begun
         self._noted = 0  # failures of the loader that are among the lines
         self._tables: set[str] = set()  # that the journal names
 
@@ -56,6 +61,7 @@ class CollectedRows:
         if self.journal is None or not files:
             return
         self._made.start(files)
+        self._in_work |= dict.fromkeys(files)
         self.journal.start(files)
 
     def stage(self, rows: Sequence[Row], volumes: Sequence[Sequence[Path]] = ()) -> None:
@@ -125,6 +131,16 @@ class CollectedRows:
         rows = [{"file": each.file, "status": failed(each.reason)} for each in lost]
         self.add([self._made.line(row) for row in rows])
 
+    def leave(self) -> None:
+        """The run ends while images are in work: they have not taken the process with them.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        if self.journal is not None and self._in_work:
+            self.journal.leave(list(self._in_work))
+        self._in_work = {}
+
     def add(self, lines: list[Line]) -> None:
         """Images are done.
 
@@ -136,4 +152,6 @@ class CollectedRows:
         """
         if self.journal is not None and lines:
             self.journal.add(lines)
+        for line in lines:
+            self._in_work.pop(line["row"]["file"], None)
         self.lines += lines

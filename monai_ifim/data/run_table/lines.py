@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from monai_ifim.data.run_folder.done import Source, source_state, volume_sizes
@@ -17,10 +17,13 @@ class Lines:
 
     Args:
         folder: of the run's results; None where nothing is journalled.
+        members: paths of all files of the images that have several, by name.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path | None, members: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self._folder, self._members = folder, members or {}
         self._parts: Counter[str] = Counter()
         self._sources: dict[str, Source | None] = {}
 
@@ -30,7 +33,7 @@ class Lines:
         Args:
             files: of the images.
         """
-        self._sources.update((file, source_state(file)) for file in files)
+        self._sources.update((file, self._source(file)) for file in files)
 
     def line(self, row: Row, volumes: Sequence[Path] = ()) -> Line:
         """Make a line.
@@ -46,9 +49,12 @@ class Lines:
         part, self._parts[file] = self._parts[file], self._parts[file] + 1
         line: Line = {"row": row, "part": part}
         if self._folder is not None:
-            source = self._sources.get(file) if file in self._sources else source_state(file)
+            source = self._sources.get(file) if file in self._sources else self._source(file)
             line |= {"source": source, "volumes": volume_sizes(self._folder, volumes)}
         return line
+
+    def _source(self, file: str) -> Source | None:
+        return source_state(file, self._members.get(file, ()))
 
 
 def table_rows(lines: Iterable[Line]) -> list[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_ifim.data.run_folder.done import Done
-from monai_ifim.data.run_folder.earlier import repeated
+from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.journal import History, Line
 
 STARTS = 3  # times that an image may take its process with it
@@ -32,19 +32,19 @@ class LookBack:
     dropped: int = 0
 
 
-def look_back(history: History, folder: Path, listed: Sequence[str]) -> LookBack:
+def look_back(history: History, folder: Path, images: ImageList, listed: Sequence[str]) -> LookBack:
     """See what is done of a list.
 
     Args:
         history: what the journals hold.
         folder: of the run's results.
+        images: of the whole run.
         listed: files to be done.
 
     Returns:
         What there is.
     """
-    twice = repeated(listed)
-    done = Done(history, folder, twice)
+    twice, done = images.repeated(), Done(history, folder, images)
     starts = {f: n for f, n in history.starts.items() if f not in twice and f not in done}
     kept = [file for file in dict.fromkeys(listed) if file in done]
     return LookBack(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monai_ifim.data.loaders import Failure
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
+from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.journal import History, Line, read_history
 from monai_ifim.data.run_folder.part import Part
 from monai_ifim.data.run_folder.part_folder import folder_of_run
@@ -86,6 +87,7 @@ class TableWriter(CollectedRows):
         self.rows: list[Row] = []
         self.earlier = LookBack()
         self._listed: Sequence[str] | None = None
+        self._images = ImageList(())
         self._history: History | None = None  # of earlier sessions of the run
         self._ranks: Ranks | None = None  # of the run that is under way
         self._began = self._closed = self._waited = False
@@ -103,7 +105,7 @@ class TableWriter(CollectedRows):
     def begin(
         self,
         identity: Callable[[], Record],
-        listed: Sequence[str] | None = None,
+        images: ImageList | None = None,
         own: Sequence[str] | None = None,
         plan: Callable[[], str] | None = None,
     ) -> None:
@@ -111,7 +113,7 @@ class TableWriter(CollectedRows):
 
         Args:
             identity: what makes its results; called on rank 0.
-            listed: all images of the run, None where they are not known.
+            images: all of the run, None where they are not known.
             own: those of this process's part of the run; None for all.
             plan: gives the digest of the batches, for a part.
 
@@ -119,9 +121,11 @@ class TableWriter(CollectedRows):
             ValueError: the folder of the table cannot be written, or holds results of another run.
             RuntimeError: another run is writing to it, or another rank has failed.
         """
-        self.clear()
+        if self.folder is None or not self.folder.is_open:
+            self._images = images or ImageList(())
+        self.clear(self._images.members)
         self.rows, self.complaint = [], None
-        self._listed = listed if own is None else own
+        self._listed = own if own is not None else None if images is None else images.names
         self.earlier = LookBack()
         self._began = self._closed = self._waited = False
         self._ranks = ranks = Ranks.next_run("table")
@@ -136,7 +140,7 @@ class TableWriter(CollectedRows):
         if folder.is_open:
             self._began = True
         else:
-            self._join(folder, ranks, identity, listed, plan)
+            self._join(folder, ranks, identity, images, plan)
         self._look_back(folder, self._listed or (), ranks.rank == 0)
 
     def _join(
@@ -144,18 +148,18 @@ class TableWriter(CollectedRows):
         folder: RunFolder,
         ranks: Ranks,
         identity: Callable[[], Record],
-        listed: Sequence[str] | None,
+        images: ImageList | None,
         plan: Callable[[], str] | None,
     ) -> None:
         folder.close()  # of a run that ended without a word
         check_writable(folder.path)
         ranks.meet("begin")
-        shared = ranks.on_first(lambda: folder.begin(identity(), listed, plan() if plan else ""))
+        shared = ranks.on_first(lambda: folder.begin(identity(), images, plan() if plan else ""))
         known = folder.join(shared, ranks.rank)
         self._began, self._history = True, None
         self.journal = folder.journal
         _ACTIVE[os.path.realpath(folder.path)] = self
-        if known is not None and listed is None:
+        if known is not None and images is None:
             logger.warning("all is done again: expected a list of files, one for each image")
         elif known is not None:
             history = read_history(folder.path, but=folder.session)
@@ -257,6 +261,7 @@ class TableWriter(CollectedRows):
         self._closed, self._ranks, self.staged = True, None, []
         try:
             self.note_failures(failures)
+            self.leave()
         except OSError as second:  # the first error is the one to raise
             logger.error("the journal is not written: %s", reason(second))
         alone = ranks.size == 1
@@ -278,11 +283,12 @@ class TableWriter(CollectedRows):
     def _look_back(self, folder: RunFolder, listed: Sequence[str], first: bool) -> None:
         if self._history is None:
             return
-        self.earlier = earlier = look_back(self._history, folder.path, listed)
+        self.earlier = earlier = look_back(self._history, folder.path, self._images, listed)
         if not first:
             return
         done = len({line["row"]["file"] for line in earlier.lines})
-        logger.info("resumed: %d of %d images are done", done, len(listed))
+        if done or self.part is None:
+            logger.info("resumed: %d of %d images are done", done, len(listed))
         if earlier.dropped and self.part is None:
             logger.warning(
                 "%d images of the run's journals are no longer in the list", earlier.dropped
@@ -300,9 +306,8 @@ class TableWriter(CollectedRows):
                 self.folder.end(INTERRUPTED, {}, reason(error))
             raise
         bad = [row for row in rows if is_failure(row["status"])]
-        if self.folder is not None:
-            self.folder.end(COMPLETE, self._counts(rows))
-        return len(bad), complaint(bad, len(rows), str(self._place)) if bad else None
+        absent = None if self.folder is None else self.folder.end(COMPLETE, self._counts(rows))
+        return len(bad), complaint(bad, len(rows), str(self._place)) if bad else absent
 
     def _save(self, parts: dict[int, list[Line]], ranks: Ranks, why: str) -> None:
         """Write the table of a run that was cut short."""

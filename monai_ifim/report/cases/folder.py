@@ -57,6 +57,11 @@ class RunFolder:
     def __init__(self, path: Path, labels: Mapping[str, str] | None = None) -> None:
         table = next((path / name for name in TABLES if (path / name).is_file()), None)
         if table is None:
+            if (path / "run.json").is_file():
+                raise FileNotFoundError(
+                    f"expected {path / TABLES[0]}, got a run that has not written it yet; wait for "
+                    f"its last shard, or make it of what is done: monai-ifim merge {path}"
+                )
             raise FileNotFoundError(
                 f"expected {path / TABLES[0]} of an inference run, got nothing; run a bundle with "
                 f"--output_dir {path} first"

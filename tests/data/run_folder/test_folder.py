@@ -10,9 +10,10 @@ import pytest
 from monai_ifim.data.atomic import complete_file
 from monai_ifim.data.run_folder import folder as folders
 from monai_ifim.data.run_folder import lock
-from monai_ifim.data.run_folder.earlier import read_list, remove_leftovers
+from monai_ifim.data.run_folder.earlier import remove_leftovers
 from monai_ifim.data.run_folder.folder import RunFolder, add_table
 from monai_ifim.data.run_folder.identity import described
+from monai_ifim.data.run_folder.image_list import ImageList, read_list
 from monai_ifim.data.run_folder.record import COMPLETE, INTERRUPTED, read_record
 
 IDENTITY = {"network": {"weights_sha256": "aa"}, "settings": {"rank": None}}
@@ -21,7 +22,7 @@ IDENTITY = {"network": {"weights_sha256": "aa"}, "settings": {"rank": None}}
 def begin(path, identity=IDENTITY, **options):
     folder = RunFolder(path, "ifim.csv", **options)
     folder.check()
-    folder.join(folder.begin(identity, ["a", "b"]), 0)
+    folder.join(folder.begin(identity, ImageList(("a", "b"))), 0)
     return folder
 
 
@@ -67,7 +68,7 @@ def test_the_record_says_whose_results_these_are(tmp_path):
     assert record["versions"]["torch"]
     assert record["process"]["pid"] == os.getpid()
     assert record["command"] == sys.argv
-    assert read_list(tmp_path) == ["a", "b"]
+    assert read_list(tmp_path) == ImageList(("a", "b"))
     folder.end(INTERRUPTED, {"done": 1, "failed": 0}, "OSError: no")
     record = read_record(tmp_path)
     assert (record["state"], record["reason"]) == ("interrupted", "OSError: no")
@@ -88,7 +89,7 @@ def test_results_of_another_run_are_refused_when_the_handler_is_made(tmp_path, s
 def test_results_from_before_there_was_a_record_are_refused(tmp_path):
     (tmp_path / "ifim.csv").write_text("file,status\n")
     for resume in (False, True):
-        with pytest.raises(ValueError, match=r"ifim\.csv without a run\.json"):
+        with pytest.raises(ValueError, match=r"ifim\.csv or journals without"):
             begin(tmp_path, resume=resume)
     (tmp_path / "a_ifim_orth.nii.gz").write_bytes(b"volume")
     begin(tmp_path, existing="move").close()

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import time
 
 import pytest
 
 from monai_ifim.data.run_folder import journal as journals
 from monai_ifim.data.run_folder.done import Done, source_state, volume_sizes
+from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.journal import Journal, read_history
 
 
@@ -132,14 +134,52 @@ def one(tmp_path):
     return source, volume
 
 
-def is_done(tmp_path, source, **options):
-    return str(source) in Done(read_history(tmp_path / "out"), tmp_path / "out", **options)
+def is_done(tmp_path, source, times=1, members=()):
+    name = str(source)
+    images = ImageList((name,) * times, {name: members} if members else {})
+    return name in Done(read_history(tmp_path / "out"), tmp_path / "out", images)
 
 
 def test_an_image_is_done_while_source_and_volumes_hold(tmp_path, one):
     assert is_done(tmp_path, one[0])
     assert not is_done(tmp_path, "another")
-    assert not is_done(tmp_path, one[0], repeated={str(one[0])})
+    assert not is_done(tmp_path, one[0], times=2)
+
+
+def test_all_files_of_an_image_count(tmp_path):
+    slices = [tmp_path / f"{i}.dcm" for i in range(3)]
+    for path in slices:
+        path.write_bytes(b"slice")
+    paths = [str(path) for path in slices]
+    found = line(slices[0], source=source_state(paths[0], paths)) | {"volumes": {}}
+    written(tmp_path / "out", [[found]])
+    assert is_done(tmp_path, slices[0], members=paths)
+    assert not is_done(tmp_path, slices[0], members=paths[:2])
+    slices[2].write_bytes(b"another")
+    assert not is_done(tmp_path, slices[0], members=paths)
+    slices[2].unlink()
+    assert not is_done(tmp_path, slices[0], members=paths)
+
+
+def test_the_session_that_began_last_counts_whatever_the_clocks_say(tmp_path):
+    for number, started, status in ((1, "2099", "failed: broken"), (2, "2020", "ok")):
+        journal = Journal(tmp_path, "run", f"s{number}", number=number)
+        journal.add([{"row": {"file": "a", "status": status}, "part": 0}])
+        journal.close()
+        text = journal.path.read_text()
+        journal.path.write_text(re.sub(r'"started":"\d{4}', f'"started":"{started}', text))
+    (found,) = read_history(tmp_path).lines["a"]
+    assert found["row"]["status"] == "ok"
+
+
+def test_an_orderly_end_takes_the_starts_back(tmp_path):
+    journal = Journal(tmp_path, "run", "s")
+    for _ in range(4):
+        journal.start(["a", "b"])
+        journal.leave(["a", "b"])
+    journal.start(["a"])
+    journal.close()
+    assert +read_history(tmp_path).starts == {"a": 1}
 
 
 @pytest.mark.parametrize("change", ["source", "time", "no source", "volume", "no volume"])

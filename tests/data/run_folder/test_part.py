@@ -60,7 +60,7 @@ def test_a_shard_is_named(text, environment, expected):
     ("text", "environment", "message"),
     [
         ("4/4", {}, "a shard from 0/4 to 3/4, got 4/4; shards count from 0"),
-        ("0/0", {}, "got 0/0"),
+        ("0/0", {}, "expected 1 or more shards, got 0"),
         ("-1/4", {}, "expected a shard as 3/100"),
         ("3", {}, "expected a shard as 3/100"),
         ("3 of 4", {}, "expected a shard as 3/100"),
