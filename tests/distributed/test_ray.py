@@ -35,7 +35,7 @@ pytest.importorskip("ray", reason="needs Ray: pip install 'monai_ifim[cluster]'"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
     # Ray 2.60 warns of its own settings when it makes the first ones.
-    pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is dep:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray.data.context"),
 ]
 IMAGES = 16
 
@@ -86,11 +86,12 @@ def test_a_damaged_image_and_the_bytes_of_one_process(damaged: Path, tmp_path: P
     assert not list((output / ".ifim").glob("lock-worker-*"))
 
 
-def test_the_caller_is_not_disturbed(damaged: Path, tmp_path: Path, capfd):
+def test_the_caller_is_not_disturbed(damaged: Path, tmp_path: Path, capfd, monkeypatch):
     import ray
     import ray.data
 
     context = ray.data.DataContext.get_current()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray sets it for good
     before = dict(os.environ), signal.getsignal(signal.SIGTERM), context.wait_for_min_actors_s
     summary = run_on_ray(SIGNAL, damaged, tmp_path / "out", processes=1, progress=False)
     assert (summary.found, summary.done, len(summary.failed)) == (6, 5, 1)
@@ -243,7 +244,9 @@ def test_more_processes_than_a_cluster_has(
 def test_a_connection_of_the_caller_stays(damaged: Path, tmp_path: Path):
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     try:
         summary = run_on_ray(SIGNAL, damaged, tmp_path / "out", progress=False)
         assert summary.done == 5
