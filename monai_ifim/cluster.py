@@ -192,8 +192,9 @@ def _imported(address: str | None) -> Iterator[Any]:
         chosen[_CLUSTERS] = "0"  # all ports on loopback
     if not logger.isEnabledFor(logging.DEBUG):
         chosen["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # what its core writes past Python's logging
-    ours = {name: value for name, value in chosen.items() if name not in os.environ}
-    os.environ.update(ours)
+    # Ray sets a debugger of its own for the whole process.
+    before = {name: os.environ.get(name) for name in (*chosen, "PYTHONBREAKPOINT")}
+    os.environ.update({name: value for name, value in chosen.items() if before[name] is None})
     try:
         try:
             import ray
@@ -207,8 +208,10 @@ def _imported(address: str | None) -> Iterator[Any]:
             ) from error
         yield ray
     finally:
-        for name in ours:
+        for name, value in before.items():
             os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
