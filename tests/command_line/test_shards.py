@@ -14,6 +14,7 @@ from PIL import Image
 
 from _helpers.bundle_images import BUNDLES, make_images
 from _helpers.commands import assert_same_results, refused, rows_of, told
+from _helpers.dicom import OBLIQUE, write_series
 from monai_ifim.runs.options import RunOptions, device_of_process
 
 pytestmark = [
@@ -97,6 +98,37 @@ def test_an_image_that_has_gone_is_a_row(
     rows = {row["file"]: row["status"] for row in rows_of(parts)}
     assert rows[str(gone)].startswith("failed")
     assert sum(status == "ok" for status in rows.values()) == len(rows) - 1
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+def test_a_series_keeps_the_slices_that_it_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Of two series in one folder, whose slices are told one by one; some arrive in between."""
+    folder = tmp_path / "dicom"
+    for name, series in (("a", "1.2.3"), ("b", "1.2.4")):
+        write_series(folder, series=series, orientation=OBLIQUE, prefix=name)
+    network = ["run", "--network", "torch.nn:Flatten", "--device", "cpu", "--input", folder]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    told(capsys, *network, "--output", whole)
+    told(capsys, *network, "--output", parts, "--shard", "0/2")
+    for name, series in (("0a", "1.2.3"), ("0b", "1.2.4")):
+        write_series(folder, range(8, 10), series, OBLIQUE, prefix=name)
+    told(capsys, *network, "--output", parts, "--shard", "1/2")
+    assert_same_results(parts, whole)
+
+
+def test_other_images_are_no_images_of_the_run(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = Path(shutil.copytree(images, tmp_path / "other"))
+    parts = tmp_path / "parts"
+    told(capsys, *run("--input", images, "--output", parts, "--shard", "0/2"))
+    text = refused(capsys, *run("--input", other, "--output", parts, "--shard", "1/2"))
+    assert "give the same --input" in text
+    assert "an empty text" in refused(
+        capsys, *run("--input", images, "--output", parts, "--shard", "")
+    )
+    for file in (parts.parent / "other").iterdir():
+        file.unlink()
 
 
 def main_with_errors(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str, str]:

@@ -279,3 +279,125 @@ def test_batches_without_a_list_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="a list of files for shard 0/2"):
         evaluator.run()
+
+
+def test_two_images_of_the_same_name_are_no_one_image(files, tmp_path, monkeypatch):
+    """Machines that share no disk, whose paths are told from their own folders."""
+    folders = [tmp_path / name for name in "ab"]
+    for i, folder in enumerate(folders):
+        (folder / "images").mkdir(parents=True)
+        shutil.copy(files[i], folder / "images" / "x.nii.gz")
+        monkeypatch.chdir(folder)
+        run(["images/x.nii.gz"], folder / "out")
+    outs = [folder / "out" for folder in folders]
+    with pytest.raises(ValueError, match=r"got 'images/x\.nii\.gz' with other results in .*a/out"):
+        merge_runs(outs, tmp_path / "both.csv")
+    same = merge_runs([outs[0], outs[0]], tmp_path / "both.csv")
+    assert len(same.rows) == 1
+
+
+def test_a_merge_waits_for_who_writes_the_same_table(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_ifim.data.run_folder.lock.PATIENCE", 0.2)
+    run(files, tmp_path, "0/2")
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    try:
+        with pytest.raises(RuntimeError, match="which is writing to it"):
+            merge_runs([tmp_path], tmp_path / "ifim.csv")
+        assert merge_runs([tmp_path], tmp_path.parent / "elsewhere.csv").absent
+    finally:
+        lock.release()
+
+
+def test_a_merge_says_in_the_record_that_all_is_there(files, whole, tmp_path):
+    for i in range(2):
+        run(files, tmp_path, f"{i}/2")
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(record(tmp_path) | {"state": "interrupted"}))
+    merge_runs([tmp_path], tmp_path / "ifim.csv")
+    assert record(tmp_path)["state"] == "complete"
+    assert results(tmp_path) == whole[1]
+    for name in ("run.json", "predictions.csv"):
+        with pytest.raises(ValueError, match=r"another file of the run|a table\.csv"):
+            merge_runs([tmp_path], tmp_path / name)
+    assert results(tmp_path) == whole[1]
+
+
+def test_images_that_are_no_longer_listed_are_in_no_merged_table(files, tmp_path):
+    run(files, tmp_path)
+    run(files[:3], tmp_path, resume=True)
+    merged = merge_runs([tmp_path], tmp_path / "ifim.csv")
+    assert [row["file"] for row in merged.rows] == files[:3]
+    assert merged.dropped == 2
+
+
+def test_a_part_that_was_killed_before_the_record_leaves_nothing_behind(
+    files, whole, tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_ifim.data.run_folder.folder.write_record", killed)
+        with pytest.raises(Stop):
+            run(files, tmp_path, "0/2")
+    assert not (tmp_path / "run.json").exists()
+    for i in range(2):
+        run(files, tmp_path, f"{i}/2")
+    assert results(tmp_path) == whole[1]
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_tables_that_cannot_be_written_are_made_by_a_resume(
+    files, whole, tmp_path, monkeypatch, error
+):
+    def broken(*_):
+        raise error
+
+    run(files, tmp_path, "0/2")
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_ifim.data.run_folder.merge.write_table", broken)
+        with pytest.raises(type(error)):
+            run(files, tmp_path, "1/2")
+    assert record(tmp_path)["state"] == "interrupted"
+    assert record(tmp_path)["reason"]
+    assert run(files, tmp_path, "1/2", resume=True) == []
+    assert results(tmp_path) == whole[1]
+    assert record(tmp_path)["state"] == "complete"
+
+
+def test_the_same_process_does_not_throw_away_what_others_did(files, tmp_path):
+    for i in range(2):
+        run(files, tmp_path, f"{i}/2")
+    with pytest.raises(ValueError, match="got a complete one"):
+        run(files, tmp_path)
+    assert len(list((tmp_path / ".ifim").glob("journal*"))) == 2
+
+
+def test_a_shard_is_for_one_epoch(files, tmp_path):
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=mi.FaultTolerantDataLoader(dataset(files), batch_size=1),
+        network=smooth_network(3),
+        val_handlers=[mi.IFIMHandler(output_dir=tmp_path, shard="0/2", resume=True)],
+    )
+    evaluator.run()
+    with pytest.raises(ValueError, match="expected one epoch with shard 0/2"):
+        evaluator.run(2)
+
+
+def test_a_loader_that_drops_images_is_refused(files, tmp_path):
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset(files), batch_size=2, drop_last=True),
+        network=smooth_network(3),
+        val_handlers=[mi.IFIMHandler(output_dir=tmp_path, shard="0/2")],
+    )
+    with pytest.raises(ValueError, match="got drop_last=True"):
+        evaluator.run()
+
+
+def test_cutting_anew_is_said(files, tmp_path, caplog):
+    run(files, tmp_path, "0/2")
+    run(files, tmp_path, "0/3", resume=True)
+    assert "the list is cut anew: all shards must be run again" in caplog.text
