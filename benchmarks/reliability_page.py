@@ -60,8 +60,9 @@ the process that made a complete run may repeat it (a notebook). `ifim_validate.
 default.
 
 Several processes can share a list and a folder, `--shard 3/100`; the last one to end writes the
-tables, and `run.json` says in `parts` which have begun and ended. `monai-ifim merge` makes one table of the journals of one folder or several and names every
-listed image without a row ([scaling.md](scaling.md)).
+tables, and `run.json` says in `parts` which have begun and ended. `monai-ifim merge` makes one
+table of the journals of one folder or several and names every listed image without a row
+([scaling.md](scaling.md)).
 
 ## Limits
 

@@ -3,6 +3,8 @@
 import pytest
 
 from _helpers.scans import write_scan, write_scans
+from _helpers.shards import results
+from _helpers.shards import run as run_part
 
 
 @pytest.fixture
@@ -17,3 +19,18 @@ def scans_of_two_shapes(tmp_path):
     folder.mkdir()
     shapes = [(13, 11, 9), (12, 14, 10), (15, 8, 11)]
     return [write_scan(folder / f"s{i}.nii.gz", shape, i) for i, shape in enumerate(shapes)]
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    """Five scans."""
+    return write_scans(tmp_path_factory.mktemp("lists") / "scans", 3, count=5)
+
+
+@pytest.fixture(scope="session")
+def whole(scans, tmp_path_factory):
+    """Results of one process, by size of the batches."""
+    folders = {size: tmp_path_factory.mktemp("whole") / "out" for size in (1, 2)}
+    for size, out in folders.items():
+        run_part(scans, out, size=size)
+    return {size: results(out) for size, out in folders.items()}
