@@ -383,7 +383,7 @@ class IFIMHandler:
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         loader = engine.state.dataloader
-        names = self.table.listed or getattr(image_list(loader), "names", ())
+        names = self.table.listed or getattr(image_list(loader), "names", None) or ()
         self.table.rescue(files, error, getattr(loader, "failures", ()), names)
         self._release()
 
