@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
+    from monai_ifim.report.epoch_log import IFIMEpochLog
     from monai_ifim.report.notebook import show
+    from monai_ifim.report.viewer import view
     from monai_ifim.runs import RunSummary, image_preprocessing, run
     from monai_ifim.transforms.checks import CheckImaged
     from monai_ifim.transforms.components import IFIMComponents, IFIMComponentsd
@@ -91,6 +93,7 @@ __all__ = [
     "GaussianMeanVariance",
     "IFIMComponents",
     "IFIMComponentsd",
+    "IFIMEpochLog",
     "IFIMHandler",
     "IFIMInferer",
     "InvertComponentsd",
@@ -135,6 +138,7 @@ __all__ = [
     "show",
     "smoothed_eigenspace",
     "traceable_preprocessing",
+    "view",
 ]
 
 # Where the names are looked for, in this order: what needs torch alone comes first.
@@ -160,7 +164,9 @@ _MODULES = (
     "handlers",
     "runs",
     "cluster",
+    "report.epoch_log",
     "report.notebook",
+    "report.viewer",
 )
 
 if not TYPE_CHECKING:  # a type checker would take any name for known

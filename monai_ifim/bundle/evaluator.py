@@ -37,6 +37,7 @@ def evaluator_with_ifim(
     ifim_likelihood: str | None = None,
     ifim_preprocessing: Callable[..., Any] | None = None,
     ifim_evaluator: str | None = None,
+    ifim_log: Any = None,
     ifim_id: str = "evaluator",
     **arguments: Any,
 ) -> Any:
@@ -52,6 +53,8 @@ def evaluator_with_ifim(
         ifim_preprocessing: the data set's own preprocessing, so that it can be undone.
         ifim_evaluator: the evaluator's class; None: the one of the configuration files, or
             ``SupervisedEvaluator`` where there is no command line to name them.
+        ifim_log: an ``IFIMEpochLog`` of the handler; last among the handlers, where one of those
+            logs to TensorBoard or MLflow.
         ifim_id: the evaluator's id.
         arguments: those of the bundle's evaluator.
 
@@ -77,7 +80,8 @@ def evaluator_with_ifim(
                 "sigmoids pass --ifim_likelihood bernoulli"
             )
         ifim_handler.options = replace(ifim_handler.options, likelihood=found)
-    arguments["val_handlers"] = [ifim_handler, *handlers]
+    last = [ifim_log] if ifim_log is not None and ifim_log.adopt(handlers) else []
+    arguments["val_handlers"] = [ifim_handler, *handlers, *last]
     ifim_handler.class_names = ifim_handler.class_names or class_names(bundle_root())
     ifim_handler.bundle = ifim_handler.bundle or bundle_digest()
     inferer = arguments.get("inferer")

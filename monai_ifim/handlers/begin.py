@@ -45,6 +45,8 @@ def begin_table(
     if table.folder is None:
         table.begin(identity)
         return None
+    if table.epochs is not None:
+        table.epochs.begin(engine.state.epoch)
     loader, remaining = with_remaining(loader, resume or part is not None)
     listed = None if table.folder.is_open else image_list(loader)
     if part is None:

@@ -62,9 +62,9 @@ class IFIMHandler:
     ``output_dir`` belongs to one run. ``run.json`` there says which one, with which network and
     settings, and whether it is complete; each image is journalled when its volumes are there. A run
     that was killed goes on with ``resume=True``: images that are done, with source and volumes as
-    they were, are not even loaded. The next epochs of this handler replace its table, and so does
-    the same run in the same process (a notebook); results of any other run are refused. SIGTERM
-    ends a run as Ctrl-C does: the table is written, with a row that says that it was cut short.
+    they were, are not even loaded. Of several epochs each has a table, ``ifim_epoch_0003.csv``, and
+    ``ifim.csv`` is the last one's. The same run in the same process (a notebook) replaces them;
+    results of any other run are refused. SIGTERM ends a run as Ctrl-C does, with its table.
 
     In a distributed run every rank needs the handler; rank 0 writes the table of all. When a rank
     fails, the others end too, at their next batch, and the table holds what all have done. (In the

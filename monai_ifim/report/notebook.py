@@ -61,27 +61,42 @@ def show(
     """
     from monai_ifim.report.cases import Style, cases_figure
 
+    if most < 1:
+        raise ValueError(f"expected at least one image to draw, got {most}")
+    cases = cases_of(images, space, class_names, channel_names, picture)[:most]
+    title = f"{len(cases)} of {len(images)} images." if len(images) > len(cases) else ""
+    return cases_figure(cases, Style(slices=slices, channel=channel), title)
+
+
+def cases_of(
+    images: Tensor,
+    space: Eigenspace,
+    class_names: Sequence[str] = (),
+    channel_names: Sequence[str] = (),
+    picture: bool = False,
+) -> list[Case]:
+    """What there is to show of a batch.
+
+    Args:
+        images: (B, C, H, W) or (B, C, X, Y, Z).
+        space: their eigenspace.
+        class_names: in the order of the logits.
+        channel_names: in the order of the channels.
+        picture: whether the images are pictures, columns first.
+
+    Returns:
+        One case an image.
+
+    Raises:
+        ValueError: images of another shape than the eigenspace's, or neither 2D nor 3D.
+    """
+    from monai_ifim.report.cases import Case, Numbers
+
     if images.ndim not in (4, 5) or len(images) != len(space.trace):
         raise ValueError(
             f"expected the {len(space.trace)} images of the eigenspace, 2D or 3D with a channel "
             f"axis, got the shape {tuple(images.shape)}; give what eigenspace was given"
         )
-    if most < 1:
-        raise ValueError(f"expected at least one image to draw, got {most}")
-    cases = _cases(images, space, class_names, channel_names, picture)[:most]
-    title = f"{len(cases)} of {len(images)} images." if len(images) > len(cases) else ""
-    return cases_figure(cases, Style(slices=slices, channel=channel), title)
-
-
-def _cases(
-    images: Tensor,
-    space: Eigenspace,
-    class_names: Sequence[str],
-    channel_names: Sequence[str],
-    picture: bool,
-) -> list[Case]:
-    from monai_ifim.report.cases import Case, Numbers
-
     outputs = batch_outputs(space, images, ("high", "orth", "sensitivity"))
     volumes = {name: _volumes(value) for name, value in outputs.values.items() if value.ndim > 3}
     found = []

@@ -1,4 +1,8 @@
-"""How far a run is: a line that is drawn anew in a terminal, a line now and then elsewhere."""
+"""How far a run is: a line that is drawn anew in a terminal, a line now and then elsewhere.
+
+Not tqdm: on a pipe it, too, separates its lines by carriage returns, however it is set, so that the
+log of a job is one line, which ``tail`` and ``grep`` cannot take apart. Every run would require it.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ import csv
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ pytestmark = [
 ]
 
 STATISTICS = ["ifim_trace", "ifim_largest_eigenvalue", "ifim_effective_rank"]
+TABLES = {"ifim.csv", "ifim_epoch_0001.csv", "ifim_epoch_0002.csv"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Training:
 
     def events(self) -> dict[str, list[float]]:
         """Scalars of the TensorBoard event files, by tag."""
+        events = self.board()
+        tags = events.Tags()["scalars"]
+        return {tag: [scalar.value for scalar in events.Scalars(tag)] for tag in tags}
+
+    def board(self) -> Any:
+        """What TensorBoard shows."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of protobuf, on import
             from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-        events = EventAccumulator(str(self.output)).Reload()
-        tags = events.Tags()["scalars"]
-        return {tag: [scalar.value for scalar in events.Scalars(tag)] for tag in tags}
+        return EventAccumulator(str(self.output), size_guidance={"histograms": 0}).Reload()
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +114,12 @@ def test_the_network_did_learn_something(trainings: tuple[Training, Training]):
 def test_what_both_report_is_the_same(trainings: tuple[Training, Training]):
     plain, overlaid = (training.events() for training in trainings)
     assert {"train_loss", "val_accu"} <= set(plain)
-    assert set(overlaid) == set(plain) | set(STATISTICS)
+    spectrum = {tag for tag in overlaid if tag.startswith("ifim_spectrum/")}
+    assert set(overlaid) == set(plain) | set(STATISTICS) | spectrum
     assert all(overlaid[tag] == plain[tag] for tag in plain)
     names = [{f.name for f in t.output.iterdir() if "tfevents" not in f.name} for t in trainings]
     raw = {f"{name}_raw.csv" for name in STATISTICS}
-    assert names[1] - names[0] == raw | {"ifim.csv", "run.json", ".ifim"}
+    assert names[1] - names[0] == raw | TABLES | {"run.json", ".ifim"}
     assert not names[0] - names[1]
 
 
@@ -137,6 +144,24 @@ def test_tensorboard_has_both_epochs(trainings: tuple[Training, Training]):
         assert len(events[name]) == 2
         assert events[name][1] == pytest.approx(float(truth[name].mean()), rel=1e-5)
         assert events[name][0] != events[name][1]
+
+
+def test_tensorboard_shows_the_spectrum_the_traces_and_pictures(trainings):
+    plain, overlaid = (training.board() for training in trainings)
+    assert plain.Tags()["images"] == plain.Tags()["histograms"] == []
+    assert [image.step for image in overlaid.Images("ifim_cases")] == [1, 2]
+    histograms = overlaid.Histograms("ifim_traces")
+    assert [(h.step, h.histogram_value.num) for h in histograms] == [(1, 5), (2, 5)]
+    shares = [overlaid.Scalars(tag) for tag in overlaid.Tags()["scalars"] if "spectrum" in tag]
+    assert sum(share[1].value for share in shares) == pytest.approx(1)
+
+
+def test_each_epoch_has_a_table(trainings: tuple[Training, Training]):
+    output = trainings[1].output
+    last, first, second = (rows_of(output / name) for name in sorted(TABLES))
+    assert last == second
+    assert [row[0] for row in first] == [row[0] for row in second]
+    assert first != second
 
 
 def test_table_of_the_last_epoch(trainings: tuple[Training, Training]):

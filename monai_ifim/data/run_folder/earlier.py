@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from monai_ifim.data.atomic import maker_of_partial
+from monai_ifim.data.run_folder.epoch_tables import epoch_tables
 from monai_ifim.data.run_folder.image_list import LIST
 from monai_ifim.data.run_folder.journal import HIDDEN, journals, read_history
 from monai_ifim.data.run_folder.record import RECORD, Record
@@ -38,7 +39,8 @@ def move_aside(folder: Path, table: str, record: Record | None) -> Path:
     target, count = folder / f"{EARLIER}{stamp}", 1
     while target.exists():
         target, count = folder / f"{EARLIER}{stamp}-{count}", count + 1
-    tables = [table] if record is None else [table, *record.get("tables", [])]
+    tables = [table, *(path.name for path in epoch_tables(folder / table))]
+    tables += [] if record is None else record.get("tables", [])
     volumes = [name for line in read_history(folder).all_lines() for name in line["volumes"]]
     if record is None:
         found = [path.relative_to(folder) for kind in _VOLUMES for path in folder.rglob(kind)]

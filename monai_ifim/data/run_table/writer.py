@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from monai_ifim.data.loaders import Failure
+from monai_ifim.data.run_folder.epoch_tables import EpochTables
 from monai_ifim.data.run_folder.folder import RunFolder, check_writable
 from monai_ifim.data.run_folder.image_list import ImageList
 from monai_ifim.data.run_folder.journal import History, Line, read_history
@@ -22,7 +23,7 @@ from monai_ifim.data.run_table.lines import (
     table_rows,
 )
 from monai_ifim.data.run_table.look_back import STARTS, LookBack, look_back
-from monai_ifim.data.tables import RUN, Row, check_table, write_table
+from monai_ifim.data.tables import RUN, Row, check_table
 from monai_ifim.distributed import Ranks
 from monai_ifim.messages import failed, is_failure, reason
 
@@ -51,6 +52,7 @@ class TableWriter(CollectedRows):
         rows: after ``finish`` or ``rescue``, those of this process's images, in their order.
         complaint: after ``finish``, what there is to complain about: images without a result.
         left_out: after ``finish``, how many images have no result.
+        epochs: writes the table; None where there is none.
         earlier: after ``begin``, what earlier sessions of the run have done.
 
     Raises:
@@ -75,6 +77,7 @@ class TableWriter(CollectedRows):
             check_table(path)
         self.path = path
         super().__init__(None if path is None else path.parent)
+        self.epochs = None if path is None else EpochTables(path, resume)
         self.complaint: str | None = None
         self.left_out = 0
         self.folder: RunFolder | None = None
@@ -337,8 +340,8 @@ class TableWriter(CollectedRows):
         new = {line["row"]["file"] for line in lines}
         lines = lines + [line for line in self.earlier.lines if line["row"]["file"] not in new]
         self.rows = rows = table_rows(lines)
-        if self.path is not None and self.part is None:
-            write_table(rows, self.path)
+        if self.epochs is not None and self.part is None:
+            self.epochs.write(rows)
         return rows
 
 

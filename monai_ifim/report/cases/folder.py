@@ -67,8 +67,7 @@ class RunFolder:
                 f"--output_dir {path} first"
             )
         self.path, self._labels = path, dict(labels or {})
-        rows = [{k: "" if v is None else str(v) for k, v in row.items()}
-                     for row in read_table(table)]  # fmt: skip
+        rows = [texts_of(row) for row in read_table(table)]
         self.rows = [row for row in rows if not _CUT.match(row["file"])]
         self.notice = "; ".join(row["status"] for row in rows if _CUT.match(row["file"]))
         counts: Counter[str] = Counter()
@@ -89,22 +88,7 @@ class RunFolder:
         Returns:
             Its numbers, with the names of the classes where ``predictions.csv`` has them.
         """
-        probabilities = self._probabilities.get(row["file"]) or _named(row)
-        names = list(probabilities)
-        values = [_number(value) for name, value in row.items() if name.startswith("eigenvalue_")]
-        eigenvalues = [value for value in values if np.isfinite(value)]
-        return Numbers(
-            predicted=_by_name(row.get("predicted_class", ""), names),
-            probability=_number(row.get("probability")),
-            probabilities=probabilities,
-            trace=_number(row.get("trace")),
-            eigenvalues=tuple(eigenvalues),
-            trace_share=_number(row.get("trace_share")),
-            energy_share=_number(row.get("high_energy_share")),
-            status=row.get("status", ""),
-            label=_by_name(self._label(row["file"]), names),
-            others={name: row[name] for name in row if row[name] and not _KNOWN.match(name)},
-        )
+        return numbers_of(row, self._probabilities.get(row["file"]), self._label(row["file"]))
 
     def volumes(self, row: Row) -> dict[str, Path]:
         """Where the volumes of an image lie.
@@ -182,6 +166,48 @@ class RunFolder:
 
     def _label(self, file: str) -> str:
         return self._labels.get(file) or self._labels.get(Path(file).name, "")
+
+
+def numbers_of(
+    row: Row, probabilities: Mapping[str, float] | None = None, label: str = ""
+) -> Numbers:
+    """What a row of a table says of its image.
+
+    Args:
+        row: as texts, of a table that was read.
+        probabilities: of every class by name; those of the row where there are none.
+        label: the true class, empty where it is not known.
+
+    Returns:
+        Its numbers.
+    """
+    probabilities = probabilities or _named(row)
+    names = list(probabilities)
+    values = [_number(value) for name, value in row.items() if name.startswith("eigenvalue_")]
+    return Numbers(
+        predicted=_by_name(row.get("predicted_class", ""), names),
+        probability=_number(row.get("probability")),
+        probabilities=probabilities,
+        trace=_number(row.get("trace")),
+        eigenvalues=tuple(value for value in values if np.isfinite(value)),
+        trace_share=_number(row.get("trace_share")),
+        energy_share=_number(row.get("high_energy_share")),
+        status=row.get("status", ""),
+        label=_by_name(label, names),
+        others={name: row[name] for name in row if row[name] and not _KNOWN.match(name)},
+    )
+
+
+def texts_of(row: Row) -> dict[str, str]:
+    """A row as it is written in a table.
+
+    Args:
+        row: with numbers and texts.
+
+    Returns:
+        Texts, empty ones for values that are missing.
+    """
+    return {name: "" if value is None else str(value) for name, value in row.items()}
 
 
 def read_labels(path: Path) -> dict[str, str]:

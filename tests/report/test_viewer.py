@@ -1,0 +1,103 @@
+"""Volumes in a notebook: what the widget holds."""
+
+import gzip
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+import monai_ifim as mi
+from _helpers.run_folders import OBLIQUE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of ipywidgets
+
+
+def space_of(images, classes=3):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(images[0].numel(), classes))
+    return mi.eigenspace(network, images)
+
+
+def held(widget):
+    """The volumes of a widget by name, as nibabel reads them, and their traits."""
+    images = {v.name: nib.Nifti1Image.from_bytes(gzip.decompress(v.data)) for v in widget.volumes}
+    return images, {v.name: v for v in widget.volumes}
+
+
+def assert_near(image, expected):
+    """To the steps of 16 bits."""
+    values = np.asarray(image.dataobj)
+    assert np.abs(values - expected).max() <= np.ptp(expected) / 30000
+
+
+@pytest.fixture
+def batch():
+    affines = torch.stack([torch.eye(4, dtype=torch.float64), torch.as_tensor(OBLIQUE)])
+    images = MetaTensor(torch.rand(2, 2, 6, 7, 5))
+    images.meta["affine"] = affines
+    return images
+
+
+def test_the_volumes_and_their_affines(batch):
+    space = space_of(batch)
+    images, volumes = held(mi.view(batch, space, index=1))
+    high, orth = (part[1].as_tensor().numpy() for part in space.split(batch))
+    sensitivity = np.sqrt(space.sensitivity()[1].numpy())
+    expected = {
+        "image": batch[1].as_tensor().numpy(),
+        "orth": orth,
+        "high": high / np.abs(high).max(),
+        "sensitivity": sensitivity / sensitivity.max(),
+    }
+    assert set(images) == {f"{name}.nii.gz" for name in expected}
+    for name, values in expected.items():
+        image = images[f"{name}.nii.gz"]
+        np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+        assert_near(image, np.moveaxis(values, 0, -1))
+    best = int(space.sensitivity()[1].flatten(1).sum(1).argmax())
+    assert {volume.frame_4d for volume in volumes.values()} == {best}
+
+
+@pytest.mark.parametrize("overlay", ["sensitivity", "high"])
+def test_one_overlay_on_the_image(batch, overlay):
+    _, volumes = held(mi.view(batch, space_of(batch), overlay=overlay, opacity=0.3, channel=1))
+    shown = {name: volume.opacity for name, volume in volumes.items() if volume.opacity}
+    assert shown == {"image.nii.gz": 1.0, f"{overlay}.nii.gz": 0.3}
+    assert {volume.frame_4d for volume in volumes.values()} == {1}
+    assert volumes["high.nii.gz"].colormap_negative == "winter"
+    assert volumes["high.nii.gz"].cal_min_neg == -volumes["high.nii.gz"].cal_max
+
+
+def test_a_picture_in_colour():
+    images = torch.rand(1, 3, 8, 6)
+    widget = mi.view(images, space_of(images), picture=True)
+    found, volumes = held(widget)
+    assert found["image.nii.gz"].header["datatype"] == 128  # 24 bits of colour
+    assert found["image.nii.gz"].shape == (8, 6, 1)
+    assert widget.opts.slice_type.name == "AXIAL"
+    assert not widget.opts.is_orientation_text_visible
+    assert {volume.frame_4d for volume in volumes.values()} == {0}
+
+
+def test_what_cannot_be_shown(batch):
+    space = space_of(batch)
+    with pytest.raises(ValueError, match="index from 0 to 1, got 2"):
+        mi.view(batch, space, index=2)
+    with pytest.raises(ValueError, match="overlay 'sensitivity' or 'high', got 'orth'"):
+        mi.view(batch, space, overlay="orth")
+    with pytest.raises(ValueError, match="channel from 0 to 1, got 2"):
+        mi.view(batch, space, channel=2)
+    with pytest.raises(ValueError, match="expected the 2 images of the eigenspace"):
+        mi.view(torch.rand(3, 1, 8, 8), space)
+    batch[0, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="image with a result, got image 0"):
+        mi.view(batch, space)
+
+
+def test_without_the_extra(batch, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipyniivue", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'monai_ifim\[notebook\]'"):
+        mi.view(batch, space_of(batch))
