@@ -7,6 +7,7 @@ that depend on the case are shown as ``…``.
 from __future__ import annotations
 
 import ast
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def split(text: str) -> tuple[str, str]:
 
 def as_text(text: str) -> str:
     """A sentence that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+    return html.escape(re.sub(r"([\\`*_{}\[\]#])", r"\\\1", text), quote=False)
 
 
 def markdown() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import monai_ifim
+from _helpers.browser import chromium
 from _helpers.pages import DOCS, ROOT
 
 HOOKS = DOCS / "hooks"
@@ -153,3 +154,22 @@ def test_messages_tutorial_and_names_are_there(site: Path):
     reference = "".join(p.read_text(encoding="utf-8") for p in (site / "reference").glob("*.html"))
     for name in monai_ifim.__all__:
         assert re.search(rf'<h3 id="[\w.]+"[^>]*>(?:(?!</h3>).)*\b{name}\b', reference, re.S), name
+
+
+@pytest.mark.slow
+def test_pages_in_a_browser(site: Path):
+    """No error, no request to a host, nothing wider than a telephone's screen."""
+    faults: list[str] = []
+    with chromium() as browser:
+        for width in (1280, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("request", lambda r: r.url.startswith("http") and faults.append(r.url))
+            for path in sorted(site.rglob("*.html")):
+                page.goto(path.as_uri())
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                if wide > width:
+                    faults.append(f"{path.name} is {wide} wide at {width}")
+            page.close()
+    assert faults == []
