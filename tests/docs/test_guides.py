@@ -72,3 +72,11 @@ def test_every_page_with_code_is_run_by_some_test():
     assert with_code - known == set()
     for page, test in ELSEWHERE.items():
         assert page in (Path(__file__).parent / test).read_text()
+
+
+def test_refusals_of_dicom_are_those_of_the_source():
+    page = (DOCS / "guides" / "dicom.md").read_text()
+    told = [row.split("|")[1].strip() for row in page.splitlines() if row.startswith("| expected")]
+    source = (ROOT / "monai_ifim" / "data" / "sources" / "dicom.py").read_text()
+    assert len(told) == 5
+    assert [sentence for sentence in told if f'"{sentence}' not in source] == []
