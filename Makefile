@@ -15,7 +15,7 @@ CONSTRAINTS ?= constraints.txt
 INSTALL := -m pip install -q --upgrade-strategy only-if-needed
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
-.PHONY: test test-all test-newest lint label label-install label-test clean
+.PHONY: docs docs-pictures test test-all test-newest lint label label-install label-test clean
 
 help:
 	@echo 'make lint              ruff, mypy and codespell'
@@ -28,6 +28,7 @@ help:
 	@echo 'make results-page      docs/results.md and its plots from docs/results/'
 	@echo 'make bench             benchmarks, 20 minutes; also bench-all, bench-gpu, bench-peers'
 	@echo 'make performance-page  docs/performance.md from docs/performance/'
+	@echo 'make docs              the documentation in site/; also docs-pictures, the pictures of its pages'
 	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
 	@echo 'make clean             remove environments and results'
 
@@ -86,6 +87,13 @@ bench-gpu: $(PEERS)
 performance-page: $(INSTALLED)
 	$(BIN)/python -m benchmarks.page
 
+# Warnings are errors; nothing is asked of the network, here or by the pages.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-pictures: $(INSTALLED)
+	$(BIN)/python docs/hooks/pictures.py
+
 # Two workers with one thread each: most of the time goes into starting bundle runs.
 PYTEST := -m pytest -n 2 --dist loadfile
 
@@ -137,4 +145,4 @@ label-test: $(LABEL_INSTALLED)
 	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
 
 clean:
-	rm -rf $(VENV) $(LABEL) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

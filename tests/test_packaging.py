@@ -60,6 +60,7 @@ def test_every_requirement_that_we_develop_with_is_pinned():
     }
     wanted = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["test"]]
     wanted += [*extras["experiments"], *extras["report"], *extras["images"], *extras["parquet"]]
+    wanted += extras["docs"]
     names = {re.match(r"[\w.-]+", line)[0].lower() for line in wanted}
     assert names - pins - {"monai_ifim", "types-pyyaml"} == set()
 

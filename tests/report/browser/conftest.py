@@ -1,12 +1,12 @@
 """A browser without a screen, and pages in it that must stay without errors and requests."""
 
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from _helpers.browser import chromium
 from _helpers.run_folders import OBLIQUE, components, row, write_run
 from monai_ifim.data.tables import write_table
 from monai_ifim.report.assets import asset
@@ -15,13 +15,6 @@ from monai_ifim.report.html import report as report_module
 from monai_ifim.report.html import write_report
 
 AXE = Path(__file__).parents[3] / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
-FLAGS = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-)
 HOSTILE = '"><script>alert(1)<'
 needs_niivue = pytest.mark.skipif(
     asset("niivue.js") is None, reason="`make assets` was not run: no viewer of volumes"
@@ -39,14 +32,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def browser():
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium here: apt-get install chromium, or CHROMIUM=path")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,177 @@
+"""The page of error messages, from the `raise` statements of the package.
+
+A message is a sentence: what was expected, what came, and after a semicolon how to fix it. Parts
+that depend on the case are shown as ``…``.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "monai_ifim"
+MARK = "<!-- messages -->"
+# Raised for Python itself or caught inside the package: nobody reads these.
+INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError")
+# Fixes of the few messages that neither have one nor begin with what was expected.
+KNOWN = {
+    "forward and reverse mode disagree": "none is needed: double backward passes are taken then",
+    "the header is longer than the file": "write the file again with PooledEigenspace.save",
+    "values from … to … of … bytes, … expected": "write the file again with PooledEigenspace.save",
+    "the preprocessing dropped the image's metadata (track_meta)": (
+        "leave track_meta on in the bundle's preprocessing"
+    ),
+    "no file …": "give the path of the weights",
+    "…: …": "the part before the colon is a file; make it anew with `monai-ifim experiment`",
+}
+
+# Where a message is listed: the longest folder or file that a module's path begins with.
+TOPICS = {
+    "core": "Images, network and logits",
+    "core/families": "Likelihoods",
+    "core/solvers": "Methods, rank and tolerance",
+    "core/options.py": "Methods, rank and tolerance",
+    "core/spectrum.py": "Methods, rank and tolerance",
+    "core/changes": "Which changes count",
+    "core/pooling": "Pooled eigenspaces",
+    "core/nuisances.py": "Rotation, gain, blur and other nuisances",
+    "nuisances.py": "Rotation, gain, blur and other nuisances",
+    "inferers.py": "Engines: inferer, handler, metrics",
+    "handlers": "Engines: inferer, handler, metrics",
+    "metrics.py": "Engines: inferer, handler, metrics",
+    "outputs.py": "Engines: inferer, handler, metrics",
+    "transforms": "Transforms",
+    "data": "Lists, loaders and tables",
+    "data/sources": "Files: formats, DICOM, limits",
+    "data/run_folder": "Results folders, resume, shards",
+    "data/run_table": "Results folders, resume, shards",
+    "bundle": "Bundles",
+    "runs": "The command `run`",
+    "cli": "Other commands",
+    "cluster.py": "Many processes",
+    "distributed.py": "Many processes",
+    "messages.py": "Settings given as text",
+    "experiments": "Experiments",
+    "report": "Pictures and reports",
+    "label": "MONAI Label",
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as the source has it.
+
+    Attributes:
+        module: path below the package.
+        line: of the statement.
+        kind: the type of the exception; empty where a function makes the text.
+        text: the sentence, ``…`` where it depends on the case.
+    """
+
+    module: str
+    line: int
+    kind: str
+    text: str
+
+    @property
+    def topic(self) -> str:
+        """The heading under which it is listed."""
+        parts = self.module.split("/")
+        for length in range(len(parts), 0, -1):
+            topic = TOPICS.get("/".join(parts[:length]))
+            if topic is not None:
+                return topic
+        raise KeyError(f"no topic for {self.module}; give it one in TOPICS of {__name__}")
+
+
+def text_of(node: ast.AST) -> str | None:
+    """The text that an expression makes, ``…`` for what depends on the case; None if it is none."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        parts = [text_of(v) if isinstance(v, ast.Constant) else "…" for v in node.values]
+        return "".join(part or "" for part in parts)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        sides = text_of(node.left), text_of(node.right)
+        return None if sides == (None, None) else "".join("…" if s is None else s for s in sides)
+    return None
+
+
+def messages_of(source: str, module: str) -> Iterator[Message]:
+    """Every message of one module: texts that are raised, and others that begin as ours do."""
+    tree = ast.parse(source)
+    inner: set[int] = set()  # parts of texts that are listed already, and docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            argument = node.exc.args[0]
+            text = text_of(argument)
+            inner |= {id(part) for part in ast.walk(argument)} if text is not None else set()
+            kind = ast.unparse(node.exc.func).rpartition(".")[2]
+            if text is not None and kind not in INTERNAL:
+                yield Message(module, node.lineno, kind, text)
+        elif isinstance(node, ast.Expr):
+            inner.add(id(node.value))
+        elif isinstance(node, ast.expr) and id(node) not in inner:
+            text = text_of(node)
+            if text is not None and text.startswith("expected ") and len(text) > 9:
+                inner |= {id(part) for part in ast.walk(node)}
+                yield Message(module, node.lineno, "", text)
+
+
+def messages() -> list[Message]:
+    """Every message of the package, in the order of its modules and lines."""
+    found = [
+        message
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for message in messages_of(
+            path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+        )
+    ]
+    return sorted(found, key=lambda message: (message.module, message.line))
+
+
+def split(text: str) -> tuple[str, str]:
+    """What went wrong, and the fix in words; of a message without one what it expects.
+
+    Args:
+        text: of a message.
+
+    Returns:
+        The two parts; the second is empty where there is none.
+    """
+    text = " ".join(text.split())
+    wrong, _, fix = text.partition("; ")
+    if not fix:
+        wrong, mark, fix = text.partition("? ")
+        wrong += mark.strip()
+    if not fix:
+        wrong, fix = text, KNOWN.get(text, "")
+    if not fix and (given := re.match(r"expected (.+?), got ", text)):
+        fix = f"give {given[1]}"
+    return wrong, fix
+
+
+def as_text(text: str) -> str:
+    """A sentence that Markdown shows as it is."""
+    return html.escape(re.sub(r"([\\`*_{}\[\]#])", r"\\\1", text), quote=False)
+
+
+def markdown() -> str:
+    """The lists by topic, for the place of the mark in ``docs/errors.md``."""
+    by_topic: dict[str, dict[str, str]] = {topic: {} for topic in TOPICS.values()}
+    for message in messages():
+        wrong, fix = split(message.text)
+        by_topic[message.topic][wrong] = fix
+    lines = []
+    for topic, found in by_topic.items():
+        lines += [f"## {topic}", ""]
+        for wrong, fix in sorted(found.items(), key=lambda item: item[0].lower()):
+            then = f"  \n    **Fix:** {as_text(fix)}" if fix else ""
+            lines.append(f"- {as_text(wrong)}{then}")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""The pictures of "How to read the components": `python docs/hooks/pictures.py` draws them anew.
+
+All images are drawn from the task of the bundle ``ifim_signal_2d``, and all networks have its
+architecture; two of them are trained here, for a minute each. The numbers that the page quotes are
+printed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from monai.networks.nets import Classifier
+from PIL import Image
+from torch import Tensor, nn
+
+import monai_ifim as mi
+from monai_ifim.experiments import signal_task
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundles" / "ifim_signal_2d"
+PICTURES = ROOT / "docs" / "pictures"
+TASK = signal_task("2d")
+NAMES = ("no signal", "signal")
+STEPS, BATCH = 800, 64
+
+
+def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (count, 1, 64, 64) of the task and their labels, half of each class."""
+    labels = torch.arange(count) % 2
+    return TASK.sample(labels, torch.Generator().manual_seed(seed)), labels
+
+
+def make_network(seed: int) -> nn.Module:
+    """The bundle's architecture with random weights."""
+    settings = json.loads((BUNDLE / "configs" / "inference.json").read_text())["network_def"]
+    settings.pop("_target_")
+    torch.manual_seed(seed)
+    return Classifier(**settings)
+
+
+def trained(seed: int) -> nn.Module:
+    """The same, trained briefly."""
+    network = make_network(seed)
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, STEPS)
+    for step in range(STEPS):
+        images, labels = draw(BATCH, 1000 * STEPS * (seed + 1) + step)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimiser.step()
+        schedule.step()
+    return network.eval()
+
+
+def save(figure: Figure, name: str) -> None:
+    """A small PNG of few colours."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    picture = Image.open(buffer).convert("RGB").quantize(256)
+    picture.save(PICTURES / f"{name}.png", optimize=True)
+    print(f"{name}.png: {(PICTURES / f'{name}.png').stat().st_size / 1000:.0f} kB")
+
+
+def leading(network: nn.Module, image: Tensor) -> Tensor:
+    """The leading eigenvector (64, 64) at one image (1, 1, 64, 64)."""
+    return mi.eigenspace(network, image).eigenvectors[0, 0, 0].double()
+
+
+def one_network(bundle: nn.Module, image: Tensor) -> None:
+    """Leading eigenvectors of several networks at one image, beside the ideal template."""
+    template = TASK.templates[0] / TASK.templates[0].norm()
+    first, second = trained(0), trained(1)
+    vectors = {
+        "ideal observer": template,
+        "bundle, 6,000 steps": leading(bundle, image),
+        f"seed 0, {STEPS} steps": leading(first, image),
+        f"seed 1, {STEPS} steps": leading(second, image),
+        "random weights": leading(make_network(2).eval(), image),
+    }
+    figure, axes = plt.subplots(1, 5, figsize=(10, 2.5), layout="constrained")
+    for axis, (name, vector) in zip(axes, vectors.items(), strict=True):
+        cosine = float((vector * template).sum())
+        vector = vector if cosine >= 0 else -vector
+        limit = float(vector.abs().quantile(0.995))
+        axis.imshow(vector.T, cmap="RdBu_r", vmin=-limit, vmax=limit, origin="lower")
+        axis.set_title(f"{name}\ncosine {abs(cosine):.2f}", fontsize=10)
+        axis.set_axis_off()
+        print(f"{name}: cosine with the template {abs(cosine):.3f}")
+    save(figure, "one_network")
+    images, labels = draw(400, 5)
+    for network, name in ((bundle, "bundle"), (first, "seed 0"), (second, "seed 1")):
+        accuracy = (network(images).argmax(dim=1) == labels).double().mean()
+        print(f"{name}: accuracy {accuracy:.3f} on 400 images")
+    few = images[:100]
+    cosines = [mi.eigenspace(n, few).eigenvectors[:, 0].flatten(1) for n in (first, second)]
+    angles = (cosines[0] * cosines[1]).sum(dim=1).abs().clamp(max=1).acos().rad2deg()
+    print(f"seed 0 and seed 1: {angles.median():.1f} degrees, median of 100 images")
+
+
+def main() -> None:
+    """Draw and write them all."""
+    bundle = make_network(0)
+    bundle.load_state_dict(torch.load(BUNDLE / "models" / "model.pt", weights_only=True))
+    bundle.eval()
+    images, _ = draw(64, 7)
+    space = mi.eigenspace(bundle, images)
+    order = space.trace.argsort(descending=True)
+    save(
+        mi.show(images[order[:1]], mi.eigenspace(bundle, images[order[:1]]), class_names=NAMES),
+        "case",
+    )
+    ends = images[order[[0, -1]]]
+    print("traces:", mi.eigenspace(bundle, ends).trace.tolist())
+    save(mi.show(ends, mi.eigenspace(bundle, ends), class_names=NAMES), "same_colours")
+    one_network(bundle, images[order[:1]])
+
+
+if __name__ == "__main__":
+    main()
