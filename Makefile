@@ -15,6 +15,7 @@ CONSTRAINTS ?= constraints.txt
 INSTALL := -m pip install -q --upgrade-strategy only-if-needed
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
+.PHONY: soak fuzz dist
 .PHONY: test test-all test-newest lint label label-install label-test clean
 
 help:
@@ -27,6 +28,8 @@ help:
 	@echo 'make experiments       experiments at PROFILE=quick, standard or full; results in results/'
 	@echo 'make results-page      docs/results.md and its plots from docs/results/'
 	@echo 'make bench             benchmarks, 20 minutes; also bench-all, bench-gpu, bench-peers'
+	@echo 'make soak              many images and random networks, 30 minutes; make fuzz: damaged files, 20'
+	@echo 'make dist              wheel and sdist, built twice and compared, in dist/'
 	@echo 'make performance-page  docs/performance.md from docs/performance/'
 	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
 	@echo 'make clean             remove environments and results'
@@ -85,6 +88,20 @@ bench-gpu: $(PEERS)
 
 performance-page: $(INSTALLED)
 	$(BIN)/python -m benchmarks.page
+
+# docs/reliability/*.json and docs/reliability.md.
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak
+	OMP_NUM_THREADS=1 RELIABILITY=docs/reliability $(BIN)/python -m pytest -m slow -s tests/core/test_random_networks.py
+	$(BIN)/python -m benchmarks.reliability_page
+
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.reliability_page
+
+# The same commit gives the same bytes, whenever and wherever it is built.
+dist: $(INSTALLED)
+	$(BIN)/python -m benchmarks.dist dist
 
 # Two workers with one thread each: most of the time goes into starting bundle runs.
 PYTEST := -m pytest -n 2 --dist loadfile
