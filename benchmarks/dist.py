@@ -1,6 +1,6 @@
 """Wheel and sdist of the committed files, built twice and compared byte by byte.
 
-    python -m benchmarks.dist dist
+python -m benchmarks.dist dist
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ def build(place: Path, epoch: int) -> dict[str, bytes]:
 
     Returns:
         Content of wheel and sdist by name.
+
+    Raises:
+        RuntimeError: setuptools cannot build them.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -63,14 +66,16 @@ def repacked(content: bytes, epoch: int) -> bytes:
         The content, with the same files.
     """
     packed = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(content)) as old:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as new:
-            for member in sorted(old.getmembers(), key=lambda member: member.name):
-                member.mtime, member.pax_headers = epoch, {}
-                member.uid = member.gid = 0
-                member.uname = member.gname = ""
-                member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-                new.addfile(member, old.extractfile(member) if member.isfile() else None)
+    with (
+        tarfile.open(fileobj=io.BytesIO(content)) as old,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
+            member.mtime, member.pax_headers = epoch, {}
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            new.addfile(member, old.extractfile(member) if member.isfile() else None)
     return gzip.compress(packed.getvalue(), 9, mtime=epoch)
 
 
