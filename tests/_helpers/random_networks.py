@@ -3,6 +3,7 @@
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torch.func import jacrev
 
 from _helpers import oracle
 from _helpers.problems import CONVOLUTIONS
@@ -82,12 +83,23 @@ def problems(draw):
     return network, images, family
 
 
+def jacobian(network, image):
+    """(K, N) row by row: attention has no batched backward pass."""
+    x = image[None].clone().requires_grad_()
+    logits = network(x)[0]
+    rows = [torch.autograd.grad(z, x, retain_graph=True)[0].flatten() for z in logits]
+    return torch.stack(rows), logits.detach()
+
+
 def dense_fisher(network, image, family):
     """(N, N) of one image, by sums of terms of one sign, which keep their digits."""
-    if family != "categorical":
-        return oracle.fisher(network, image[None], family)[0]
-    logits = network(image[None])[0].detach()
-    return oracle.saturated_fisher(oracle.jacobian(network, image), logits)
+    rows, logits = jacobian(network, image)
+    if family == "categorical":
+        return oracle.saturated_fisher(rows, logits)
+    log_probabilities = oracle.FAMILIES[family]
+    scores = jacrev(log_probabilities)(logits) @ rows
+    root = torch.exp(log_probabilities(logits) / 2)[:, None] * scores
+    return root.T @ root
 
 
 def errors(space, network, images, family):
