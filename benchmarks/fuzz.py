@@ -108,7 +108,9 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> dict:
             subprocess.run(["rm", "-r", str(work)], check=True)
     return {
         "case": "fuzz",
-        "command": "python -m benchmarks.fuzz" + (f" --files {count}" if count != 10_000 else ""),
+        "command": "python -m benchmarks.fuzz"
+        + (f" --files {count}" if count != 10_000 else "")
+        + (f" --seed {seed}" if seed else ""),
         "files": count,
         "originals": len(sources),
         "mutations": dict(sorted(kinds.items())),
