@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.fuzz_files import MUTATIONS, mutated, originals
 
 ROOT = Path(__file__).parents[1]
-MAX_VOXELS = 2**22  # 16 MB in float32
+MAX_VOXELS = 2**20  # an image of so many, with its gradients and volumes, takes about 230 MB
 BOUND = 512  # MB of resident memory that a child may take beyond what it has after the imports
 ASKED = 4096  # MB of address space, of which much is never touched; an allocation beyond it fails
 SECONDS = 60  # of one file at the most

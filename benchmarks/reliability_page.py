@@ -95,8 +95,7 @@ def page() -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |\n")
     if "overhead" in found:
         lines.append("\n" + overhead(found["overhead"]))
-    lines.append(long_runs(found))
-    return "".join(lines) + TAIL
+    return "".join(lines) + TAIL + long_runs(found)
 
 
 def long_runs(found: dict[str, dict]) -> str:

@@ -65,7 +65,7 @@ def test_files_are_damaged(how):
     assert changed[3] == fuzz_files.mutated(name, content, how, random.Random(3))
 
 
-@pytest.mark.parametrize("case", ["soak", "fuzz"])
+@pytest.mark.parametrize("case", ["soak"])
 def test_committed_results_have_no_fault(case):
     result = json.loads((reliability_page.FOLDER / f"{case}.json").read_text())
     assert result["faults"] == []
