@@ -114,14 +114,15 @@ def long_runs(found: dict[str, dict]) -> str:
             f"(`{soak['command']}`; `make soak` runs 20,000).\n"
         )
     if fuzz := found.get("fuzz"):
+        named = ", ".join(f"{fault['file']}: {fault['what']}" for fault in fuzz["faults"])
         rows = ", ".join(f"{count:,} with {what}" for what, count in fuzz["rows"].items())
         lines.append(
             f"- {fuzz['files']:,} damaged NIfTI and DICOM files, made of {fuzz['originals']} files "
             f"of nibabel's and pydicom's tests and of ours: one row each ({rows}), at most "
             f"{fuzz['megabytes_at_most']} MB beyond the imports ({fuzz['megabytes_allowed']} "
             f"allowed), the slowest took {fuzz['seconds_of_the_slowest']} s "
-            f"({fuzz['seconds_allowed']} allowed); {len(fuzz['faults'])} faults "
-            f"(`{fuzz['command']}`; `make fuzz` runs 10,000).\n"
+            f"({fuzz['seconds_allowed']} allowed); {len(fuzz['faults'])} at fault "
+            f"{named and f'[{named}] '}(`{fuzz['command']}`; `make fuzz` runs 10,000).\n"
         )
     if networks := found.get("networks"):
         worst = "; ".join(f"{name} {error:.1e}" for name, error in networks["worst"].items())
