@@ -16,6 +16,7 @@ INSTALL := -m pip install -q --upgrade-strategy only-if-needed
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: docs docs-pictures test test-all test-newest lint label label-install label-test clean
+.PHONY: soak fuzz dist
 
 help:
 	@echo 'make lint              ruff, mypy and codespell'
@@ -27,6 +28,8 @@ help:
 	@echo 'make experiments       experiments at PROFILE=quick, standard or full; results in results/'
 	@echo 'make results-page      docs/results.md and its plots from docs/results/'
 	@echo 'make bench             benchmarks, 20 minutes; also bench-all, bench-gpu, bench-peers'
+	@echo 'make soak              many images and random networks, 30 minutes; make fuzz: damaged files, 20'
+	@echo 'make dist              wheel and sdist, built twice and compared, in dist/'
 	@echo 'make performance-page  docs/performance.md from docs/performance/'
 	@echo 'make docs              the documentation in site/; also docs-pictures, the pictures of its pages'
 	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
@@ -93,6 +96,20 @@ docs: $(INSTALLED)
 
 docs-pictures: $(INSTALLED)
 	$(BIN)/python docs/hooks/pictures.py
+
+# docs/reliability/*.json and docs/reliability.md.
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak
+	OMP_NUM_THREADS=1 RELIABILITY=docs/reliability $(BIN)/python -m pytest -m slow -s tests/core/test_random_networks.py
+	$(BIN)/python -m benchmarks.reliability_page
+
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.reliability_page
+
+# The same commit gives the same bytes, whenever and wherever it is built.
+dist: $(INSTALLED)
+	$(BIN)/python -m benchmarks.dist dist
 
 # Two workers with one thread each: most of the time goes into starting bundle runs.
 PYTEST := -m pytest -n 2 --dist loadfile

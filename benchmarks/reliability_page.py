@@ -98,7 +98,48 @@ def page() -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |\n")
     if "overhead" in found:
         lines.append("\n" + overhead(found["overhead"]))
-    return "".join(lines) + TAIL
+    return "".join(lines) + TAIL + long_runs(found)
+
+
+def long_runs(found: dict[str, dict]) -> str:
+    """What soak, fuzz and random networks found."""
+    lines = ["\n## Numbers, long runs and hostile input\n\n"]
+    if soak := found.get("soak"):
+        files, attached = soak["open_files"], soak["attached"]
+        lines.append(
+            f"- {soak['images']:,} small images in one process, with handler and two volumes each: "
+            f"resident memory grows by {soak['megabytes_per_1000_images']:.2f} MB per 1,000 "
+            f"images (rows of the table are kept to the end), open files {files[0]} → {files[1]}, "
+            f"tensors {soak['tensors'][0]} → {soak['tensors'][1]}, of which with a graph "
+            f"{soak['tensors_with_a_graph'][1]}; a handler attached and detached "
+            f"{attached['times']:,} times leaves {attached['handlers_left']} functions and "
+            f"{max(attached['objects_left'], 0)} objects; {len(soak['faults'])} faults "
+            f"(`{soak['command']}`; `make soak` runs 20,000).\n"
+        )
+    if fuzz := found.get("fuzz"):
+        named = ", ".join(f"{fault['file']}: {fault['what']}" for fault in fuzz["faults"])
+        rows = ", ".join(f"{count:,} with {what}" for what, count in fuzz["rows"].items())
+        lines.append(
+            f"- {fuzz['files']:,} damaged NIfTI and DICOM files, made of {fuzz['originals']} files "
+            f"of nibabel's and pydicom's tests and of ours: one row each ({rows}), at most "
+            f"{fuzz['megabytes_at_most']} MB beyond the imports ({fuzz['megabytes_allowed']} "
+            f"allowed), the slowest took {fuzz['seconds_of_the_slowest']} s "
+            f"({fuzz['seconds_allowed']} allowed); {len(fuzz['faults'])} at fault "
+            f"{named and f'[{named}] '}(`{fuzz['command']}`; `make fuzz` runs 10,000).\n"
+        )
+    if networks := found.get("networks"):
+        worst = "; ".join(f"{name} {error:.1e}" for name, error in networks["worst"].items())
+        lines.append(
+            f"- {sum(networks['problems'].values()):,} random networks and images from 1e-6 to "
+            f"1e6 against the dense float64 matrix: worst errors relative to the largest "
+            f"eigenvalue, {worst} ({networks['bound']:.0e} allowed; `{networks['command']}`).\n"
+        )
+    lines.append(
+        "- Pickles in weights and images, names that would leave the folder, links and "
+        "connections: `pytest tests/test_hostile.py`; what is trusted: "
+        "[SECURITY.md](../SECURITY.md).\n"
+    )
+    return "".join(lines)
 
 
 def overhead(result: dict) -> str:

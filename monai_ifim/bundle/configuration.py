@@ -17,6 +17,7 @@ from torch import nn
 
 from monai_ifim.bundle.metadata import image_input, read_metadata
 from monai_ifim.core.gradients.quiet import quiet
+from monai_ifim.data.tensors import load_tensors
 
 _importing = threading.RLock()
 
@@ -91,13 +92,14 @@ class BundleConfiguration:
             device: where to put it.
 
         Returns:
-            The network; errors are those of its making, or say which weights do not fit.
+            The network; errors are those of its making, or say which weights do not fit, or that
+            the file of weights is none.
         """
         if self.weights.suffix == ".ts":
             with quiet():
                 return torch.jit.load(str(self.weights), map_location=device).eval()
         network = self.content("network_def")
-        state = torch.load(self.weights, map_location=device, weights_only=True)
+        state = load_tensors(self.weights, device)
         network.load_state_dict(state.get("model", state))
         return network.to(device).eval()
 

@@ -35,6 +35,9 @@ class DistinctFolderLayout(FolderLayout):
         ...
     ValueError: expected a file name of its own for b/scan.nii.gz, got scan_ifim_high.nii.gz, \
 which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_dir), or rename one
+
+    Raises:
+        ValueError: ``postfix`` or ``extension`` holds a folder.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         extension: str = "",
         data_root_dir: str | os.PathLike[str] = "",
     ) -> None:
+        _check_plain(postfix, extension)
         super().__init__(
             output_dir, postfix, extension, makedirs=True, data_root_dir=str(data_root_dir)
         )
@@ -65,6 +69,7 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
         Raises:
             ValueError: the name is taken by another image, or lies outside the output folder.
         """
+        _check_plain(*([] if idx is None else [idx]), *kwargs, *kwargs.values())
         # MONAI would cut the last number of a DICOM folder or file named like 1.2.840.11.
         suffixed = Path(subject).suffix.lower() == ".dcm"
         bare = Path(subject).is_dir() or (is_dicom(subject) and not suffixed)
@@ -91,4 +96,14 @@ which a/scan.nii.gz has; keep the folders with data_root_dir (--ifim_data_root_d
                 f"expected {subject} below data_root_dir {self.data_root_dir!r}, got a file name "
                 f"outside {self.output_dir}; leave data_root_dir empty or name a folder above "
                 "the images"
+            )
+
+
+def _check_plain(*parts: Any) -> None:
+    """Refuse what is appended to a name and would lead into another folder."""
+    for part in map(str, parts):
+        if set(part) & {"/", "\\", "\0"}:
+            raise ValueError(
+                f"expected a part of a file name, got {part!r}, which leads into another folder; "
+                "choose the folder with output_dir"
             )

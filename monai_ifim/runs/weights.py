@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from monai_ifim.data.tensors import load_tensors
 from monai_ifim.messages import reason
 
 _KEYS = ("model", "state_dict", "model_state_dict", "network")  # where checkpoints hold weights
@@ -78,13 +78,7 @@ def load_weights(network: nn.Module, file: str | os.PathLike[str]) -> str:
             f"expected a file of weights, got {os.fspath(file)!r}, which does not exist; check "
             "the path"
         )
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch raise what they like
-        raise ValueError(
-            "expected weights saved by torch.save(network.state_dict(), ...), got "
-            f"{os.fspath(file)} ({reason(error)}); save the state dictionary alone, without code"
-        ) from error
+    content = load_tensors(file)
     state, key = _state(content, file)
     cut = bool(state) and all(name.startswith(_PREFIX) for name in state)
     own = network.state_dict()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from monai_ifim.data.sources.dicom_stream import read_dicom, unpacks_to_more
 from monai_ifim.data.sources.formats import is_dicom
 
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -35,6 +36,7 @@ _FIELDS = [
     "Columns",
     "BitsAllocated",
 ]
+_UNPACKED = 2**32  # bytes of a deflated file whose header is read; 2**29 values of eight bytes
 _SAME_DIRECTION = 1e-3  # largest difference of two direction cosines of one orientation
 
 
@@ -207,9 +209,9 @@ def is_segmentation(header: Any) -> bool:
 
 def _header(path: str | os.PathLike[str]) -> Any:
     try:
-        import pydicom
-
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_FIELDS))
+        if unpacks_to_more(path, _UNPACKED):
+            return None
+        header = read_dicom(path, stop_before_pixels=True, specific_tags=list(_FIELDS))
         # One without either, or an image without a size, ends too early to say what it is.
         kind = header.get("SOPClassUID")
         cut = "Image Storage" in kind.name if kind else True

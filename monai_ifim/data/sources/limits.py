@@ -14,7 +14,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from monai_ifim.data.sources import array_files
 from monai_ifim.data.sources.dicom import files_of, image_slices, is_segmentation, problem_of
+from monai_ifim.data.sources.dicom_stream import problem_of_stream
 from monai_ifim.data.sources.formats import format_of, is_dicom, is_regular, missing_reader
 from monai_ifim.messages import as_number
 
@@ -74,6 +76,9 @@ def _check_regular(path: str) -> None:
 def _check_dicom(files: list[str], limit: float) -> None:
     if missing := missing_reader(files[0]):
         raise RefusedError(missing)
+    for path in files:
+        if problem := problem_of_stream(path, limit * 8 + _READ):  # eight bytes of the widest type
+            raise RefusedError(problem)
     slices = image_slices(files)
     if not slices:
         raise RefusedError(
@@ -87,6 +92,9 @@ def _check_dicom(files: list[str], limit: float) -> None:
 
 
 def _check_file(path: str, limit: float) -> None:
+    if path.lower().endswith(array_files.SUFFIXES) and is_regular(path):
+        _check_arrays(path, limit)
+        return
     kind = format_of(path)
     if kind is None or not is_regular(path) or is_dicom(path):
         return
@@ -104,6 +112,26 @@ def _check_file(path: str, limit: float) -> None:
     values, size = claim
     _check_count(values, limit)
     _check_size(_data_file(path), size)
+
+
+def _check_arrays(path: str, limit: float) -> None:
+    try:
+        arrays = array_files.arrays_of(path)
+    except Exception:  # damaged: its reader says why
+        return
+    if any(objects for *_, objects in arrays):
+        raise RefusedError(
+            "expected an array of numbers, got one of Python objects: a pickle, which can run "
+            "code when it is loaded; save it with a numeric dtype"
+        )
+    _check_count(sum(values for values, *_ in arrays), limit)
+    if path.lower().endswith(".npy"):
+        _check_size(path, sum(size for _, size, _ in arrays))
+    elif (size := sum(size for _, size, _ in arrays)) > limit * 8 + _READ:
+        raise RefusedError(
+            f"expected at most {limit * 8:.0f} bytes unpacked, got {size}; remove the arrays that "
+            f"are no image, or raise max_voxels (environment variable {_ENVIRONMENT})"
+        )
 
 
 def _check_count(values: int, limit: float) -> None:

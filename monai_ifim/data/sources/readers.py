@@ -18,6 +18,7 @@ from monai_ifim.data.sources.dicom import (
     prepared,
     problem_of,
 )
+from monai_ifim.data.sources.dicom_stream import read_dicom
 
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -74,13 +75,11 @@ class SeriesReader(ImageReader):
         """
         if not self.verify_suffix(data):
             raise ValueError("expected a DICOM series, got another file; leave it to its reader")
-        import pydicom
-
         slices = image_slices(files_of(_entry(data)))
         problem = problem_of(slices)
         if problem:
             raise ValueError(problem)
-        return [pydicom.dcmread(each.path, **kwargs) for each in slices]
+        return [read_dicom(each.path, **kwargs) for each in slices]
 
     def get_data(self, img: list[Any]) -> tuple[np.ndarray, dict[str, Any]]:
         """Make one volume of a series.

@@ -40,7 +40,7 @@ _HOW = (
 
 
 def check_values(item: Any, key: Hashable, transform: Any = None) -> None:
-    """Refuse an image whose values are not the intensities of its file.
+    """Refuse an image without values, or whose values are not the intensities of its file.
 
     Those are pictures as a bundle's own reader left them (indexed colours, CMYK, pixels that one
     can see through, an orientation in the file that nobody followed), and complex files of which
@@ -57,6 +57,11 @@ def check_values(item: Any, key: Hashable, transform: Any = None) -> None:
     """
     first = item[0] if isinstance(item, list) and item else item
     image = first.get(key) if isinstance(first, Mapping) else None
+    if isinstance(image, torch.Tensor) and image.numel() == 0:
+        raise ValueError(
+            f"expected an image with values, got none in the shape {tuple(image.shape)}; the file "
+            "is damaged: copy it again"
+        )
     meta: Mapping[Any, Any] = getattr(image, "meta", {})
     file = meta.get("filename_or_obj")
     if not isinstance(file, str | os.PathLike) or not os.path.isfile(file):

@@ -1,0 +1,143 @@
+"""DICOM files as streams that give no more than there is: lengths that lie, deflated files."""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from typing import Any
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_BLOCK = 2**16
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+class BoundedStream(io.BufferedReader):
+    """A file of which no read sets aside more memory than the file is long.
+
+    Python's own streams, and pydicom with them, take memory for as much as an element's length
+    says before they look whether it is there.
+
+    Attributes:
+        beyond: the longest read that was longer than the whole file and a block; 0 for none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(io.FileIO(path))
+        self._length = max(os.fstat(self.fileno()).st_size, _BLOCK)
+        self.beyond = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read.
+
+        Args:
+            size: bytes at the most; None or negative for all.
+
+        Returns:
+            The bytes that are there.
+        """
+        if size is not None and size > self._length:
+            self.beyond = max(self.beyond, size)
+            size = self._length
+        return super().read(size)
+
+
+def read_dicom(path: str | os.PathLike[str], **options: Any) -> Any:
+    """``pydicom.dcmread`` through a bounded stream.
+
+    Args:
+        path: of the file.
+        options: of ``dcmread``.
+
+    Returns:
+        The data set; errors are pydicom's.
+    """
+    import pydicom
+
+    with BoundedStream(path) as stream:
+        return pydicom.dcmread(stream, **options)
+
+
+def problem_of_stream(path: str | os.PathLike[str], limit: float) -> str | None:
+    """Why a file must not be handed to a DICOM reader; a damaged one is left to it.
+
+    Args:
+        path: of the file.
+        limit: bytes that a deflated file may unpack to.
+
+    Returns:
+        A sentence: expected, got, how to fix it; None where there is no such problem.
+    """
+    import pydicom
+
+    with BoundedStream(path) as stream:
+        try:
+            if _is_deflated(stream):
+                return _problem_of_deflated(stream, limit)
+            stream.seek(0)
+            problem = _problem_of_pixels(pydicom.dcmread(stream))
+        except Exception:  # its reader says what is wrong, unless a length was
+            problem = None
+        if stream.beyond:
+            return (
+                f"expected elements that fit into the file's {os.path.getsize(path)} bytes, got "
+                f"one that says {stream.beyond}; it is cut or damaged: copy it again"
+            )
+    return problem
+
+
+def unpacks_to_more(path: str | os.PathLike[str], limit: float) -> bool:
+    """Whether a file is deflated, and unpacks to more than a limit.
+
+    Args:
+        path: of the file.
+        limit: in bytes.
+
+    Returns:
+        Yes or no; no for a file that cannot be read.
+    """
+    try:
+        with BoundedStream(path) as stream:
+            return _is_deflated(stream) and _problem_of_deflated(stream, limit) is not None
+    except Exception:  # pydicom's, zlib's, the system's
+        return False
+
+
+def _is_deflated(stream: BoundedStream) -> bool:
+    """Whether the data set behind the file's meta information is; the stream then begins there."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+
+    read_preamble(stream, False)
+    return bool(_read_file_meta_info(stream).get("TransferSyntaxUID") == _DEFLATED)
+
+
+def _problem_of_deflated(stream: BoundedStream, limit: float) -> str | None:
+    inflate, packed, count = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+    while packed or (packed := stream.read(_BLOCK)):
+        count += len(inflate.decompress(packed, _BLOCK))
+        packed = inflate.unconsumed_tail
+        if count > limit:
+            return (
+                f"expected a deflated file of at most {limit:.0f} bytes, got one that unpacks to "
+                "more; it is damaged, or raise max_voxels"
+            )
+        if inflate.eof:
+            return None
+    return None
+
+
+def _problem_of_pixels(dataset: Any) -> str | None:
+    """Pixels that pydicom does not find; GDCM takes a gigabyte to say so of some small files."""
+    from pydicom.encaps import generate_fragments
+
+    if not dataset.get("Rows"):
+        return None
+    if not any(name in dataset for name in _PIXELS):
+        return "expected DICOM with an image, got a size without pixels; copy the file again"
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        try:
+            for _ in generate_fragments(dataset.PixelData):
+                pass
+        except Exception as error:  # pydicom's and struct's
+            return f"expected compressed pixels, got a damaged file ({error}); copy it again"
+    return None
