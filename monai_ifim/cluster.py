@@ -24,7 +24,7 @@ from monai_ifim.bundle import scripts_of
 from monai_ifim.data.run_folder.folder import RunFolder
 from monai_ifim.data.run_folder.lock import PATIENCE, FolderLock, refuse_parts
 from monai_ifim.data.run_folder.part_folder import ENGINE, close_run
-from monai_ifim.data.run_folder.signals import TerminationSignal
+from monai_ifim.data.signals import TerminationSignal
 from monai_ifim.messages import reason
 from monai_ifim.runs.bundle import setting_up
 from monai_ifim.runs.composition import batch_size_of, compose_run, process_restored

@@ -33,8 +33,8 @@ from monai_ifim.data.batches import (
 from monai_ifim.data.loading.remaining import Remaining, image_list
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.part import Part, shard_of
-from monai_ifim.data.run_folder.signals import TerminationSignal, status_of
 from monai_ifim.data.run_table.writer import TableWriter
+from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.inference import inference_of, network_of
 from monai_ifim.handlers.one_by_one import Trial
