@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_ifim.data.prediction_table import JOURNALLED, write_predictions
 from monai_ifim.data.run_folder.done import missing_volume
 from monai_ifim.data.run_folder.earlier import remove_leftovers
 from monai_ifim.data.run_folder.image_list import read_list
@@ -24,6 +23,7 @@ from monai_ifim.data.run_folder.record import (
     read_record,
     write_record,
 )
+from monai_ifim.data.run_table.prediction_table import JOURNALLED, write_predictions
 from monai_ifim.data.tables import RUN, Row, check_table, write_table
 from monai_ifim.messages import failed, is_failure, reason
 

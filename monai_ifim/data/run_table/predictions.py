@@ -14,8 +14,8 @@ from monai.handlers import from_engine
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from monai_ifim.data.prediction_table import JOURNALLED, Prediction, write_predictions
 from monai_ifim.data.run_folder.folder import add_table
+from monai_ifim.data.run_table.prediction_table import JOURNALLED, Prediction, write_predictions
 from monai_ifim.data.run_table.writer import active_writer
 from monai_ifim.distributed import Ranks
 
