@@ -116,7 +116,7 @@ def child(words: Sequence[str]) -> None:
 def write_journals(folder: Path, count: int, files: int = 8) -> None:
     """Journals as a run of so many images leaves them, without its volumes."""
     names = [f"/data/study/images/scan{i:07d}.nii.gz" for i in range(count)]
-    write_record(folder, {"identity": {}, "run": "r", "state": "running", "started": ""})
+    write_record(folder, {"identity": {}, "run": "r", "state": "running", "tables": []})
     numbers = {"trace": 0.7395152986364094, "rank": 1, "eigenvalue_1": 0.7395152986364094}
     for k in range(files):
         journal = Journal(folder, "r", f"session {k}")
