@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.harness import Cell, finish_options, option_parser, report, spread
-from monai_ifim.data.run_folder.earlier import write_list
+from monai_ifim.data.run_folder.image_list import ImageList, write_list
 from monai_ifim.data.run_folder.journal import Journal, journals, read_history
 from monai_ifim.data.run_folder.merge import merge_runs
 from monai_ifim.data.run_folder.record import write_record
@@ -116,7 +116,7 @@ def child(words: Sequence[str]) -> None:
 def write_journals(folder: Path, count: int, files: int = 8) -> None:
     """Journals as a run of so many images leaves them, without its volumes."""
     names = [f"/data/study/images/scan{i:07d}.nii.gz" for i in range(count)]
-    write_record(folder, {"identity": {}, "run": "r", "state": "running", "started": ""})
+    write_record(folder, {"identity": {}, "run": "r", "state": "running", "tables": []})
     numbers = {"trace": 0.7395152986364094, "rank": 1, "eigenvalue_1": 0.7395152986364094}
     for k in range(files):
         journal = Journal(folder, "r", f"session {k}")
@@ -127,7 +127,7 @@ def write_journals(folder: Path, count: int, files: int = 8) -> None:
             journal.start([name])
             journal.add([line | {"volumes": volumes, "probabilities": [0.25, 0.75]}])
         journal.close()
-    write_list(folder, names)
+    write_list(folder, ImageList(tuple(names)))
 
 
 def look_back(folder: Path) -> dict[str, float]:

@@ -72,7 +72,7 @@ def test_absent_peers_are_no_error(monkeypatch):
 def test_epoch(tmp_path):
     plain, shared, alone = measured(epoch, tmp_path)["rows"]
     assert plain[3] is None
-    assert alone[3] == pytest.approx(shared[3] + 1)
+    assert alone[3] == pytest.approx(shared[3] + 1, rel=1e-3)  # four digits are kept
 
 
 def test_ideas(tmp_path):

@@ -15,6 +15,7 @@ from _helpers.scans import dataset
 from _helpers.shards import Stop, record, results, run
 from _helpers.tables import read_table
 from monai_ifim.data.run_folder.lock import FolderLock
+from monai_ifim.data.run_folder.part_folder import PartFolder
 
 
 @pytest.mark.parametrize("order", [*permutations("012")])
@@ -250,3 +251,13 @@ def test_cutting_anew_is_said(scans, tmp_path, caplog):
     run(scans, tmp_path, "0/2")
     run(scans, tmp_path, "0/3", resume=True)
     assert "the list is cut anew: all shards must be run again" in caplog.text
+
+
+def test_a_run_that_has_gone_meanwhile_is_an_error(scans, tmp_path, monkeypatch):
+    def gone(folder):
+        (folder / "run.json").unlink()
+
+    end = PartFolder.end
+    monkeypatch.setattr(PartFolder, "end", lambda self, *a: gone(self.path) or end(self, *a))
+    with pytest.raises(RuntimeError, match=r"expected the run\.json of this run"):
+        run(scans, tmp_path, "0/2")

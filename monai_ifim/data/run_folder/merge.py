@@ -107,7 +107,7 @@ def merge_runs(
     lock.acquire()
     try:
         merged = _written(_joined(paths, verify), path)
-        whole = len(paths) == 1 and path.name == records[0]["tables"][0]
+        whole = len(paths) == 1 and path.name == _own_table(records[0])
         if whole and not merged.absent and not parts_at_work(path.parent):
             _complete(path.parent, path.name, merged)
         return merged
@@ -132,8 +132,7 @@ def table_of(folders: Sequence[str | os.PathLike[str]]) -> Path:
             f"expected a table for {len(folders)} folders, got none; name one outside of them with "
             "--table"
         )
-    record = read_record(Path(folders[0])) or {}
-    return Path(folders[0], *record.get("tables", ["ifim.csv"])[:1])
+    return Path(folders[0], _own_table(read_record(Path(folders[0])) or {}))
 
 
 def finish(path: Path, table: str, record: Record) -> Merged:
@@ -258,10 +257,14 @@ def _written(joined: _Joined, table: Path) -> Merged:
     return merged
 
 
+def _own_table(record: Record) -> str:
+    return next(iter(record.get("tables") or ()), "ifim.csv")
+
+
 def _check_name(record: Record, table: Path) -> None:
     """Refuse a table that would replace another file of the run."""
-    own = record["tables"][0]
-    others = (RECORD, *(name for name in record["tables"] if name != own))
+    own = _own_table(record)
+    others = (RECORD, *(name for name in record.get("tables", ()) if name != own))
     if table.name in others:
         raise ValueError(
             f"expected a name for the table, got {table.name}, which is another file of the run; "

@@ -142,6 +142,7 @@ class PartFolder(RunFolder):
 
         Raises:
             OSError: something cannot be written.
+            RuntimeError: the folder is no longer this run's.
         """
         try:
             with self._locked():
@@ -210,8 +211,11 @@ class PartFolder(RunFolder):
 
     def _note_end(self, state: str, counts: dict[str, int], reason: str | None) -> str | None:
         record = read_record(self.path)
-        if record is None or record["run"] != self.run:  # removed, or begun anew meanwhile
-            return None
+        if record is None or record["run"] != self.run:
+            raise RuntimeError(
+                f"expected the run.json of this run in {self.path}, got another or none: it was "
+                "removed or begun anew meanwhile; start this part again"
+            )
         ended = {"state": state, "reason": reason, "ended": now(), "images": counts}
         record["parts"]["ended"][self._key] = ended
         missing = missing_parts(record)
