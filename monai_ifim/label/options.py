@@ -135,5 +135,8 @@ def _text(value: Any) -> str:
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     text = _text(value)
     if text and text not in allowed:
-        raise refusal(f"expected {name} from {', '.join(allowed)}, got {short(value)}; choose one")
+        raise refusal(
+            f"expected {name} from {', '.join(allowed)} in the request, got {short(value)}; "
+            "choose one"
+        )
     return text or allowed[0]

@@ -24,10 +24,12 @@ class Plane:
     """One way of cutting a turned volume.
 
     Attributes:
-        name: axial, coronal or sagittal; empty for a picture.
+        name: axial, coronal or sagittal; where no affine says so, the axes that are seen, and
+            nothing for a picture or a single slice.
         normal: the axis that it is perpendicular to, of the turned volume.
-        size: width and height in millimetres, or pixels for a picture.
-        letters: of the left, right, upper and lower edge; empty for a picture.
+        size: width and height in the unit of ``Turned``.
+        letters: of the left, right, upper and lower edge; empty for a picture and without an
+            affine.
         slices: how many there are.
     """
 
@@ -55,23 +57,30 @@ class Turned:
     """How the volumes of one grid are turned.
 
     Args:
-        affine: (4, 4), indices to millimetres.
+        affine: (4, 4), indices to millimetres; None, or one that cannot be inverted, where it is
+            not known: volumes are shown as if their axes were to the right, front and head then,
+            but nothing says so.
         shape: (X, Y, Z).
         picture: whether the axes are columns and rows of a picture; ``affine`` is ignored then.
 
     Attributes:
         affine: of the turned volumes.
+        unit: of the planes' sizes, mm, or px for a picture and without an affine.
         planes: the three planes, axial first, or the plane of a single slice.
     """
 
-    def __init__(self, affine: np.ndarray, shape: tuple[int, ...], picture: bool = False) -> None:
-        affine = _PICTURE if picture else _checked(affine)
+    def __init__(
+        self, affine: np.ndarray | None, shape: tuple[int, ...], picture: bool = False
+    ) -> None:
+        known = not picture and is_usable(affine)
+        self.unit = "mm" if known else "px"
+        affine = grid_affine(affine, picture)
         self._ornt = nib.orientations.io_orientation(affine)
         self.affine = affine @ nib.orientations.inv_ornt_aff(self._ornt, shape)
         turned = [0, 0, 0]
         for axis, (to, _) in enumerate(self._ornt):
             turned[int(to)] = shape[axis]
-        self.planes = [self._plane(normal, turned, picture) for normal in _normals(turned)]
+        self.planes = [self._plane(normal, turned, known) for normal in _normals(turned)]
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """Turn a volume.
@@ -85,12 +94,13 @@ class Turned:
         last = np.moveaxis(volume, 0, -1)
         return np.moveaxis(nib.orientations.apply_orientation(last, self._ornt), -1, 0)
 
-    def _plane(self, normal: int, shape: list[int], picture: bool) -> Plane:
+    def _plane(self, normal: int, shape: list[int], known: bool) -> Plane:
         across, up = (axis for axis in range(3) if axis != normal)
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         size = (shape[across] * float(spacing[across]), shape[up] * float(spacing[up]))
-        if picture:
-            return Plane("", normal, size, ("", "", "", ""), shape[normal])
+        if not known:
+            name = f"axes {across + 1} and {up + 1}" if shape[normal] > 1 else ""
+            return Plane(name, normal, size, ("", "", "", ""), shape[normal])
         right, top = (self.affine[:3, axis] / spacing[axis] for axis in (across, up))
         edges = (letters(right), letters(-right), letters(top), letters(-top))
         return Plane(NAMES[normal], normal, size, edges, shape[normal])
@@ -118,8 +128,25 @@ def _normals(shape: list[int]) -> list[int]:
     return [shape.index(1)] if 1 in shape else [2, 1, 0]
 
 
-def _checked(affine: np.ndarray) -> np.ndarray:
-    """An affine that can be inverted; millimetre voxels along the axes in the place of others."""
+def is_usable(affine: np.ndarray | None) -> bool:
+    """Whether an affine says how a volume lies: it is there, finite and can be inverted."""
+    if affine is None:
+        return False
     affine = np.asarray(affine, dtype=np.float64)
-    usable = np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3
-    return affine if usable else np.eye(4)
+    return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3)
+
+
+def grid_affine(affine: np.ndarray | None, picture: bool) -> np.ndarray:
+    """The affine by which a volume is shown.
+
+    Args:
+        affine: (4, 4), or None.
+        picture: whether the axes are columns and rows of a picture.
+
+    Returns:
+        (4, 4), one that can be inverted: of a picture so that rows go downwards, and unit voxels
+        along the axes in the place of none.
+    """
+    if picture:
+        return _PICTURE
+    return np.asarray(affine, dtype=np.float64) if is_usable(affine) else np.eye(4)
