@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 import monai_ifim
 from _helpers.browser import chromium
@@ -39,6 +40,13 @@ def navigation() -> str:
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"[\w/]+\.md", navigation()))
     assert listed == {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")} | NOT_PAGES
+
+
+def test_what_the_tutorial_writes_is_no_part_of_the_site():
+    """Its images and results lie in docs/tutorial/, which git ignores as well."""
+    assert "docs/tutorial/" in (ROOT / ".gitignore").read_text().splitlines()
+    excluded = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["exclude_docs"].splitlines()
+    assert "/tutorial/" in excluded
 
 
 def test_every_public_name_is_in_the_reference():
