@@ -93,7 +93,6 @@ def evaluation(
     device: torch.device, model: nn.Module, scans: Sequence[str], transform: Compose, **handler: Any
 ) -> Function:
     """A run, from the images' files to their results."""
-
     items = [{"image": scan} for scan in scans]
 
     def run() -> None:

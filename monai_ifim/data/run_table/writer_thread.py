@@ -63,10 +63,8 @@ class WriterThread:
 
 
 def _one_thread() -> ThreadPoolExecutor:
-    """A thread whose tensor operations do not begin threads of their own.
-
-    Two teams of as many threads as there are cores would wait for each other.
-    """
+    # Its tensor operations begin no threads of their own: two teams of as many threads as there
+    # are cores would wait for each other.
     pool = ThreadPoolExecutor(1, thread_name_prefix="ifim-writer")
     before = torch.get_num_threads()
     pool.submit(torch.get_num_threads).result()  # torch sets it for a thread that first asks
