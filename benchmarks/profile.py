@@ -176,7 +176,7 @@ def measure(once: Callable[[Path], None], count: int, repeats: int) -> dict[str,
 
 def cases(folder: Path, options: Any) -> dict[str, tuple[Callable[[Path], None], int]]:
     """What is measured, with the number of its images."""
-    few, many = (1, 2) if options.quick else (3, 80)
+    few, many = (1, 2) if options.quick else (2, 40)
     shape = (20, 24, 16) if options.quick else (160, 160, 96)
     for name in ("pictures", "volumes", "series"):
         (folder / name).mkdir()
