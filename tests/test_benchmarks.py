@@ -18,6 +18,8 @@ from benchmarks import (
     page,
     peer_methods,
     peers,
+    pictures,
+    profile,
     same_numbers,
     segmentation,
     throughput,
@@ -60,6 +62,17 @@ def test_peers(tmp_path):
     for name, _, _, costly in peer_methods.METHODS:
         # Those that iterate, or regularise a sure prediction, are some percent off.
         assert errors[name] is None or errors[name] < (0.5 if costly else 1e-3), name
+
+
+def test_profile(tmp_path):
+    for row in measured(profile, tmp_path)["rows"]:
+        assert row[1] == pytest.approx(sum(row[2:-1]), rel=1e-3)
+        assert all(row[2:-1])  # every step takes some time
+
+
+@pytest.mark.slow
+def test_pictures(tmp_path):
+    assert len(measured(pictures, tmp_path)["rows"]) == len(pictures.COMMANDS)
 
 
 def test_absent_peers_are_no_error(monkeypatch):

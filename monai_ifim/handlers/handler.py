@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +27,6 @@ from monai_ifim.data.batches import (
     images_of_batch,
     known_files,
     names_of_batch,
-    postprocess_each,
 )
 from monai_ifim.data.loading.remaining import Remaining, image_list
 from monai_ifim.data.provenance import ModelName
@@ -38,6 +36,7 @@ from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.inference import inference_of, network_of
 from monai_ifim.handlers.one_by_one import Trial
+from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
 from monai_ifim.messages import check_on_error, failed, is_failure, reason
 from monai_ifim.outputs import BatchOutputs, check_volumes, outputs_of_network
@@ -140,8 +139,8 @@ class IFIMHandler:
         self.fail_at_end, self.on_error = fail_at_end, check_on_error(on_error)
         self.resume, self.bundle = resume, bundle
         self._served, self._before = False, 0  # iterations before this epoch
-        self._seen: Counter[Any] = Counter()  # images of each file in this epoch
         self._model_name = ModelName()
+        self._each = Postprocessing(postprocessing, self._model_name)
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
         self._remaining: Remaining | None = None
         # Files that were finished since the batch in work began.
@@ -208,7 +207,7 @@ class IFIMHandler:
 
     def _begin(self, engine: Engine) -> None:
         self._served, self._before = False, engine.state.iteration
-        self._seen.clear()
+        self._each.begin()
         self._reference = None
         if self.table.folder is not None:
             self._signal.catch()
@@ -284,11 +283,9 @@ class IFIMHandler:
         failures = getattr(getattr(engine, "inferer", None), "failures", None)
         outputs = outputs if failures is None else outputs.without(failures(images))
         rows = outputs.rows(self._row_names(files), self.class_names)
-        written: list[list[Path]] = []
-        if self.postprocessing is not None:
-            batch = {CommonKeys.IMAGE: images.detach(), **outputs.values}
-            model = self._model_name(network)
-            written = postprocess_each(self.postprocessing, rows, batch, files, self._seen, model)
+        # Without results of this process to lose, where one before it was ended by an image.
+        wait = self.table.folder is None or bool(self.table.earlier.alone)
+        written = self._each.of_batch(rows, images, outputs.values, files, network, wait=wait)
         self.table.stage(rows, written)
         return outputs.values
 
@@ -375,6 +372,7 @@ class IFIMHandler:
             raise RuntimeError(self.table.complaint)
 
     def _release(self) -> None:
+        self._each.close()
         self._recording.close()
         self._signal.release()
         if self._remaining is not None:
@@ -382,6 +380,7 @@ class IFIMHandler:
             self._remaining = None
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
+        self._each.close(discard=True)
         loader = engine.state.dataloader
         names = self.table.listed or getattr(image_list(loader), "names", None) or ()
         self.table.rescue(files, error, getattr(loader, "failures", ()), names)
