@@ -13,6 +13,8 @@ NEWEST_INSTALLED := $(NEWEST)/.installed
 # The versions that we develop with; `make CONSTRAINTS=file` installs others.
 CONSTRAINTS ?= constraints.txt
 INSTALL := -m pip install -q --upgrade-strategy only-if-needed
+# `make HASHED=yes` first installs the very archives of .ci/lock.py (Python 3.11, Linux, x86-64).
+HASHED ?=
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: docs docs-pictures test test-all test-newest lint label label-install label-test clean
@@ -38,6 +40,7 @@ help:
 # Everything is installed into .venv.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
+	$(if $(HASHED),$(BIN)/python -m pip install -q --no-deps --require-hashes -r .ci/requirements-hashed.txt)
 	$(BIN)/python $(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 

@@ -55,7 +55,8 @@ gets a row. Another network, settings, preprocessing or bundle are refused with 
 `vjp_chunk` and `offload` may change.
 
 Without `resume`, results of another run are refused, or moved (`--existing move`,
-`--ifim_existing move`) into `earlier-<date>`. A handler's own later epochs replace its table, and
+`--ifim_existing move`) into `earlier-<date>`. Of a handler's several epochs each has its table,
+`ifim_epoch_0003.csv`, and `ifim.csv` is that of the last one, whose volumes lie there;
 the process that made a complete run may repeat it (a notebook). `ifim_validate.yaml` moves by
 default.
 

@@ -50,6 +50,24 @@ def test_a_console_script_has_its_function(script: str):
     assert callable(getattr(import_module(module), function))
 
 
+def test_hashed_archives_are_those_of_the_pins():
+    """``make HASHED=yes``, for Python 3.11."""
+    text = (ROOT / ".ci" / "requirements-hashed.txt").read_text()
+    hashed = dict(re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.M))
+    assert len(hashed) == text.count("==")
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line.split(";")[0].strip() for line in lines if not re.search(r"< ?\"3.1", line)]
+    pins = dict(pin.split("==") for pin in pins if "==" in pin)
+    same = {name.lower().replace("_", "-"): version for name, version in hashed.items()}
+    wrong = {
+        name: (version, same[key])
+        for name, version in pins.items()
+        if (key := name.lower().replace("_", "-")) in same and same[key] != version
+    }
+    assert not wrong, "run .ci/lock.py"
+    assert {"torch", "monai", "numpy", "nibabel"} <= same.keys()
+
+
 def test_every_requirement_that_we_develop_with_is_pinned():
     """Of the extra dev; MONAI Label and the benchmarks' peers have environments of their own."""
     extras = PROJECT["project"]["optional-dependencies"]

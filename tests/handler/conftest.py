@@ -2,9 +2,9 @@
 
 import pytest
 
+from _helpers.runs import results
+from _helpers.runs import run as run_part
 from _helpers.scans import write_scan, write_scans
-from _helpers.shards import results
-from _helpers.shards import run as run_part
 
 
 @pytest.fixture

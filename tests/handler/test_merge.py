@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from _helpers.shards import record, results, run
+from _helpers.runs import record, results, run
 from _helpers.tables import read_table
 from monai_ifim.data.run_folder.lock import FolderLock
 from monai_ifim.data.run_folder.merge import merge_runs

@@ -5,68 +5,14 @@ import os
 
 import pytest
 import torch
-from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 
 import monai_ifim as mi
 from _helpers.networks import smooth_network
-from _helpers.scans import dataset, preprocessing
+from _helpers.runs import results, run
 from _helpers.tables import read_table
 from monai_ifim.data.run_folder.merge import merge_runs
-
-
-class Stop(Exception):
-    """Ends a run, as a fault of the host would."""
-
-
-class Loaded:
-    """A preprocessing step that notes which files come through, and stops where it is told to."""
-
-    def __init__(self):
-        self.files = []
-
-    def __call__(self, item):
-        self.files.append(item["image"].meta["filename_or_obj"])
-        return item
-
-
-def run(
-    files, out, *, stop_after=None, size=1, loader=mi.FaultTolerantDataLoader, seed=0, **options
-):
-    """One run; returns the files that were loaded."""
-    seen, transform = Loaded(), preprocessing()
-    transform.transforms = (*transform.transforms, seen)
-    data = dataset(files, transform)
-    save = mi.SaveComponentsd(["ifim_high", "ifim_orth"], out, transform=None)
-    handler = mi.IFIMHandler(output_dir=out, postprocessing=save, **options)
-    predictions = mi.PredictionSaver(out, output_transform=lambda items: [i["pred"] for i in items])
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=loader(data, batch_size=size, num_workers=0),
-        network=smooth_network(3, seed=seed),
-        inferer=mi.IFIMInferer(),
-        val_handlers=[handler, predictions],
-    )
-    if stop_after is not None:
-
-        def stop(engine):
-            raise Stop
-
-        evaluator.add_event_handler(Events.ITERATION_STARTED(once=stop_after + 1), stop)
-        with pytest.raises(Stop):
-            evaluator.run()
-    else:
-        evaluator.run()
-    return seen.files
-
-
-def results(folder):
-    return {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if path.is_file() and path.name != "run.json"
-    }
 
 
 @pytest.mark.parametrize("loader", [mi.FaultTolerantDataLoader, DataLoader])

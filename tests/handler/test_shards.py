@@ -11,8 +11,8 @@ from monai.engines import SupervisedEvaluator
 
 import monai_ifim as mi
 from _helpers.networks import smooth_network
+from _helpers.runs import Stop, record, results, run
 from _helpers.scans import dataset
-from _helpers.shards import Stop, record, results, run
 from _helpers.tables import read_table
 from monai_ifim.data.run_folder.lock import FolderLock
 from monai_ifim.data.run_folder.part_folder import PartFolder

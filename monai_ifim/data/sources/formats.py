@@ -67,8 +67,20 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return True
     if path.name.upper().startswith("DICOMDIR") or not is_regular(path):
         return False
+    return has_preamble(path)
+
+
+def has_preamble(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as the DICOM standard says; files of before 1993 do not.
+
+    Args:
+        path: of a regular file.
+
+    Returns:
+        Yes or no; no where it cannot be opened.
+    """
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False

@@ -15,9 +15,21 @@ import nibabel as nib
 import numpy as np
 
 from monai_ifim.data.sources import array_files
-from monai_ifim.data.sources.dicom import files_of, image_slices, is_segmentation, problem_of
+from monai_ifim.data.sources.dicom import (
+    Slice,
+    files_of,
+    image_slices,
+    is_segmentation,
+    problem_of,
+)
 from monai_ifim.data.sources.dicom_stream import problem_of_stream
-from monai_ifim.data.sources.formats import format_of, is_dicom, is_regular, missing_reader
+from monai_ifim.data.sources.formats import (
+    format_of,
+    has_preamble,
+    is_dicom,
+    is_regular,
+    missing_reader,
+)
 from monai_ifim.messages import as_number
 
 MAX_VOXELS = 2**29  # values; 2 GB in float32, a volume of 1024 x 1024 x 512
@@ -85,10 +97,16 @@ def _check_dicom(files: list[str], limit: float) -> None:
             "expected DICOM with an image, got none (a report or a plan?); remove it"
         )
     _check_count(sum(each.values for each in slices), limit)
-    if len(slices) == 1 and (slices[0].header is None or is_segmentation(slices[0].header)):
-        return  # its reader says why it cannot be read, or reads the labels
+    if len(slices) == 1 and (_is_old(slices[0]) or is_segmentation(slices[0].header)):
+        return  # GDCM may know it, or reads the labels
     if problem := problem_of(slices):
         raise RefusedError(problem)
+
+
+def _is_old(one: Slice) -> bool:
+    # pydicom reads no header without a preamble. With one and a damaged header it is not old, and
+    # must not go to GDCM, which takes gigabytes for some of those.
+    return one.header is None and not has_preamble(one.path)
 
 
 def _check_file(path: str, limit: float) -> None:

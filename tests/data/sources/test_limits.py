@@ -124,6 +124,18 @@ def test_dicom_counts_all_slices(tmp_path):
     assert "says 120" in refused(tmp_path, max_voxels=119)
 
 
+def test_dicom_of_a_damaged_header_is_not_handed_on(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_slice(path, 0)
+    whole = path.read_bytes()
+    for start in (140, 150, 160):
+        path.write_bytes(whole[:start] + b"\xff" * 30 + whole[start + 30 :])
+        with pytest.raises(RefusedError, match=r"got a\.dcm with a header that cannot be read"):
+            check_source(path)
+    path.write_bytes(whole[132:])  # as before DICOM had a preamble: GDCM may know it
+    check_source(path)
+
+
 def test_report_is_no_image(tmp_path):
     report = "1.2.840.10008.5.1.4.1.1.88.11"
     write_slice(tmp_path / "a.dcm", Rows=None, SOPClassUID=report)

@@ -1,4 +1,4 @@
-"""Runs in parts, in this process."""
+"""Runs in this process, whole, in parts, or cut short."""
 
 import json
 
@@ -27,8 +27,19 @@ class Loaded:
         return item
 
 
-def run(files, out, shard=None, *, stop_after=None, size=1, seed=0, shuffle=False, **options):
-    """One process; the files that it loaded."""
+def run(
+    files,
+    out,
+    shard=None,
+    *,
+    stop_after=None,
+    size=1,
+    seed=0,
+    loader=mi.FaultTolerantDataLoader,
+    shuffle=False,
+    **options,
+):
+    """One run, or a part of it; the files that it loaded."""
     seen, transform = Loaded(), preprocessing()
     transform.transforms = (*transform.transforms, seen)
     save = mi.SaveComponentsd(["ifim_high", "ifim_orth"], out, transform=None)
@@ -41,9 +52,7 @@ def run(files, out, shard=None, *, stop_after=None, size=1, seed=0, shuffle=Fals
     data = dataset(files, transform)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=mi.FaultTolerantDataLoader(
-            data, batch_size=size, num_workers=0, shuffle=shuffle
-        ),
+        val_data_loader=loader(data, batch_size=size, num_workers=0, shuffle=shuffle),
         network=smooth_network(3, seed=seed),
         inferer=mi.IFIMInferer(),
         val_handlers=[handler, predictions],
