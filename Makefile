@@ -13,7 +13,8 @@ NEWEST_INSTALLED := $(NEWEST)/.installed
 # The versions that we develop with; `make CONSTRAINTS=file` installs others.
 CONSTRAINTS ?= constraints.txt
 INSTALL := -m pip install -q --upgrade-strategy only-if-needed
-# `make HASHED=yes` first installs the very archives of .ci/lock.py (Python 3.11, Linux, x86-64).
+# `make HASHED=yes` first installs the very archives of .ci/lock.py (Python 3.11, Linux x86-64, the
+# CPU build of torch, which pip must be told to find: PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).
 HASHED ?=
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page

@@ -116,7 +116,10 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
         try:
             for so_far in _results(ray, work, _blocks(batches, count, block), count, resources):
                 if shown is not None:
-                    shown.show(so_far.done + so_far.failed, so_far.failed)
+                    through = so_far.done + so_far.failed
+                    # Without resume they are of this run, of a worker that died.
+                    earlier = so_far.earlier if options.resume else 0
+                    shown.show(through, so_far.failed, earlier)
                 if so_far.error:
                     break
             error = so_far.error
@@ -130,7 +133,7 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
                 shown.clear()
             connection.close()  # the workers end before their journals are read
             merged = close_run(place, "ifim.csv", error)
-    return summary_of_rows(
+    summary = summary_of_rows(
         () if merged is None else merged.rows,
         images,
         place / "ifim.csv",
@@ -138,6 +141,7 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
         seconds=time.monotonic() - start,
         error=error,
     )
+    return replace(summary, earlier=so_far.earlier if options.resume else 0)
 
 
 @dataclass(frozen=True)
@@ -149,12 +153,14 @@ class _SoFar:
         failed: images without.
         notes: on what is done, a line each.
         error: of a worker, which ends the run; empty where there is none.
+        earlier: of the images, those that earlier runs did.
     """
 
     done: int = 0
     failed: int = 0
     notes: tuple[str, ...] = ()
     error: str = ""
+    earlier: int = 0
 
 
 def _batch_size(work: Work) -> int:
@@ -339,6 +345,7 @@ def _results(
                 so_far.failed + int(batch["failed"].sum()),
                 tuple(str(batch["notes"][0]).splitlines()) or so_far.notes,
                 str(batch["error"][0]),
+                so_far.earlier + int(batch["earlier"].sum()),
             )
             yield so_far
     except ray.exceptions.GetTimeoutError as error:
@@ -388,6 +395,7 @@ class _Actor:
             "failed": [result.failed],
             "notes": ["\n".join(result.notes)],
             "error": [self._error],
+            "earlier": [result.earlier],
         }
 
 

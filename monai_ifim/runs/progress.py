@@ -48,35 +48,38 @@ class Progress:
         """Since the run began."""
         return self._clock() - self._start
 
-    def show(self, done: int, failed: int = 0) -> None:
+    def show(self, done: int, failed: int = 0, earlier: int = 0) -> None:
         """Say how far it is, unless that was said a moment ago.
 
         Args:
             done: images that are through, those that failed included.
             failed: of these, images without a result.
+            earlier: of these, images of an earlier run, which took none of this one's time.
         """
         now = self._clock()
         if now - self._shown < (_EVERY_TERMINAL if self.terminal else _EVERY_PIPE):
             return
         self._shown = now
-        line = self.line(done, failed)
+        line = self.line(done, failed, earlier)
         self.stream.write(f"{_CLEAR}{line}" if self.terminal else f"{line}\n")
         self.stream.flush()
 
-    def line(self, done: int, failed: int = 0) -> str:
+    def line(self, done: int, failed: int = 0, earlier: int = 0) -> str:
         """How far it is, in words.
 
         Args:
             done: images that are through, those that failed included.
             failed: of these, images without a result.
+            earlier: of these, images of an earlier run.
 
         Returns:
             One line.
         """
-        speed = done / max(self.seconds, 1e-9)
+        new = done - earlier
+        speed = new / max(self.seconds, 1e-9)
         filled = _BAR * done // max(self.total, done, 1)
         parts = [f"{done}/{self.total} images"]
-        if done:
+        if new > 0:
             parts += [f"{speed:.3g} images/s", f"{_in_hours((self.total - done) / speed)} left"]
         if failed:
             parts.append(f"{failed} failed")

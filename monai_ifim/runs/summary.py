@@ -36,6 +36,7 @@ class RunSummary:
         part: which part of all images these are; empty for all.
         whole: what all parts came to, where this was the last one; else empty.
         incomplete: why the whole is not complete although all parts have ended; else empty.
+        earlier: of the images with a result, those that earlier runs of the folder did.
     """
 
     found: int
@@ -50,6 +51,7 @@ class RunSummary:
     part: str = ""
     whole: str = ""
     incomplete: str = ""
+    earlier: int = 0
 
     @property
     def complete(self) -> bool:
@@ -59,8 +61,10 @@ class RunSummary:
 
     def __str__(self) -> str:
         rest = self.found - self.done - len(self.failed)
-        speed = f", {self.done / self.seconds:.3g} images/s" if self.done and self.seconds else ""
-        counts = f"{self.found} images found, {self.done} done, {len(self.failed)} failed"
+        new = self.done - self.earlier
+        speed = f", {new / self.seconds:.3g} images/s" if new > 0 and self.seconds else ""
+        before = f" ({self.earlier} of them before)" if self.earlier else ""
+        counts = f"{self.found} images found, {self.done} done{before}, {len(self.failed)} failed"
         if rest > 0:
             counts += f", {rest} not reached"
         if self.part:
@@ -112,6 +116,7 @@ def summary_of(
     """
     part, table = writer.part, writer.path or Path()
     summary = summary_of_rows(writer.rows, images, table, notes=notes, seconds=seconds, error=error)
+    summary = replace(summary, earlier=writer.images_before)
     if part is None:
         return summary
     found = len(images) if writer.listed is None else len(writer.listed)

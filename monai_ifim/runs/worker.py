@@ -53,11 +53,13 @@ class BlockResult:
         done: images with a result.
         failed: images without.
         notes: on what is done, a line each.
+        earlier: of the images with a result, those that were there before.
     """
 
     done: int
     failed: int
     notes: tuple[str, ...]
+    earlier: int = 0
 
 
 class Worker:
@@ -118,7 +120,8 @@ class Worker:
         self._evaluator.run()
         rows = self._handler.table.rows
         failed = sum(is_failure(row["status"]) for row in rows)
-        return BlockResult(len(rows) - failed, failed, notes_of(self._composition, self._evaluator))
+        notes = notes_of(self._composition, self._evaluator)
+        return BlockResult(len(rows) - failed, failed, notes, self._handler.table.images_before)
 
     def close(self) -> None:
         """It has had its last block."""

@@ -26,6 +26,9 @@ def test_speed_and_time_left():
     clock.now = 4000
     assert progress.line(50, 2) == "50/100 images, 0.0125 images/s, 1:06:40 left, 2 failed"
     assert progress.line(0) == "0/100 images"
+    clock.now = 10
+    assert progress.line(60, 0, earlier=40) == "60/100 images, 2 images/s, 0:20 left"
+    assert progress.line(40, 0, earlier=40) == "40/100 images"
 
 
 def test_a_pipe_gets_a_line_now_and_then():

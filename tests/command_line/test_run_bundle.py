@@ -1,6 +1,7 @@
 """``monai-ifim run --bundle`` gives what ``python -m monai.bundle run`` gives."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -179,6 +180,13 @@ def test_a_broken_file_among_good_ones(
     assert f"failed: {broken}: " in text
     assert sorted(row["status"][:7] for row in rows_of(output)) == ["failed:"] + ["ok"] * 4
     assert capsys.readouterr().err == ""
+    # What was done before counts as done, and not for the speed.
+    shutil.copy(signals / broken.name, broken)
+    again = ("run", "--bundle", SIGNAL, "--input", images, "--output", output, "--resume")
+    text = told(capsys, *again)
+    assert re.search(r"5 images found, 5 done \(4 of them before\), 0 failed \(.* images/s\)", text)
+    text = told(capsys, *again)
+    assert re.search(r"5 done \(5 of them before\), 0 failed \([\d.]+ s\)", text)
 
 
 def test_a_run_that_ends_early_says_why(

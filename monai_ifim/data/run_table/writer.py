@@ -173,6 +173,12 @@ class TableWriter(CollectedRows):
                 logger.warning("all is done again: this rank sees other journals than rank 0")
 
     @property
+    def images_before(self) -> int:
+        """How many images have a result by earlier sessions of the run."""
+        lines = [line["row"] for line in self.earlier.lines]
+        return len({row["file"] for row in lines if not is_failure(row["status"])})
+
+    @property
     def under_way(self) -> bool:
         """Whether a run has begun that has not ended."""
         return self._ranks is not None and not self._closed
