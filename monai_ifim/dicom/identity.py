@@ -170,6 +170,19 @@ def built(make: Callable[..., Any], result: Result, **arguments: Any) -> Any:
     return made
 
 
+def copy_side(made: Any, source: SourceSeries) -> None:
+    """Which part and side of the body an image shows, as its source says; empty for unknown.
+
+    Args:
+        made: an image; changed.
+        source: of it.
+    """
+    first = source.first
+    if first.get("BodyPartExamined"):
+        made.BodyPartExamined = first.BodyPartExamined
+    made.Laterality = first.get("Laterality") or first.get("ImageLaterality") or ""
+
+
 def in_words(result: Result) -> str:
     """What a reader of an object must know.
 

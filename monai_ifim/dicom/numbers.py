@@ -164,11 +164,8 @@ def _content(
 
 
 def _library(source: SourceSeries, maps: Sequence[Any]) -> Any:
-    """The images that the numbers belong to, and those that were made of them (TID 1600).
-
-    Without descriptors: highdicom's own library asks for fields that multi-frame images and X-rays
-    lack.
-    """
+    """The images that the numbers belong to, and those that were made of them (TID 1600)."""
+    # Without descriptors: for those, highdicom asks fields that multi-frame images and X-rays lack.
     from highdicom import sr
 
     contains = sr.RelationshipTypeValues.CONTAINS

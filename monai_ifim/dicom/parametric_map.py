@@ -21,6 +21,7 @@ from monai_ifim.dicom.identity import (
     Result,
     built,
     character_set,
+    copy_side,
     identity,
     in_words,
     shortened,
@@ -143,6 +144,7 @@ def parametric_map(
         **character_set(source, [result.model]),
         **about,
     )
+    copy_side(made, source)
     made.ImageComments = shortened(f"{what}. {in_words(result)}", 1024)
     _set_dimension(made, source)
     return _in_order(made, source.planes.positions)
@@ -226,10 +228,8 @@ def _mapping(component: str, what: str, frames: np.ndarray) -> Any:
 
 
 def _window(frames: np.ndarray) -> Any:
-    """All values, with 0 in the middle where there are negative ones.
-
-    ``LINEAR`` forbids widths below 1, which these values have.
-    """
+    """All values, with 0 in the middle where there are negative ones."""
+    # LINEAR, the default, forbids widths below 1, which these values have.
     from highdicom import VOILUTTransformation
 
     low, high = float(frames.min()), float(frames.max())
@@ -251,10 +251,8 @@ def _set_dimension(made: Any, source: SourceSeries) -> None:
 
 
 def _in_order(made: Any, positions: np.ndarray) -> Any:
-    """Frames as the source's slices are: viewers go by their numbers.
-
-    highdicom 0.28 sorts them along its own normal, which is the other direction.
-    """
+    """Frames as the source's slices are: viewers go by their numbers."""
+    # highdicom 0.28 sorts them along its own normal, which is the other direction.
     groups = list(made.PerFrameFunctionalGroupsSequence)
     places = np.array([g.PlanePositionSequence[0].ImagePositionPatient for g in groups], float)
     order = [int(np.abs(places - position).sum(1).argmin()) for position in positions]

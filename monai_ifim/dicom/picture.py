@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from monai_ifim.dicom.identity import Result, built, character_set, identity, in_words, shortened
+from monai_ifim.dicom.identity import (
+    Result,
+    built,
+    character_set,
+    copy_side,
+    identity,
+    in_words,
+    shortened,
+)
 from monai_ifim.dicom.series import SourceSeries
 from monai_ifim.report.cases import Case, Style, case_figure
 
@@ -61,6 +69,7 @@ def case_picture(pixels: np.ndarray, source: SourceSeries, result: Result) -> An
         **character_set(source, [result.model]),
         **identity(source, "picture", result, pixels),
     )
+    copy_side(made, source)
     made.PatientOrientation = []
     made.BurnedInAnnotation = "YES"  # the name of the file
     made.ImageComments = shortened(in_words(result), 1024)
