@@ -54,7 +54,6 @@ TRACE_SHARE = Concept("IFIM-TSHARE", "Share of the trace in the eigenvalues that
 ENERGY_SHARE = Concept("IFIM-ESHARE", "Share of the image's energy in the high component")
 FLIP_DISTANCE = Concept("IFIM-FLIP", "Distance to another prediction, to first order")
 PREDICTED = Concept("IFIM-CLASS", "Class predicted by the classifier")
-LABEL = Concept("IFIM-LABEL", "True class, as the user gave it")
 STATUS = Concept("IFIM-STATUS", "Status of the computation")
 ANALYSIS = Concept("IFIM-ANALYSIS", "Local sensitivity analysis of a classifier, research only")
 
@@ -63,7 +62,7 @@ ALL = (
     *MAPS.values(),
     PICTURE,
     *(PROBABILITY, TRACE, EIGENVALUE, EFFECTIVE_RANK, TRACE_SHARE, ENERGY_SHARE, FLIP_DISTANCE),
-    *(PREDICTED, LABEL, STATUS, ANALYSIS),
+    *(PREDICTED, STATUS, ANALYSIS),
 )
 
 

@@ -171,16 +171,20 @@ def built(make: Callable[..., Any], result: Result, **arguments: Any) -> Any:
 
 
 def copy_side(made: Any, source: SourceSeries) -> None:
-    """Which part and side of the body an image shows, as its source says; empty for unknown.
+    """Which part and side of the body an image shows, as its source says.
+
+    Where it says neither, the side is empty, which is DICOM's word for unknown.
 
     Args:
         made: an image; changed.
         source: of it.
     """
     first = source.first
+    side = first.get("Laterality") or first.get("ImageLaterality")
     if first.get("BodyPartExamined"):
         made.BodyPartExamined = first.BodyPartExamined
-    made.Laterality = first.get("Laterality") or first.get("ImageLaterality") or ""
+    if side or not first.get("BodyPartExamined"):
+        made.Laterality = side or ""
 
 
 def in_words(result: Result) -> str:

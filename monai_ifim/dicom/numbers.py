@@ -107,7 +107,6 @@ def _texts(
 ) -> Iterator[tuple[Concept | None, str]]:
     """What is no number; the last one is the comment."""
     yield codes.PREDICTED, shortened(numbers.predicted, _TEXT)
-    yield codes.LABEL, shortened(numbers.label, _TEXT)
     yield codes.STATUS, shortened(numbers.status, _TEXT)
     values = ", ".join(f"{of} {value:.4g}" for _, value, of in measured)
     summary = f"{RESEARCH_ONLY} Predicted: {numbers.predicted or 'unknown'}. {values}."

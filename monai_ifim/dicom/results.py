@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,8 @@ def write_results(
                 export.others += 1
                 continue
             if run.numbers(row).failed:
-                raise ValueError(f"expected a result, got none ({row['status']}); see its row")
+                export.failed[name] = f"no result ({row['status']})"
+                continue
             one = _Image(run, row, number, read_series(entry))
             export.written[name] = one.write(export.folder, objects)
             if one.note:
@@ -203,6 +204,8 @@ class _Image:
             why = "no picture: it needs the volumes high and orth, and the run did not write both"
             self.note = "; ".join(filter(None, (self.note, why)))
             return {}
+        if not self._source.in_space:  # no letters of sides that nobody knows
+            case = replace(case, picture=True)
         return {"picture": case_picture(case_pixels(case), self._source, self._result)}
 
 

@@ -40,11 +40,13 @@ class SourceSeries:
         datasets: of pydicom, without pixels, of one series; one for a multi-frame image.
         planes: where their frames lie; None for pictures without a place in the patient.
         why: a sentence on why there are no planes; empty where there are.
+        in_space: whether the sides of the patient are known; not of X-rays and photographs.
     """
 
     datasets: tuple[Any, ...]
     planes: Planes | None
     why: str = ""
+    in_space: bool = True
 
     @property
     def first(self) -> Any:
@@ -86,6 +88,7 @@ def read_series(source: Source) -> SourceSeries:
             None,
             "expected a position and orientation in the patient, got a picture without; a "
             "Parametric Map needs a frame of reference: picture and numbers can be written",
+            in_space=False,
         )
     return _single_frames(datasets)
 
