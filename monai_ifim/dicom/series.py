@@ -150,8 +150,7 @@ def _single_frames(datasets: list[Any]) -> SourceSeries:
     if spacing is None:
         return SourceSeries(tuple(ordered), None, _lacking("PixelSpacing"))
     planes = _planes(ordered[0], positions[order], orientation, spacing, ordered[0])
-    for dataset in ordered:  # as highdicom compares them; they differ by less than a thousandth
-        dataset.ImageOrientationPatient = ordered[0].ImageOrientationPatient
+    for dataset in ordered:
         dataset.SliceThickness = planes.thickness
     return _with_frame(ordered, planes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from monai_ifim.data.run_folder.done import source_state
@@ -74,29 +75,23 @@ class Sources:
         return [_there(path, place) for path in entry]
 
     def _named(self, file: str) -> Entry | None:
-        """Of the series that were named: by its path, by its name, or the only one for the only."""
-        if not self._given:
-            return None
+        """Of the series that were named: by files, by name, or the only one for the only image."""
         own = self._on_record(file)
-        own_names = (
-            {os.path.abspath(own)} if isinstance(own, str) else set(map(os.path.abspath, own))
-        )
-        names = _names(file)
-        for fits in (
-            lambda entry: bool(own_names & _paths(entry)),
-            lambda entry: bool(names & _names(*_paths(entry))),
-        ):
-            found = [entry for entry in self._given if fits(entry)]
-            if len(found) > 1:
-                raise ValueError(
-                    f"expected one series for {file}, got {len(found)} of its name below --source; "
-                    "name the folder of one"
-                )
-            if found:
-                return found[0]
-        if self._alone and len(self._given) == 1:
+        paths = {os.path.abspath(path) for path in ([own] if isinstance(own, str) else own)}
+        same = [entry for entry in self._given if paths & _paths(entry)]
+        alike = [entry for entry in self._given if _fits(own, entry)]
+        found = same or alike
+        if len(found) > 1:  # as when the whole study has moved
+            common = [max(_common(file, path) for path in _paths(entry)) for entry in found]
+            found = [e for e, n in zip(found, common, strict=True) if n == max(common)]
+        if len(found) > 1:
+            raise ValueError(
+                f"expected one series for {file}, got {len(found)} of its name below --source; "
+                "name the folder of one"
+            )
+        if not found and self._alone and len(self._given) == 1:
             return self._given[0]
-        return None
+        return found[0] if found else None
 
     def _refuse_changed(self, file: str, entry: Entry) -> None:
         """A series that has been written again since may be another one."""
@@ -139,12 +134,21 @@ def _paths(entry: Entry) -> set[str]:
     return {os.path.abspath(entry), *map(os.path.abspath, files_of(entry))}
 
 
-def _names(*paths: str) -> set[str]:
-    """Names of files and folders, without what ends the names of images."""
-    found = set()
-    for path in paths:
-        name = os.path.basename(path.rstrip("/"))
-        lower = name.lower()
-        ends = [end for end in (*SUFFIXES, ".dcm") if lower.endswith(end)]
-        found.add(name[: -max(map(len, ends))] if ends else name)
-    return found
+def _fits(own: Entry, entry: Entry) -> bool:
+    """Whether a series could be that of an image: of the same files, or of its name."""
+    if not isinstance(own, str):
+        return set(map(os.path.basename, own)) == set(map(os.path.basename, files_of(entry)))
+    return isinstance(entry, str) and _name(own) == _name(entry)
+
+
+def _name(path: str) -> str:
+    """Name of a file or folder, without what ends the names of images."""
+    name = os.path.basename(path.rstrip("/"))
+    ends = [end for end in (*SUFFIXES, ".dcm") if name.lower().endswith(end)]
+    return name[: -max(map(len, ends))] if ends else name
+
+
+def _common(one: str, other: str) -> int:
+    """How many names two paths have in common, from their ends."""
+    pairs = zip(reversed(Path(one).parts), reversed(Path(other).parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -278,10 +278,10 @@ def test_names_in_other_scripts(tmp_path: Path):
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
 def test_headers_of_files_in_use(tmp_path: Path):
-    """Dates that are none, a sex that DICOM does not know, orientations that differ a little."""
+    """Dates that are none, a sex that DICOM does not know, no thickness."""
     write_series(tmp_path / "ct", PatientBirthDate="unknown", PatientSex="?", StudyTime="noon")
     ds = pydicom.dcmread(tmp_path / "ct" / "IM095")
-    ds.ImageOrientationPatient = [1, 0.000002, 0, -0.000002, 1, 0]
+    del ds.SliceThickness
     ds.save_as(tmp_path / "ct" / "IM095")
     slices = by_number(tmp_path / "ct")
     made = pydicom.dcmread(stored(component_of(slices), tmp_path / "ct", tmp_path))
