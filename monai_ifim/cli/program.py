@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from monai_ifim.cli import bundles, dicom, doctor, experiments, images, label, report, run
+from monai_ifim.cli import bundles, doctor, experiments, images, label, report, run
 from monai_ifim.cli.command import Command
 from monai_ifim.cli.completion import SHELLS, script
 from monai_ifim.cli.failures import described
@@ -16,7 +16,6 @@ COMMANDS: tuple[Command, ...] = (
     *doctor.COMMANDS,
     *bundles.COMMANDS,
     *report.COMMANDS,
-    *dicom.COMMANDS,
     *images.COMMANDS,
     *experiments.COMMANDS,
     *label.COMMANDS,
