@@ -1,5 +1,6 @@
 """Components as Parametric Maps: read back with pydicom, compared with the source by position."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -296,4 +297,11 @@ def test_a_series_without_a_study(series: Path, tmp_path: Path):
         del ds.StudyInstanceUID
         ds.save_as(path)
     with pytest.raises(ValueError, match="expected DICOM images with StudyInstanceUID, got"):
+        stored(image, series, tmp_path)
+
+
+def test_without_highdicom(series: Path, tmp_path: Path, monkeypatch):
+    image = component_of(by_number(series))
+    monkeypatch.setitem(sys.modules, "highdicom", None)  # importing it raises ImportError
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'monai_ifim\[dicom\]'"):
         stored(image, series, tmp_path)

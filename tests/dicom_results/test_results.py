@@ -25,6 +25,7 @@ from _helpers.dicom_objects import (
 )
 from _helpers.foreign_bundles import write_scan
 from _helpers.networks import smooth_network
+from monai_ifim.cli import main
 from monai_ifim.data.datalist import folder_content
 from monai_ifim.dicom.picture import case_pixels
 from monai_ifim.report.cases.folder import RunFolder
@@ -310,32 +311,43 @@ def test_slices_as_images_of_their_own_share_their_series(tmp_path: Path, capsys
     assert name == "1.2.9"
 
 
-def test_run_with_dicom(tmp_path: Path, capsys):
-    write_series(tmp_path / "study" / "a", range(1, 10))
-    write_scan(tmp_path / "study" / "scan.nii.gz", 1)
+@pytest.fixture
+def command(tmp_path: Path) -> list[object]:
+    """``run --dicom`` of a network over ``tmp_path / "study"``."""
+    (tmp_path / "study").mkdir()
     factory = tmp_path / "factory.py"
     factory.write_text("from _helpers.networks import smooth_network\n")
-    command = ["run", "--network", f"{factory}:smooth_network", "--output", tmp_path / "out"]
-    command += ["--size", 12, 12, 12, "--intensity", "range", "--dicom", "--input"]
-    said = told(capsys, *command, tmp_path / "study")
+    return [
+        *("run", "--network", f"{factory}:smooth_network", "--size", 12, 12, 12, "--dicom"),
+        *("--output", tmp_path / "out", "--input", tmp_path / "study"),
+    ]
+
+
+def test_run_with_dicom(command, tmp_path: Path, capsys):
+    write_series(tmp_path / "study" / "a", range(1, 10))
+    write_scan(tmp_path / "study" / "scan.nii.gz", 1)
+    said = told(capsys, *command)
     assert "2 images found, 2 done" in said
     assert "1 images as 4 DICOM objects" in said
     assert "1 images are no DICOM and were left out" in said
     assert len(list((tmp_path / "out" / "dicom").iterdir())) == 4
 
 
-def test_run_with_dicom_of_other_images(tmp_path: Path, capsys):
-    write_scan(tmp_path / "scan.nii.gz", 1)
-    factory = tmp_path / "factory.py"
-    factory.write_text("from _helpers.networks import smooth_network\n")
-    command = ["run", "--network", f"{factory}:smooth_network", "--output", tmp_path / "out"]
-    command += ["--size", 12, 12, 12, "--dicom", "--input", tmp_path / "scan.nii.gz"]
-    from monai_ifim.cli import main
-
+def test_run_with_dicom_of_other_images(command, tmp_path: Path, capsys):
+    write_scan(tmp_path / "study" / "scan.nii.gz", 1)
     assert main([str(part) for part in command]) == 1
     said = capsys.readouterr()
     assert "1 images found, 1 done" in said.out
     assert "expected images that were DICOM series, got 1 others" in said.err
+
+
+def test_the_last_part_of_a_run_writes_the_objects_of_all(command, tmp_path: Path, capsys):
+    write_series(tmp_path / "study" / "a", range(1, 10), "1.2.3")
+    write_series(tmp_path / "study" / "b", range(1, 10), "1.2.4")
+    said = told(capsys, *command, "--shard", "0/2")
+    assert f"DICOM objects: with the table of all parts; then monai-ifim dicom {tmp_path}" in said
+    assert not (tmp_path / "out" / "dicom").exists()
+    assert "2 images as 8 DICOM objects" in told(capsys, *command, "--shard", "1/2")
 
 
 def test_results_are_no_images_of_a_later_run(study: Path, capsys):
