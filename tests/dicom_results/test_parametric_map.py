@@ -112,6 +112,19 @@ def test_enhanced_multi_frame(per_frame: bool, tmp_path: Path):
     assert complaints(path) == []
 
 
+def test_a_multi_frame_image_of_one_frame(tmp_path: Path):
+    slices = by_number(mr_series(tmp_path / "mr", 1))
+    enhanced(tmp_path / "mr", tmp_path / "one.dcm")
+    (frame,), _ = frames_of(stored(component_of(slices), tmp_path / "one.dcm", tmp_path))
+    np.testing.assert_array_equal(frame, slices[0].pixel_array.astype("f4") / 1000 - 0.25)
+
+
+def test_frames_without_functional_groups(tmp_path: Path):
+    image = nib.Nifti1Image(np.zeros((100, 100, 2), "f4"), np.eye(4))
+    with pytest.raises(ValueError, match="expected a series with functional groups, got one"):
+        stored(image, SHIPPED / "SC_rgb_rle_2frame.dcm", tmp_path)
+
+
 def test_a_frame_of_another_place_in_a_multi_frame_image(tmp_path: Path):
     slices = by_number(mr_series(tmp_path / "mr"))
     source = enhanced(tmp_path / "mr", tmp_path / "one.dcm")
@@ -280,12 +293,14 @@ def test_names_in_other_scripts(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
 def test_headers_of_files_in_use(tmp_path: Path):
     """Dates that are none, a sex that DICOM does not know, no thickness."""
-    write_series(tmp_path / "ct", PatientBirthDate="unknown", PatientSex="?", StudyTime="noon")
+    fields = {"PatientBirthDate": "unknown", "PatientSex": "?", "StudyTime": "noon"}
+    write_series(tmp_path / "ct", PatientName="ANON 12", **fields)
     ds = pydicom.dcmread(tmp_path / "ct" / "IM095")
     del ds.SliceThickness
     ds.save_as(tmp_path / "ct" / "IM095")
     slices = by_number(tmp_path / "ct")
     made = pydicom.dcmread(stored(component_of(slices), tmp_path / "ct", tmp_path))
+    assert made.PatientName == "ANON 12"
     assert [made.PatientBirthDate, made.PatientSex, made.StudyTime] == ["", "", ""]
     assert complaints(tmp_path / "map.dcm") == []
 

@@ -48,7 +48,9 @@ def run(images: Path, output: Path, dims: int = 3, channels: int = 1, **options)
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of three series, two of them in one folder, and its results; left as they are."""
     folder = tmp_path_factory.mktemp("made")
-    write_series(folder / "study" / "a", range(1, 10), "1.2.3", AXIAL, PatientID="P1")
+    write_series(
+        folder / "study" / "a", range(1, 10), "1.2.3", AXIAL, PatientID="P1", PatientName="ANON"
+    )
     write_series(folder / "study" / "b", range(1, 8), "1.2.4", OBLIQUE)
     write_series(folder / "study" / "b", range(1, 9), "1.2.5", SAGITTAL, prefix="X")
     assert run(folder / "study", folder / "out").complete
