@@ -72,6 +72,21 @@ def test_frame_i_shows_slice_i(orientation, axes: str, step: float, tmp_path: Pa
     assert [g.FrameContentSequence[0].DimensionIndexValues for g in groups] == [*range(1, 8)]
 
 
+@pytest.mark.parametrize("orientation", PLANES.values(), ids=PLANES)
+def test_another_reader_finds_the_same_volume(orientation, tmp_path: Path):
+    """highdicom makes a volume of both; it knows nothing of the NIfTI file between them."""
+    import highdicom
+
+    write_series(tmp_path / "ct", orientation=orientation)
+    slices = by_number(tmp_path / "ct")
+    path = stored(component_of(slices), tmp_path / "ct", tmp_path)
+    source = highdicom.get_volume_from_series(slices)
+    volume = highdicom.imread(path).get_volume().match_geometry(source)
+    assert volume.geometry_equal(source)
+    assert volume.frame_of_reference_uid == source.frame_of_reference_uid
+    np.testing.assert_allclose(volume.array, source.array / 1000 - 0.25, atol=1e-6)
+
+
 def test_without_instance_numbers_frames_go_along_the_normal(tmp_path: Path):
     write_series(tmp_path / "ct", orientation=OBLIQUE)
     slices = by_number(tmp_path / "ct")

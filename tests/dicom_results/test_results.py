@@ -127,6 +127,8 @@ def test_every_series_has_its_objects(study: Path, capsys):
 
 
 def test_the_report_holds_the_numbers_of_the_table(study: Path, capsys):
+    from highdicom.sr import srread
+
     told(capsys, "dicom", study / "out")
     row = next(row for row in rows_of(study / "out") if row["file"].endswith("/a"))
     report = objects(study / "out" / "dicom")["a_ifim_numbers"]
@@ -143,6 +145,10 @@ def test_the_report_holds_the_numbers_of_the_table(study: Path, capsys):
         ("IFIM-ERANK", "effective rank"): sum(values) ** 2 / sum(v * v for v in values),
     }
     assert said == pytest.approx(wanted)
+    (group,) = srread(
+        study / "out" / "dicom" / "a_ifim_numbers.dcm"
+    ).content.get_image_measurement_groups()
+    assert len(group.get_measurements()) == len(wanted)
     assert texts(report)["IFIM-CLASS"] == row["predicted_class"]
     assert "not a diagnosis" in texts(report)["121106"]
     library = report.ContentSequence[-2].ContentSequence
@@ -350,6 +356,16 @@ def test_the_last_part_of_a_run_writes_the_objects_of_all(command, tmp_path: Pat
     assert f"DICOM objects: with the table of all parts; then monai-ifim dicom {tmp_path}" in said
     assert not (tmp_path / "out" / "dicom").exists()
     assert "2 images as 8 DICOM objects" in told(capsys, *command, "--shard", "1/2")
+
+
+def test_objects_of_an_earlier_run_are_moved_with_it(study: Path, capsys):
+    told(capsys, "dicom", study / "out")
+    shutil.rmtree(study / "study" / "b")
+    assert run(study / "study", study / "out", existing="move", rank=1).complete
+    (earlier,) = study.glob("out/earlier-*")
+    assert len(list((earlier / "dicom").iterdir())) == 15
+    assert "1 images as 5 DICOM objects" in told(capsys, "dicom", study / "out")
+    assert len(list((study / "out" / "dicom").iterdir())) == 5
 
 
 def test_results_are_no_images_of_a_later_run(study: Path, capsys):
