@@ -20,6 +20,7 @@ from _helpers.dicom_objects import (
     enhanced,
     frames_of,
     mr_series,
+    needs_validator,
     position_of,
     source_of,
 )
@@ -193,6 +194,7 @@ def test_written_again_they_are_the_same(study: Path, capsys):
     assert len(set(uids)) == len(series) == 15
 
 
+@needs_validator
 def test_the_validator_finds_no_error(study: Path, capsys):
     told(capsys, "dicom", study / "out")
     paths = sorted((study / "out" / "dicom").iterdir())
