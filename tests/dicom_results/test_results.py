@@ -199,6 +199,10 @@ def test_the_validator_finds_no_error(study: Path, capsys):
     told(capsys, "dicom", study / "out")
     paths = sorted((study / "out" / "dicom").iterdir())
     assert {path.name: complaints(path) for path in paths} == {path.name: [] for path in paths}
+    broken = pydicom.dcmread(study / "out" / "dicom" / "a_ifim_high.dcm")
+    del broken.ContentLabel
+    broken.save_as(study / "broken.dcm")
+    assert any("ContentLabel" in line for line in complaints(study / "broken.dcm"))
 
 
 def test_a_row_that_cannot_be_converted_leaves_the_others_alone(study: Path, capsys):
