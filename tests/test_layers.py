@@ -20,6 +20,7 @@ LAYERS = [
     {"experiments", "runs"},
     {"cluster"},
     {"report"},
+    {"dicom"},
     {"label"},
     {"cli"},
     {"__main__"},
@@ -74,7 +75,7 @@ def module_name(path):
 
 def test_the_documentation_shows_these_layers():
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
-    lines = re.findall(r"^(\d)  (.*?)(?:   +|$)", text, re.MULTILINE)
+    lines = re.findall(r"^(\d+)  (.*?)(?:   +|$)", text, re.MULTILINE)
     shown = {int(number): set(rooms.split()) for number, rooms in lines}
     assert [shown[number] for number in sorted(shown)] == LAYERS
 

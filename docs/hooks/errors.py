@@ -58,6 +58,7 @@ TOPICS = {
     "messages.py": "Settings given as text",
     "experiments": "Experiments",
     "report": "Pictures and reports",
+    "dicom": "Results as DICOM objects",
     "label": "MONAI Label",
 }
 

@@ -21,6 +21,7 @@ WITH_COMMANDS = ("index.md", "guides/my_bundle.md")
 ELSEWHERE = {
     "command_line.md": "test_command_line_page.py",
     "experiments.md": "test_experiments.py",
+    "guides/dicom_results.md": "test_dicom_results_page.py",
     "large.md": "test_docs.py",
     "questions.md": "test_docs.py",
 }
