@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 from monai.data.image_reader import ImageReader
 from monai.transforms import Compose, LoadImaged
+from torch import Tensor
 
 from monai_ifim.bundle.classifier import bundle_network
 from monai_ifim.bundle.configuration import BundleConfiguration, scripts_of
@@ -38,7 +39,7 @@ class ImageResult:
     """
 
     numbers: dict[str, Any]
-    volumes: Mapping[str, MetaTensor]
+    volumes: Mapping[str, Tensor]
     model: str
 
 
@@ -117,7 +118,9 @@ class InMemoryBundle:
                 outputs = outputs_of_network(self._network, batch, self.options, self.volumes)
                 if is_failure(outputs.statuses[0]):
                     raise ValueError(outputs.statuses[0])
-                formed = {n: outputs.values[f"ifim_{n}"][0].to(image.device) for n in self.volumes}
+                formed: dict[Hashable, Tensor] = {
+                    n: outputs.values[f"ifim_{n}"][0].to(image.device) for n in self.volumes
+                }
                 invert = InvertComponentsd(self.volumes, self._preprocessing, key)
                 volumes = invert.restore({key: image, **formed}).volumes if formed else {}
             except Exception as error:  # transforms and networks raise what they like
@@ -128,7 +131,7 @@ class InMemoryBundle:
         numbers = with_class_names(outputs.numbers[0], self._class_names)
         return ImageResult(
             {**numbers, "status": outputs.statuses[0], "note": RESEARCH_ONLY},
-            {str(n): v for n, v in volumes.items()},  # type: ignore[misc]
+            {str(name): volume for name, volume in volumes.items()},
             self.model,
         )
 

@@ -26,13 +26,13 @@ def array_of(image: Any, axes: int) -> tuple[np.ndarray, np.ndarray]:
         ValueError: not one grey volume with an affine, or one that its own spacing contradicts.
     """
     array, metadata = np.asarray(image.asnumpy()), image.metadata() or {}
-    affine = metadata.get(AFFINE, metadata.get("affine"))
-    if array.ndim not in (2, 3) or np.shape(affine) != (4, 4):
+    affine = np.asarray(metadata.get(AFFINE, metadata.get("affine")))
+    if array.ndim not in (2, 3) or affine.shape != (4, 4):
         raise ValueError(
             "expected an Image (slices, rows, columns) with an affine (4, 4), got shape "
-            f"{array.shape} and affine {np.shape(affine)}; let SeriesOperator make it"
+            f"{array.shape} and affine {affine.shape}; let SeriesOperator make it"
         )
-    affine = np.asarray(affine, dtype=np.float64)
+    affine = affine.astype(np.float64)
     if metadata.get("space", "RAS") == "LPS" and AFFINE not in metadata:
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     _check_spacing(affine, metadata)
