@@ -34,10 +34,11 @@ from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
-from monai_ifim.handlers.inference import inference_of, network_of
+from monai_ifim.handlers.inference import graph_of_next, inference_of, network_of
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
+from monai_ifim.inferers import KeptGraph
 from monai_ifim.messages import check_on_error, failed, is_failure, reason
 from monai_ifim.outputs import BatchOutputs, check_volumes, outputs_of_network
 
@@ -142,6 +143,7 @@ class IFIMHandler:
         self._model_name = ModelName()
         self._each = Postprocessing(postprocessing, self._model_name)
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
+        self._graph: KeptGraph | None = None  # of the iteration in work
         self._remaining: Remaining | None = None
         # Files that were finished since the batch in work began.
         self._recording, self._files = ExitStack(), list[Path]()
@@ -206,9 +208,8 @@ class IFIMHandler:
                 engine.add_event_handler(event, function)
 
     def _begin(self, engine: Engine) -> None:
-        self._served, self._before = False, engine.state.iteration
+        self._served, self._before, self._reference = False, engine.state.iteration, None
         self._each.begin()
-        self._reference = None
         if self.table.folder is not None:
             self._signal.catch()
         self._remaining = begin_table(
@@ -231,6 +232,7 @@ class IFIMHandler:
         )
 
     def _look(self, engine: Engine) -> None:
+        self._graph = graph_of_next(engine, self.network)
         loader = engine.state.dataloader
         self.table.look(getattr(loader, "failures", ()))
         if self.table.folder is None:
@@ -247,17 +249,15 @@ class IFIMHandler:
         images = output.get(CommonKeys.IMAGE)
         if images is None:
             images = self.batch_transform(engine.state.batch)
-        take = getattr(getattr(engine, "inferer", None), "take", None)
-        kept = None if take is None else take(images)
-        if network is not unwrap(engine.network):  # the graph is of another network
-            kept = None
+        graph, self._graph = self._graph, None
+        kept = None if graph is None else graph.take(images)
         output.update(self._serve(engine, network, images, inference_of(engine, network), kept))
         self._served = True
 
     def _serve_others(self, engine: Any) -> None:
         """ITERATION_COMPLETED of an engine that did not fire FORWARD_COMPLETED."""
-        if self._served:
-            self._served = False
+        served, self._served, self._graph = self._served, False, None
+        if served:
             return
         network = self._network(engine)
         images = self.batch_transform(engine.state.batch)
@@ -377,7 +377,7 @@ class IFIMHandler:
         self._signal.release()
         if self._remaining is not None:
             self._remaining.release(self)
-            self._remaining = None
+        self._remaining = self._graph = None
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         self._each.close(discard=True)
