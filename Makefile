@@ -7,6 +7,9 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
+DEPLOY := .venv-deploy
+DEPLOY_INSTALLED := $(DEPLOY)/.installed
+
 NEWEST := .venv-newest
 NEWEST_INSTALLED := $(NEWEST)/.installed
 
@@ -19,7 +22,7 @@ HASHED ?=
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: docs docs-pictures test test-all test-newest lint label label-install label-test clean
-.PHONY: soak fuzz dist
+.PHONY: soak fuzz dist deploy-install deploy-test
 
 help:
 	@echo 'make lint              ruff, mypy and codespell'
@@ -36,6 +39,7 @@ help:
 	@echo 'make performance-page  docs/performance.md from docs/performance/'
 	@echo 'make docs              the documentation in site/; also docs-pictures, the pictures of its pages'
 	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
+	@echo 'make deploy-test       tests in the MONAI Deploy App SDK; also deploy-install'
 	@echo 'make clean             remove environments and results'
 
 # Everything is installed into .venv.
@@ -165,5 +169,16 @@ label: $(LABEL_INSTALLED)
 label-test: $(LABEL_INSTALLED)
 	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
 
+# The MONAI Deploy App SDK in an environment of its own: it brings Holoscan, and CUDA's Python packages.
+$(DEPLOY_INSTALLED): pyproject.toml constraints.txt constraints-deploy.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install -q -c constraints.txt -c constraints-deploy.txt -e '.[deploy]' pytest pytest-timeout
+	touch $@
+
+deploy-install: $(DEPLOY_INSTALLED)
+
+deploy-test: $(DEPLOY_INSTALLED)
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -m '' tests/deploy monai_ifim/deploy
+
 clean:
-	rm -rf $(VENV) $(LABEL) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL) $(DEPLOY) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,6 +60,7 @@ TOPICS = {
     "report": "Pictures and reports",
     "dicom": "Results as DICOM objects",
     "label": "MONAI Label",
+    "deploy": "MONAI Deploy",
 }
 
 

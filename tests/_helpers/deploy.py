@@ -37,10 +37,10 @@ def write_study(folder, numbers=range(1, SIZE + 1), **fields):
     return values
 
 
-def run_application(*arguments, script=("-m", "monai_ifim.deploy")):
+def run_application(*arguments, script=("-m", "monai_ifim.deploy"), cwd=ROOT):
     """A process of its own, as a hospital runs it: Holoscan ends its threads with it."""
     command = [sys.executable, *script, "-l", "WARN", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )

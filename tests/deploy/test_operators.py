@@ -32,9 +32,9 @@ def images_of(folder: Path):
     fragment = Fragment()
     load = DICOMDataLoaderOperator(fragment, input_folder=folder, name="load")
     select = DICOMSeriesSelectorOperator(fragment, name="select")
-    made = []
+    rules, made = {"selections": [{"name": "MR", "conditions": {"Modality": "MR"}}]}, []
     for number, kind in enumerate((DICOMSeriesToVolumeOperator, SeriesOperator)):
-        selected = select.filter(None, load.load_data_to_studies(folder))
+        selected = select.filter(rules, load.load_data_to_studies(folder))
         made.append(kind(fragment, name=f"image{number}").convert_to_image(selected))
     return made
 

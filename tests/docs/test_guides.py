@@ -25,8 +25,8 @@ ELSEWHERE = {
     "large.md": "test_docs.py",
     "questions.md": "test_docs.py",
 }
-# Needs a MONAI Label server: tests/label runs it.
-WITH_A_SERVER = ("monai_label.md",)
+# Need hosts in environments of their own: tests/label and tests/deploy run them.
+WITH_A_HOST = ("monai_label.md", "guides/deploy.md")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
@@ -69,7 +69,7 @@ def test_commands(page: str, folder: Path):
 def test_every_page_with_code_is_run_by_some_test():
     pages = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
     with_code = {p for p in pages if blocks(p, "python")}
-    known = {*PYTHON_ALONE, *WITH_COMMANDS, *ELSEWHERE, *WITH_A_SERVER}
+    known = {*PYTHON_ALONE, *WITH_COMMANDS, *ELSEWHERE, *WITH_A_HOST}
     assert with_code - known == set()
     for page, test in ELSEWHERE.items():
         assert page in (Path(__file__).parent / test).read_text()
