@@ -50,6 +50,17 @@ class IFIMStrategy(Strategy):
         self.quantity = quantity
         self.bundles = bundles
 
+    def config(self) -> dict[str, Any]:
+        """What clients let a person choose: 3D Slicer and OHIF know the model from here.
+
+        Returns:
+            The choices.
+        """
+        choices: dict[str, Any] = {"model": [bundle.name for bundle in self.bundles]}
+        if self.quantity == "mix":
+            choices["quantity"] = list(QUANTITIES)
+        return choices
+
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose.
 
