@@ -142,7 +142,7 @@ lint: $(INSTALLED)
 # pydicom-seg takes a name from a module that pydicom 3 has made private; pydicom.uid has it too.
 $(LABEL_INSTALLED): pyproject.toml constraints-label.txt
 	$(PYTHON) -m venv $(LABEL)
-	$(LABEL)/bin/python -m pip install -q -c constraints-label.txt -e '.[label]' pytest pytest-timeout
+	$(LABEL)/bin/python -m pip install -q -c constraints-label.txt -e '.[label]' pytest pytest-timeout playwright
 	$(LABEL)/bin/python -m pip install -q --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
 	sed -i 's/from pydicom._storage_sopclass_uids import/from pydicom.uid import/' \
 		$(LABEL)/lib/python3*/site-packages/pydicom_seg/*.py

@@ -139,3 +139,14 @@ def write_scan(folder, shape=(32, 32, 32), *, orientation=AXIAL, modality="CT", 
         ds.PixelData = np.ascontiguousarray(values[:, :, number].T).tobytes()
         ds.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
     return series, values.astype(np.float32)
+
+
+def store_of(pacs, folder, max_voxels=2**24, **settings):
+    """A datastore on a PACS, whose listings are never old."""
+    from monai_ifim.label.pacs.datastore import PacsDatastore
+    from monai_ifim.label.pacs.dicomweb import DicomWeb
+    from monai_ifim.label.pacs.settings import PacsSettings
+
+    chosen = PacsSettings(**{"cache": folder, "listing_seconds": 0, "seconds": 5, **settings})
+    client = DicomWeb(pacs.url, seconds=chosen.seconds, download_seconds=chosen.download_seconds)
+    return PacsDatastore(client, chosen, max_voxels)

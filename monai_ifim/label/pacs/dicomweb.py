@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,16 +146,15 @@ class DicomWeb:
             The files, all of them: an answer that ends early is refused.
         """
 
-        def work(stop: threading.Event) -> tuple[str, Path]:
+        def work(cut: _Cut) -> tuple[str, Path]:
             file = folder / "answer"
             headers = {"Accept": _DICOM_PARTS}
             with (
                 self._get(self.address("wado", path), headers, {}) as response,
                 file.open("wb") as f,
             ):
+                cut.response = response
                 for chunk in response.iter_content(_CHUNK):
-                    if stop.is_set():
-                        break
                     f.write(chunk)
                     if f.tell() > most:
                         raise PacsError(
@@ -206,7 +206,7 @@ class DicomWeb:
         return self._in_time(
             self.download_seconds,
             address,
-            lambda stop: self._session.post(
+            lambda cut: self._session.post(
                 address, data=body, headers=headers, timeout=self.seconds
             ),
         )
@@ -225,15 +225,16 @@ class DicomWeb:
         return self._in_time(
             self.seconds,
             address,
-            lambda stop: self._session.get(
+            lambda cut: self._session.get(
                 address, headers=headers, params=query, timeout=self.seconds, stream=True
             ),
         )
 
     def _json(self, path: str, query: Mapping[str, str], service: str = "qido") -> list[Row]:
-        def work(stop: threading.Event) -> Any:
+        def work(cut: _Cut) -> Any:
             headers = {"Accept": _DICOM_JSON}
             with self._get(self.address(service, path), headers, query) as response:
+                cut.response = response
                 if response.status_code == 204 or not response.content:
                     return []
                 return response.json()
@@ -252,7 +253,11 @@ class DicomWeb:
         response = self._session.get(
             address, headers=headers, params=query, timeout=self.seconds, stream=True
         )
-        self._check(response)
+        try:
+            self._check(response)
+        except PacsError:
+            response.close()
+            raise
         return response
 
     def _check(self, response: requests.Response) -> None:
@@ -270,15 +275,15 @@ class DicomWeb:
                 away=status == 503,
             )
 
-    def _in_time(self, seconds: float, what: str, work: Callable[[threading.Event], T]) -> T:
+    def _in_time(self, seconds: float, what: str, work: Callable[[_Cut], T]) -> T:
         """Wait for work in a thread: the timeout of a socket starts anew with every byte."""
         answers: queue.Queue[tuple[T | None, Exception | None]] = queue.Queue(1)
-        stop = threading.Event()
+        cut = _Cut()
 
         def run() -> None:
             with self._free:
                 try:
-                    answers.put((work(stop), None))
+                    answers.put((work(cut), None))
                 except Exception as error:
                     answers.put((None, error))
 
@@ -286,7 +291,7 @@ class DicomWeb:
         try:
             answer, error = answers.get(timeout=seconds)
         except queue.Empty:
-            stop.set()
+            cut.now()
             error = requests.Timeout()
         if error is not None:
             raise self._explained(error, seconds, what) from error
@@ -315,6 +320,22 @@ class DicomWeb:
         if isinstance(error, requests.RequestException):
             return PacsError(f"expected an answer of the PACS at {self.url}, got {reason(error)}")
         return error
+
+
+class _Cut:
+    """Ends the reading of an answer from another thread.
+
+    Attributes:
+        response: that is read.
+    """
+
+    response: requests.Response | None = None
+
+    def now(self) -> None:
+        """The reader meets the end, and its thread goes."""
+        if self.response is not None:
+            with suppress(RuntimeError, OSError):  # it has ended by itself
+                self.response.raw.shutdown()
 
 
 def text(row: Row, keyword: str) -> str:

@@ -1,6 +1,7 @@
 """A PACS as datastore: what it lists, downloads, refuses and keeps."""
 
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +18,8 @@ import pydicom
 from starlette.exceptions import HTTPException
 
 from _helpers.dicom import SHIPPED
-from _helpers.orthanc import write_scan
-from monai_ifim.label.pacs.datastore import PacsDatastore
-from monai_ifim.label.pacs.dicomweb import DicomWeb, PacsError
-from monai_ifim.label.pacs.settings import PacsSettings
-
-
-def store_of(pacs, folder, max_voxels=2**24, **settings):
-    chosen = PacsSettings(cache=folder, listing_seconds=0, seconds=5, **settings)
-    client = DicomWeb(pacs.url, seconds=chosen.seconds, download_seconds=chosen.download_seconds)
-    return PacsDatastore(client, chosen, max_voxels)
+from _helpers.orthanc import store_of, write_scan
+from monai_ifim.label.pacs.dicomweb import PacsError
 
 
 @pytest.fixture
@@ -189,8 +182,6 @@ def test_the_least_recently_used_images_go(pacs, series, tmp_path):
     path = store.get_image_uri(old)
     store.get_image_uri(series["plane"][1])
     assert (tmp_path / path).is_file()  # a moment ago somebody used it
-    import os
-
     os.utime(path, (0, 0))
     store.get_image_uri(series["plane"][1])
     assert not (tmp_path / path).exists()
