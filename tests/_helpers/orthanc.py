@@ -100,6 +100,10 @@ class Orthanc:
         ).json()
         return {s["MainDicomTags"]["SeriesInstanceUID"]: s for s in found}
 
+    def remove(self, uid):
+        [series] = [s["ID"] for u, s in self.series().items() if u == uid]
+        requests.delete(f"{self.rest}/series/{series}", timeout=60).raise_for_status()
+
     def count(self):
         return requests.get(f"{self.rest}/statistics", timeout=60).json()["CountInstances"]
 

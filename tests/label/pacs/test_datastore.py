@@ -44,9 +44,9 @@ def test_images_alone_are_listed(store, pacs, series):
 def test_every_image_of_whatever_modality(pacs, tmp_path, series):
     everything = store_of(pacs, tmp_path, modalities=("ALL",)).list_images()
     assert {uid for _, uid, _ in series.values()} <= set(everything)
-    assert len(everything) == 6  # of 9 series
+    assert len(everything) == 7  # of 10 series
     narrow = store_of(pacs, tmp_path / "b", filters={"PatientID": "P1"}, modalities=("MR",))
-    assert len(narrow.list_images()) == 2
+    assert len(narrow.list_images()) == 3
 
 
 @pytest.mark.parametrize("name", ["axial", "oblique", "plane"])
