@@ -50,16 +50,16 @@ class IFIMStrategy(Strategy):
         self.quantity = quantity
         self.bundles = bundles
 
-    def config(self) -> dict[str, Any]:
-        """What clients let a person choose: 3D Slicer and OHIF know the model from here.
+    def info(self) -> dict[str, Any]:
+        """For ``/info/``: 3D Slicer and OHIF let a person choose from ``config``.
 
         Returns:
-            The choices.
+            Description and choices.
         """
         choices: dict[str, Any] = {"model": [bundle.name for bundle in self.bundles]}
         if self.quantity == "mix":
             choices["quantity"] = list(QUANTITIES)
-        return choices
+        return {**super().info(), "config": choices}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose.
