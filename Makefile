@@ -16,7 +16,7 @@ INSTALL := -m pip install -q --upgrade-strategy only-if-needed
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: docs docs-pictures test test-all test-newest lint label label-install label-test clean
-.PHONY: soak fuzz dist
+.PHONY: soak fuzz dist pacs-test
 
 help:
 	@echo 'make lint              ruff, mypy and codespell'
@@ -33,6 +33,7 @@ help:
 	@echo 'make performance-page  docs/performance.md from docs/performance/'
 	@echo 'make docs              the documentation in site/; also docs-pictures, the pictures of its pages'
 	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
+	@echo 'make pacs-test         MONAI Label on a real PACS: apt-get install orthanc orthanc-dicomweb'
 	@echo 'make clean             remove environments and results'
 
 # Everything is installed into .venv.
@@ -162,7 +163,11 @@ label: $(LABEL_INSTALLED)
 	$(LABEL)/bin/python -m monai_ifim label-server label/app label/studies --port $(PORT)
 
 label-test: $(LABEL_INSTALLED)
-	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest --ignore tests/label/pacs tests/label monai_ifim/label
+
+# With a real Orthanc and, where there is Chromium, OHIF; PACS_SECONDS=3600 for an hour of clients.
+pacs-test: $(LABEL_INSTALLED)
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest -s -m '' tests/label/pacs
 
 clean:
 	rm -rf $(VENV) $(LABEL) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

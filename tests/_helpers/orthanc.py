@@ -17,6 +17,14 @@ from _helpers.servers import free_port
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
+# As OHIF in MONAI Label 0.8.5 sends them; test_ohif.py records them anew.
+OHIF_PARAMS = {
+    "result_extension": ".nrrd",
+    "result_dtype": "uint8",
+    "result_compress": False,
+    "restore_label_idx": False,
+}
+
 
 def missing():
     """What keeps Orthanc from running here; None where it can."""
@@ -108,7 +116,16 @@ class Orthanc:
         return requests.get(f"{self.rest}/statistics", timeout=60).json()["CountInstances"]
 
 
-def write_scan(folder, shape=(32, 32, 32), *, orientation=AXIAL, modality="CT", step=1.5, skip=()):
+def write_scan(
+    folder,
+    shape=(32, 32, 32),
+    *,
+    orientation=AXIAL,
+    modality="CT",
+    step=1.5,
+    skip=(),
+    values=None,
+):
     """Slices of one series, with all that a PACS and a segmentation ask for; its UID and values.
 
     ``shape`` is columns, rows, slices; all different where it matters.
@@ -116,7 +133,7 @@ def write_scan(folder, shape=(32, 32, 32), *, orientation=AXIAL, modality="CT", 
     kind = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}[modality]
     columns, rows, count = shape
     random = np.random.default_rng(columns * 7 + rows * 3 + count)
-    values = random.integers(0, 1000, shape).astype(np.int16)
+    values = random.integers(0, 1000, shape).astype(np.int16) if values is None else values
     normal = np.cross(orientation[:3], orientation[3:])
     study, series, frame = generate_uid(), generate_uid(), generate_uid()
     folder.mkdir(parents=True, exist_ok=True)

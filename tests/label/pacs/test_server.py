@@ -18,17 +18,10 @@ import psutil
 import requests
 from monailabel.client import MONAILabelClient
 
-from _helpers.orthanc import write_scan
+from _helpers.orthanc import OHIF_PARAMS, write_scan
 from _helpers.servers import finished, infer, volume
 
 MODEL = "ifim_signal_3d"
-# As OHIF 3.10, in MONAI Label 0.8.5, sends them.
-OHIF = {
-    "result_extension": ".nrrd",
-    "result_dtype": "uint8",
-    "result_compress": False,
-    "restore_label_idx": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +96,7 @@ def test_an_overlay_as_ohif_asks_for_it(server, series, tmp_path):
     uid = series["axial"][1]
     answer = server.post(
         f"/infer/{MODEL}_overlay?image={uid}&output=image",
-        json.dumps(OHIF),
+        json.dumps(OHIF_PARAMS),
         headers={"accept": "application/json,multipart/form-data"},
     )
     assert answer.status_code == 200, answer.text
