@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -78,7 +77,8 @@ def shown(scan):
         picture = page.screenshot()
         page.close()
     if os.environ.get("OHIF_PICTURE"):
-        Path(os.environ["OHIF_PICTURE"]).write_bytes(picture)
+        small = Image.open(io.BytesIO(picture)).convert("RGB").resize((1050, 600))
+        small.quantize(128).save(os.environ["OHIF_PICTURE"], optimize=True)
     return asked, before, after
 
 
