@@ -9,8 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 
+import monai_ifim as mi
 from _helpers.dicom import SHIPPED
+from _helpers.networks import smooth_network
 
+VOLUMES = ["high", "orth", "sensitivity"]
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # What a validator says of the source's own fields, which results copy.
 OF_THE_SOURCE = ("StudyInstanceUID has same value as FrameOfReferenceUID",)
@@ -106,3 +109,12 @@ def complaints(path: Path) -> list[str]:
     done = subprocess.run([VALIDATOR, "-new", str(path)], capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     return [line for line in lines if not any(known in line for known in OF_THE_SOURCE)]
+
+
+def run(images: Path, output: Path, dims: int = 3, channels: int = 1, **options):
+    """The results of a small network of our own, with all volumes."""
+    size = options.pop("size", (12,) * dims)
+    steps = mi.image_preprocessing(size=size, dims=dims, intensity="range")
+    network = smooth_network(dims, channels=channels)
+    options = {"volumes": VOLUMES} | options
+    return mi.run(network, images, output, preprocessing=steps, progress=False, **options)

@@ -10,10 +10,10 @@ import numpy as np
 import pydicom
 import pytest
 
-import monai_ifim as mi
 from _helpers.commands import refused, rows_of, told
 from _helpers.dicom import AXIAL, OBLIQUE, SAGITTAL, SHIPPED, write_series
 from _helpers.dicom_objects import (
+    VOLUMES,
     by_number,
     complaints,
     component_of,
@@ -22,10 +22,10 @@ from _helpers.dicom_objects import (
     mr_series,
     needs_validator,
     position_of,
+    run,
     source_of,
 )
 from _helpers.foreign_bundles import write_scan
-from _helpers.networks import smooth_network
 from monai_ifim.cli import main
 from monai_ifim.data.datalist import folder_content
 from monai_ifim.dicom.picture import case_pixels
@@ -34,15 +34,6 @@ from monai_ifim.report.cases.folder import RunFolder
 pytest.importorskip("highdicom")
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 X_RAY = SHIPPED / "dicomdirtests" / "77654033" / "CR1" / "6154"
-VOLUMES = ["high", "orth", "sensitivity"]
-
-
-def run(images: Path, output: Path, dims: int = 3, channels: int = 1, **options):
-    size = options.pop("size", (12,) * dims)
-    steps = mi.image_preprocessing(size=size, dims=dims, intensity="range")
-    network = smooth_network(dims, channels=channels)
-    options = {"volumes": VOLUMES} | options
-    return mi.run(network, images, output, preprocessing=steps, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
