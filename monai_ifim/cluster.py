@@ -130,14 +130,9 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
                 shown.clear()
             connection.close()  # the workers end before their journals are read
             merged = close_run(place, "ifim.csv", error)
-    summary = summary_of_rows(
-        () if merged is None else merged.rows,
-        images,
-        place / "ifim.csv",
-        notes=so_far.notes,
-        seconds=time.monotonic() - start,
-        error=error,
-    )
+    rows, table = () if merged is None else merged.rows, place / "ifim.csv"
+    seconds = time.monotonic() - start
+    summary = summary_of_rows(rows, images, table, notes=so_far.notes, seconds=seconds, error=error)
     return replace(summary, earlier=so_far.earlier)
 
 
