@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -154,7 +155,9 @@ def built(make: Callable[..., Any], result: Result, **arguments: Any) -> Any:
         ValueError: highdicom does not take the source, with what it said.
     """
     try:
-        made = make(**arguments)
+        with warnings.catch_warnings():  # the patient's name is copied as it is
+            warnings.filterwarnings("ignore", "The string .* is unlikely", UserWarning)
+            made = make(**arguments)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"expected headers that highdicom can refer to, got {reason(error)}; fix the headers "

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from monai_ifim.data.atomic import complete_file
 from monai_ifim.data.nifti import affine_in_millimetres, model_of
+from monai_ifim.data.run_folder.earlier import DICOM_FOLDER
 from monai_ifim.data.tables import Row
 from monai_ifim.dicom.identity import Result
 from monai_ifim.dicom.numbers import numbers_report
@@ -28,7 +29,6 @@ from monai_ifim.dicom.sources import Sources
 from monai_ifim.messages import RESEARCH_ONLY, printable, reason
 from monai_ifim.report.cases.folder import RunFolder
 
-FOLDER = "dicom"
 OBJECTS = ("maps", "picture", "numbers")
 _COMPONENT = re.compile(r"_ifim_(?:high|orth|sensitivity)((?:_\d+)*)\.nii(?:\.gz)?$")
 _NAMED = 10  # images that are named
@@ -101,7 +101,7 @@ def write_results(
     run = RunFolder(output_dir)
     results = [row["file"] for row in run.rows if not run.numbers(row).failed]
     known = Sources(output_dir, results, sources)
-    export = Export(folder or output_dir / FOLDER)
+    export = Export(folder or output_dir / DICOM_FOLDER)
     rows = list(zip(run.rows, _labels(run.rows), strict=True))
     shown = tqdm(rows, desc="DICOM", unit="image", leave=False, disable=None)
     for number, (row, name) in enumerate(shown, start=1):

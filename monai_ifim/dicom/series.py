@@ -80,7 +80,7 @@ def read_series(source: Source) -> SourceSeries:
     if problem:
         raise ValueError(problem)
     datasets = [_described(each) for each in slices]
-    if several:
+    if several or datasets[0].get("PerFrameFunctionalGroupsSequence"):  # may be one frame
         return _multi_frame(datasets[0])
     if not slices[0].in_space:
         return SourceSeries(
@@ -171,7 +171,7 @@ def _multi_frame(dataset: Any) -> SourceSeries:
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
     frames = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
     if shared is None or not frames:
-        return SourceSeries((dataset,), None, _lacking("functional groups"))
+        return SourceSeries((dataset,), None, _lacking("functional groups"), in_space=False)
     values: dict[str, list[Any]] = {}
     for group, field in (
         ("PlanePositionSequence", "ImagePositionPatient"),
@@ -182,8 +182,12 @@ def _multi_frame(dataset: Any) -> SourceSeries:
         if any(value is None for value in own):
             return SourceSeries((dataset,), None, _lacking(field))
         values[field] = [np.asarray(value, dtype=np.float64) for value in own]
+        # highdicom looks for positions in each frame, for the others in what they share.
         if group != "PlanePositionSequence" and group not in shared:
             setattr(shared, group, frames[0][group].value)
+        elif group == "PlanePositionSequence" and group in shared:  # of an image of one frame
+            for frame in frames:
+                setattr(frame, group, frame.get(group) or shared[group].value)
     for field in ("ImageOrientationPatient", "PixelSpacing"):
         if np.ptp(values[field], axis=0).max() > 1e-3:
             raise ValueError(

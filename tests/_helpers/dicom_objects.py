@@ -95,16 +95,14 @@ def enhanced(folder: Path, target: Path, per_frame: bool = False) -> pydicom.Dat
     return pydicom.dcmread(target)
 
 
-def validator() -> str:
-    """dciodvfy of dicom3tools; a test is skipped where it is missing."""
-    found = shutil.which("dciodvfy")
-    if found is None:
-        pytest.skip("needs dciodvfy (Debian: dicom3tools)")
-    return found
+VALIDATOR = shutil.which("dciodvfy")  # of dicom3tools
+needs_validator = pytest.mark.skipif(VALIDATOR is None, reason="needs dciodvfy (dicom3tools)")
 
 
 def complaints(path: Path) -> list[str]:
-    """Errors that dciodvfy finds, but for those of the source's own fields."""
-    done = subprocess.run([validator(), "-new", str(path)], capture_output=True, text=True)
+    """Errors that dciodvfy finds, but for those of the source's own fields; none without it."""
+    if VALIDATOR is None:
+        return []
+    done = subprocess.run([VALIDATOR, "-new", str(path)], capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     return [line for line in lines if not any(known in line for known in OF_THE_SOURCE)]

@@ -72,6 +72,21 @@ def test_frame_i_shows_slice_i(orientation, axes: str, step: float, tmp_path: Pa
     assert [g.FrameContentSequence[0].DimensionIndexValues for g in groups] == [*range(1, 8)]
 
 
+@pytest.mark.parametrize("orientation", PLANES.values(), ids=PLANES)
+def test_another_reader_finds_the_same_volume(orientation, tmp_path: Path):
+    """highdicom makes a volume of both; it knows nothing of the NIfTI file between them."""
+    import highdicom
+
+    write_series(tmp_path / "ct", orientation=orientation)
+    slices = by_number(tmp_path / "ct")
+    path = stored(component_of(slices), tmp_path / "ct", tmp_path)
+    source = highdicom.get_volume_from_series(slices)
+    volume = highdicom.imread(path).get_volume().match_geometry(source)
+    assert volume.geometry_equal(source)
+    assert volume.frame_of_reference_uid == source.frame_of_reference_uid
+    np.testing.assert_allclose(volume.array, source.array / 1000 - 0.25, atol=1e-6)
+
+
 def test_without_instance_numbers_frames_go_along_the_normal(tmp_path: Path):
     write_series(tmp_path / "ct", orientation=OBLIQUE)
     slices = by_number(tmp_path / "ct")
@@ -110,6 +125,19 @@ def test_enhanced_multi_frame(per_frame: bool, tmp_path: Path):
         assert position_of(group) == position_of(its)
         assert source_of(group).ReferencedFrameNumber == i + 1
     assert complaints(path) == []
+
+
+def test_a_multi_frame_image_of_one_frame(tmp_path: Path):
+    slices = by_number(mr_series(tmp_path / "mr", 1))
+    enhanced(tmp_path / "mr", tmp_path / "one.dcm")
+    (frame,), _ = frames_of(stored(component_of(slices), tmp_path / "one.dcm", tmp_path))
+    np.testing.assert_array_equal(frame, slices[0].pixel_array.astype("f4") / 1000 - 0.25)
+
+
+def test_frames_without_functional_groups(tmp_path: Path):
+    image = nib.Nifti1Image(np.zeros((100, 100, 2), "f4"), np.eye(4))
+    with pytest.raises(ValueError, match="expected a series with functional groups, got one"):
+        stored(image, SHIPPED / "SC_rgb_rle_2frame.dcm", tmp_path)
 
 
 def test_a_frame_of_another_place_in_a_multi_frame_image(tmp_path: Path):
@@ -280,12 +308,14 @@ def test_names_in_other_scripts(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
 def test_headers_of_files_in_use(tmp_path: Path):
     """Dates that are none, a sex that DICOM does not know, no thickness."""
-    write_series(tmp_path / "ct", PatientBirthDate="unknown", PatientSex="?", StudyTime="noon")
+    fields = {"PatientBirthDate": "unknown", "PatientSex": "?", "StudyTime": "noon"}
+    write_series(tmp_path / "ct", PatientName="ANON 12", **fields)
     ds = pydicom.dcmread(tmp_path / "ct" / "IM095")
     del ds.SliceThickness
     ds.save_as(tmp_path / "ct" / "IM095")
     slices = by_number(tmp_path / "ct")
     made = pydicom.dcmread(stored(component_of(slices), tmp_path / "ct", tmp_path))
+    assert made.PatientName == "ANON 12"
     assert [made.PatientBirthDate, made.PatientSex, made.StudyTime] == ["", "", ""]
     assert complaints(tmp_path / "map.dcm") == []
 

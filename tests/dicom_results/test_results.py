@@ -20,6 +20,7 @@ from _helpers.dicom_objects import (
     enhanced,
     frames_of,
     mr_series,
+    needs_validator,
     position_of,
     source_of,
 )
@@ -48,7 +49,9 @@ def run(images: Path, output: Path, dims: int = 3, channels: int = 1, **options)
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of three series, two of them in one folder, and its results; left as they are."""
     folder = tmp_path_factory.mktemp("made")
-    write_series(folder / "study" / "a", range(1, 10), "1.2.3", AXIAL, PatientID="P1")
+    write_series(
+        folder / "study" / "a", range(1, 10), "1.2.3", AXIAL, PatientID="P1", PatientName="ANON"
+    )
     write_series(folder / "study" / "b", range(1, 8), "1.2.4", OBLIQUE)
     write_series(folder / "study" / "b", range(1, 9), "1.2.5", SAGITTAL, prefix="X")
     assert run(folder / "study", folder / "out").complete
@@ -125,6 +128,8 @@ def test_every_series_has_its_objects(study: Path, capsys):
 
 
 def test_the_report_holds_the_numbers_of_the_table(study: Path, capsys):
+    from highdicom.sr import srread
+
     told(capsys, "dicom", study / "out")
     row = next(row for row in rows_of(study / "out") if row["file"].endswith("/a"))
     report = objects(study / "out" / "dicom")["a_ifim_numbers"]
@@ -141,6 +146,10 @@ def test_the_report_holds_the_numbers_of_the_table(study: Path, capsys):
         ("IFIM-ERANK", "effective rank"): sum(values) ** 2 / sum(v * v for v in values),
     }
     assert said == pytest.approx(wanted)
+    (group,) = srread(
+        study / "out" / "dicom" / "a_ifim_numbers.dcm"
+    ).content.get_image_measurement_groups()
+    assert len(group.get_measurements()) == len(wanted)
     assert texts(report)["IFIM-CLASS"] == row["predicted_class"]
     assert "not a diagnosis" in texts(report)["121106"]
     library = report.ContentSequence[-2].ContentSequence
@@ -185,10 +194,15 @@ def test_written_again_they_are_the_same(study: Path, capsys):
     assert len(set(uids)) == len(series) == 15
 
 
+@needs_validator
 def test_the_validator_finds_no_error(study: Path, capsys):
     told(capsys, "dicom", study / "out")
     paths = sorted((study / "out" / "dicom").iterdir())
     assert {path.name: complaints(path) for path in paths} == {path.name: [] for path in paths}
+    broken = pydicom.dcmread(study / "out" / "dicom" / "a_ifim_high.dcm")
+    del broken.ContentLabel
+    broken.save_as(study / "broken.dcm")
+    assert any("ContentLabel" in line for line in complaints(study / "broken.dcm"))
 
 
 def test_a_row_that_cannot_be_converted_leaves_the_others_alone(study: Path, capsys):
@@ -348,6 +362,16 @@ def test_the_last_part_of_a_run_writes_the_objects_of_all(command, tmp_path: Pat
     assert f"DICOM objects: with the table of all parts; then monai-ifim dicom {tmp_path}" in said
     assert not (tmp_path / "out" / "dicom").exists()
     assert "2 images as 8 DICOM objects" in told(capsys, *command, "--shard", "1/2")
+
+
+def test_objects_of_an_earlier_run_are_moved_with_it(study: Path, capsys):
+    told(capsys, "dicom", study / "out")
+    shutil.rmtree(study / "study" / "b")
+    assert run(study / "study", study / "out", existing="move", rank=1).complete
+    (earlier,) = study.glob("out/earlier-*")
+    assert len(list((earlier / "dicom").iterdir())) == 15
+    assert "1 images as 5 DICOM objects" in told(capsys, "dicom", study / "out")
+    assert len(list((study / "out" / "dicom").iterdir())) == 5
 
 
 def test_results_are_no_images_of_a_later_run(study: Path, capsys):
