@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -82,8 +84,9 @@ class IFIMInferer(Inferer):
     handler runs a pass of its own.
 
     When nobody asked, no graph outlives the call. What remains is then what the call was given,
-    for ``ComponentOfPredictiond``, until it is taken, the next call comes, or the thread ends.
-    Every thread has its own last call, so that a server's requests cannot mix.
+    for ``ComponentOfPredictiond``, until it is taken or the next call comes; of a thread that has
+    ended, until any thread's next call. Every thread has its own last call, so that a server's
+    requests cannot mix.
 
     Args:
         inferer: any MONAI inferer; ``SimpleInferer`` by default.
@@ -112,18 +115,28 @@ class IFIMInferer(Inferer):
         super().__init__()
         self.on_error = check_on_error(on_error)
         self.inferer = SimpleInferer() if inferer is None else inferer
-        # No graph may ever be in here: a host that ends its thread from C++ drops this storage
-        # when Python has given the thread up, and PyTorch then crashes freeing a graph.
-        self._thread = threading.local()
+        # Not in thread-local storage: a host that ends its thread from C++ drops that when Python
+        # has given the thread up, and freeing any tensor then crashes (seen with Holoscan 4.6).
+        self._threads: dict[int, SimpleNamespace] = {}
+
+    @property
+    def _thread(self) -> SimpleNamespace:
+        """What is known of this thread's last call."""
+        return self._threads.setdefault(threading.get_ident(), SimpleNamespace())
+
+    def _drop_ended_threads(self) -> None:
+        running = sys._current_frames()  # threads that run Python now
+        for thread in [each for each in list(self._threads) if each not in running]:
+            self._threads.pop(thread, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry nothing of a call."""
-        return {name: value for name, value in self.__dict__.items() if name != "_thread"}
+        return {name: value for name, value in self.__dict__.items() if name != "_threads"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Nothing called yet."""
         self.__dict__.update(state)
-        self._thread = threading.local()
+        self._threads = {}
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -142,6 +155,7 @@ class IFIMInferer(Inferer):
         Raises:
             Exception: the network's.
         """
+        self._drop_ended_threads()
         self._forget()
         try:
             output = self._predicted(inputs, network, *args, **kwargs)

@@ -70,7 +70,7 @@ def test_spacings_that_the_sdk_exchanges_are_refused(tmp_path):
 STOCK = """
 from pathlib import Path
 from monai.deploy.conditions import CountCondition
-from monai.deploy.core import AppContext, Application, Image, IOType
+from monai.deploy.core import Application, Image, IOType, Operator
 from monai.deploy.operators import (
     BundleConfigNames, DICOMDataLoaderOperator, DICOMSeriesSelectorOperator, IOMapping,
     MonaiBundleInferenceOperator,
@@ -78,9 +78,18 @@ from monai.deploy.operators import (
 from monai_ifim.deploy import SeriesOperator
 
 
+class Sink(Operator):
+    def setup(self, spec):
+        spec.input("pred")
+
+    def compute(self, op_input, op_output, context):
+        print("got", type(op_input.receive("pred")).__name__, flush=True)
+
+
 class App(Application):
     def compose(self):
         context = Application.init_app_context(self.argv)
+        context.models = None  # it takes a bundle's folder for a server's models
         load = DICOMDataLoaderOperator(
             self, CountCondition(self, 1), input_folder=Path(context.input_path), name="load"
         )
@@ -96,7 +105,8 @@ class App(Application):
         self.add_flow(load, select, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(select, image, {(series, series)})
         self.add_flow(image, stock, {("image", "image")})
-        stock.app_context = context
+        self.add_flow(stock, Sink(self, name="sink"), {("pred", "pred")})
+        stock.app_context = context  # the constructor forgets it
 
 
 App().run()
@@ -112,4 +122,4 @@ def test_the_sdks_own_operator_ends_without_a_crash(tmp_path, post):
     script.write_text(STOCK.replace("POST", repr(post)))
     done = run_application("-i", tmp_path / "series", "-m", BUNDLE, script=(script,))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("ended")
+    assert done.stdout.split() == ["got", "dict", "ended"]
