@@ -290,7 +290,10 @@ class PacsDatastore(CheckedDatastore):
         with self._exclusive():
             stored = self._datastore.objects.get(label_id)
             if stored is None or label_tag not in stored.labels:
-                raise LabelNotFoundException(f"Label {short(label_id)} not found")
+                raise LabelNotFoundException(
+                    f"expected a stored label, got {short(label_tag)} of {short(label_id)}; GET "
+                    "/datastore/?output=all lists them"
+                )
             Path(LocalDatastore.get_label_uri(self, label_id, label_tag)).unlink(missing_ok=True)
             del stored.labels[label_tag]
             self._update_datastore_file()

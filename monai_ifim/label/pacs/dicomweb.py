@@ -166,7 +166,7 @@ class DicomWeb:
         kind, answer = self._in_time(self.download_seconds, path, work)
         try:
             return list(_parts(answer, kind))
-        except ValueError as error:
+        except _UnusableError as error:
             raise PacsError(
                 f"expected the DICOM objects of {path} from {self.url}, got {error}; ask again, or "
                 "look into the log of the PACS"
@@ -322,6 +322,10 @@ class DicomWeb:
         return error
 
 
+class _UnusableError(Exception):
+    """What came in the place of the objects; ``download`` makes a sentence of it."""
+
+
 class _Cut:
     """Ends the reading of an answer from another thread.
 
@@ -364,18 +368,18 @@ def _parts(file: Path, kind: str) -> Iterator[Path]:
     header["Content-Type"] = kind or "application/octet-stream"
     boundary = header.get_param("boundary")
     if header.get_content_maintype() != "multipart" or not isinstance(boundary, str):
-        raise ValueError(f"an answer of the type {kind or 'unknown'}")
+        raise _UnusableError(f"an answer of the type {kind or 'unknown'}")
     if not file.stat().st_size:
-        raise ValueError("an empty answer")
+        raise _UnusableError("an empty answer")
     mark = re.escape(b"--" + boundary.encode())
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         marks = [(m.start(), m.end()) for m in re.finditer(rb"(?:\r\n|\A)" + mark, data)]
         if not marks or data[marks[-1][1] : marks[-1][1] + 2] != b"--":
-            raise ValueError("an answer that ends early")
+            raise _UnusableError("an answer that ends early")
         for number, ((_, start), (end, _)) in enumerate(itertools.pairwise(marks)):
             body = data.find(b"\r\n\r\n", start, end) + 4
             if body < 4:
-                raise ValueError("a part without a header")
+                raise _UnusableError("a part without a header")
             part = file.with_name(f"{number:06d}.dcm")
             part.write_bytes(data[body:end])
             yield part
