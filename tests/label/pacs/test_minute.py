@@ -66,7 +66,7 @@ class Client:
         elif kind == "sample":
             self.ask("post", "/activelearning/ifim_trace", json={"model": MODEL, "reset": 0})
         elif kind == "list":
-            self.ask("get", "/datastore/?output=all")
+            self.ask("get", self.random.choice(("/datastore/?output=all", "/info/")))
         else:
             force = {"force": True, "max_samples": 2}
             self.ask("post", f"/scoring/{MODEL}", json=force)
