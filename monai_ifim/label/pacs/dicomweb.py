@@ -20,7 +20,10 @@ from typing import Any, TypeVar
 
 import requests
 from pydicom.datadict import tag_for_keyword
+from requests.adapters import HTTPAdapter
 from starlette.exceptions import HTTPException
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.util import Retry
 
 from monai_ifim.label.options import short
 from monai_ifim.messages import reason
@@ -75,6 +78,10 @@ class DicomWeb:
         self._free = threading.BoundedSemaphore(_AT_ONCE)
         self._session = requests.Session()
         self._session.auth = login
+        # A server may close a connection at the moment it is used again; stores are never repeated.
+        again = Retry(total=1, connect=0, read=1, status=0, allowed_methods={"GET"})
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_AT_ONCE, max_retries=again))
         self._session.trust_env = False  # neither proxies nor passwords of the user's .netrc
 
     def address(self, service: str, path: str) -> str:
@@ -298,7 +305,7 @@ class DicomWeb:
         return answer  # type: ignore[return-value]
 
     def _explained(self, error: Exception, seconds: float, what: str) -> Exception:
-        if isinstance(error, requests.Timeout):
+        if _ran_out_of_time(error):
             return PacsError(
                 f"expected an answer of the PACS at {self.url} within {seconds:g} s, got none for "
                 f"{short(what)}; ask again when it is less busy, or start the server with a larger "
@@ -320,6 +327,13 @@ class DicomWeb:
         if isinstance(error, requests.RequestException):
             return PacsError(f"expected an answer of the PACS at {self.url}, got {reason(error)}")
         return error
+
+
+def _ran_out_of_time(error: Exception) -> bool:
+    """A stalled answer too, which requests reports as a lost connection."""
+    cause = error.args[0] if error.args else None
+    cause = getattr(cause, "reason", cause)
+    return isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
 
 
 class _UnusableError(Exception):
