@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "monai_ifim"
 MARK = "<!-- messages -->"
 # Raised for Python itself or caught inside the package: nobody reads these.
-INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError")
+INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError", "_UnusableError")
 # Fixes of the few messages that neither have one nor begin with what was expected.
 KNOWN = {
     "forward and reverse mode disagree": "none is needed: double backward passes are taken then",

@@ -305,7 +305,10 @@ class IFIMApp(MONAILabelApp):
         if self._server_mode:
             return dict(result)
         if result["stopped"]:
-            raise RuntimeError(f"{result['waiting']} images wait: {result['stopped']}")
+            raise RuntimeError(
+                f"expected a score of every image, got {result['waiting']} without: "
+                f"{result['stopped']}; score again later, what is done stays"
+            )
         if result["failed"]:
             raise RuntimeError(f"{len(result['failed'])} images have no score; the log names them")
         return dict(result)

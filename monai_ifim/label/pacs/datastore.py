@@ -10,7 +10,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,13 +184,14 @@ class PacsDatastore(CheckedDatastore):
 
     def _make_room(self) -> None:
         """Remove the images that were used least recently; labels and scores stay."""
-        files = sorted(self.folder.glob("*.nii.gz"), key=lambda file: file.stat().st_mtime)
-        excess = sum(file.stat().st_size for file in files) - self.settings.cache_bytes
-        for file in files:
-            if excess <= 0 or time.time() - file.stat().st_mtime < _IN_USE:
+        found = [(path, stat) for path, stat in _files(self.folder) if path.parent == self.folder]
+        images = [(p, stat) for p, stat in found if p.name.endswith(".nii.gz") and p.name[0] != "."]
+        excess = sum(stat.st_size for _, stat in images) - self.settings.cache_bytes
+        for path, stat in sorted(images, key=lambda image: image[1].st_mtime):
+            if excess <= 0 or time.time() - stat.st_mtime < _IN_USE:
                 return
-            excess -= file.stat().st_size
-            file.unlink(missing_ok=True)
+            excess -= stat.st_size
+            path.unlink(missing_ok=True)
 
     def get_labeled_images(self, label_tag: Any = None, labels: Any = None) -> list[str]:
         """Series with a final label here or a segmentation in the PACS.
@@ -290,7 +291,10 @@ class PacsDatastore(CheckedDatastore):
         with self._exclusive():
             stored = self._datastore.objects.get(label_id)
             if stored is None or label_tag not in stored.labels:
-                raise LabelNotFoundException(f"Label {short(label_id)} not found")
+                raise LabelNotFoundException(
+                    f"expected a stored label, got {short(label_tag)} of {short(label_id)}; GET "
+                    "/datastore/?output=all lists them"
+                )
             Path(LocalDatastore.get_label_uri(self, label_id, label_tag)).unlink(missing_ok=True)
             del stored.labels[label_tag]
             self._update_datastore_file()
@@ -313,7 +317,7 @@ class PacsDatastore(CheckedDatastore):
         Returns:
             For ``/info/`` and ``/datastore/``.
         """
-        used = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        used = sum(stat.st_size for _, stat in _files(self.folder))
         here = {"cache": str(self.folder), "cache_bytes": used}
         try:
             return {**super().status(), **here}
@@ -345,6 +349,15 @@ def _is_current(info: dict[str, Any]) -> bool:
 def _count(info: dict[str, Any]) -> str:
     """Empty where the PACS does not say."""
     return str(info.get("NumberOfSeriesRelatedInstances") or "")
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files below a folder; those that go meanwhile, as downloads do, are passed over."""
+    for top, _, names in os.walk(folder):
+        for name in names:
+            path = Path(top, name)
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
 
 def _remove_leftovers(folder: Path) -> None:

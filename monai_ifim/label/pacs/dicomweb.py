@@ -20,7 +20,10 @@ from typing import Any, TypeVar
 
 import requests
 from pydicom.datadict import tag_for_keyword
+from requests.adapters import HTTPAdapter
 from starlette.exceptions import HTTPException
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.util import Retry
 
 from monai_ifim.label.options import short
 from monai_ifim.messages import reason
@@ -75,6 +78,10 @@ class DicomWeb:
         self._free = threading.BoundedSemaphore(_AT_ONCE)
         self._session = requests.Session()
         self._session.auth = login
+        # A server may close a connection at the moment it is used again; stores are never repeated.
+        again = Retry(total=1, connect=0, read=1, status=0, allowed_methods={"GET"})
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_AT_ONCE, max_retries=again))
         self._session.trust_env = False  # neither proxies nor passwords of the user's .netrc
 
     def address(self, service: str, path: str) -> str:
@@ -166,7 +173,7 @@ class DicomWeb:
         kind, answer = self._in_time(self.download_seconds, path, work)
         try:
             return list(_parts(answer, kind))
-        except ValueError as error:
+        except _UnusableError as error:
             raise PacsError(
                 f"expected the DICOM objects of {path} from {self.url}, got {error}; ask again, or "
                 "look into the log of the PACS"
@@ -298,7 +305,7 @@ class DicomWeb:
         return answer  # type: ignore[return-value]
 
     def _explained(self, error: Exception, seconds: float, what: str) -> Exception:
-        if isinstance(error, requests.Timeout):
+        if _ran_out_of_time(error):
             return PacsError(
                 f"expected an answer of the PACS at {self.url} within {seconds:g} s, got none for "
                 f"{short(what)}; ask again when it is less busy, or start the server with a larger "
@@ -320,6 +327,17 @@ class DicomWeb:
         if isinstance(error, requests.RequestException):
             return PacsError(f"expected an answer of the PACS at {self.url}, got {reason(error)}")
         return error
+
+
+def _ran_out_of_time(error: Exception) -> bool:
+    """A stalled answer too, which requests reports as a lost connection."""
+    cause = error.args[0] if error.args else None
+    cause = getattr(cause, "reason", cause)
+    return isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
+
+
+class _UnusableError(Exception):
+    """What came in the place of the objects; ``download`` makes a sentence of it."""
 
 
 class _Cut:
@@ -364,18 +382,18 @@ def _parts(file: Path, kind: str) -> Iterator[Path]:
     header["Content-Type"] = kind or "application/octet-stream"
     boundary = header.get_param("boundary")
     if header.get_content_maintype() != "multipart" or not isinstance(boundary, str):
-        raise ValueError(f"an answer of the type {kind or 'unknown'}")
+        raise _UnusableError(f"an answer of the type {kind or 'unknown'}")
     if not file.stat().st_size:
-        raise ValueError("an empty answer")
+        raise _UnusableError("an empty answer")
     mark = re.escape(b"--" + boundary.encode())
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         marks = [(m.start(), m.end()) for m in re.finditer(rb"(?:\r\n|\A)" + mark, data)]
         if not marks or data[marks[-1][1] : marks[-1][1] + 2] != b"--":
-            raise ValueError("an answer that ends early")
+            raise _UnusableError("an answer that ends early")
         for number, ((_, start), (end, _)) in enumerate(itertools.pairwise(marks)):
             body = data.find(b"\r\n\r\n", start, end) + 4
             if body < 4:
-                raise ValueError("a part without a header")
+                raise _UnusableError("a part without a header")
             part = file.with_name(f"{number:06d}.dcm")
             part.write_bytes(data[body:end])
             yield part

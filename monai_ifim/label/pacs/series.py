@@ -88,7 +88,9 @@ def convert_series(files: Sequence[Path], target: Path, max_voxels: int) -> None
     try:
         check_source(paths, max_voxels)
     except RefusedError as error:
-        raise refusal(f"expected a series that is one image: {error}", 422) from error
+        raise refusal(
+            f"expected a series that is one image, got another: {error}; or leave it out", 422
+        ) from error
     if not slices or slices[0].in_colour:
         raise refusal("expected grey values, got colours or no pixels; leave the series out", 422)
     load = LoadImage(image_only=True)
@@ -97,7 +99,9 @@ def convert_series(files: Sequence[Path], target: Path, max_voxels: int) -> None
     try:
         image = load(kept if len(kept) > 1 else kept[0])
     except Exception as error:  # pydicom's, its decoders', highdicom's
-        raise refusal(f"expected a readable series: {reason(error)}", 415) from error
+        raise refusal(
+            f"expected a readable series, got {reason(error)}; send it to the PACS again", 415
+        ) from error
     if len(slices) == 1 and image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
     values = np.asarray(image, dtype=np.float32)

@@ -159,7 +159,9 @@ class CheckedDatastore(LocalDatastore):
         check_info(value)
         stored = self._datastore.objects.get(image_id)
         if stored is None:
-            raise ImageNotFoundException(f"Image {image_id} not found")
+            raise ImageNotFoundException(
+                f"expected a stored image, got {short(image_id)}, which is gone; list them anew"
+            )
         table = stored.image.info.get(key)
         stored.image.info[key] = {**(table if isinstance(table, dict) else {}), name: value}
         self._update_datastore_file()

@@ -38,6 +38,7 @@ class Fake(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.rows, self.status, self.kind, self.body, self.drip = [ROW], 200, MULTIPART, b"", 0
+        self.drops = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -51,6 +52,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         fake, path = self.server, self.path.split("?")[0]
+        if fake.drops:
+            fake.drops -= 1
+            self.close_connection = True
+            return
         search = path.endswith(("/series", "/instances"))
         rows = fake.rows if isinstance(fake.rows, bytes) else json.dumps(fake.rows).encode()
         body = rows if search else fake.body
@@ -64,7 +69,8 @@ class Handler(BaseHTTPRequestHandler):
                 for _ in range(100):
                     self.wfile.write(b"-")
                     time.sleep(fake.drip)
-        self.wfile.write(body)
+        with suppress(OSError):
+            self.wfile.write(body)
 
 
 @pytest.fixture
@@ -151,6 +157,17 @@ def test_more_bytes_than_an_image_can_have(fake, tmp_path):
     store = store_of(fake, tmp_path, max_voxels=10)
     with pytest.raises(PacsError, match="expected at most"):
         store.get_image_uri("1.2.3")
+
+
+def test_a_connection_that_was_closed_meanwhile(fake):
+    """Servers close idle connections, sometimes as the next request is on its way."""
+    fake.drops = 1
+    client = DicomWeb(fake.url)
+    assert len(client.search("series", "SeriesInstanceUID")) == 1
+    assert fake.drops == 0
+    fake.drops = 5
+    with pytest.raises(PacsError, match="got no connection"):
+        client.search("series", "SeriesInstanceUID")
 
 
 def test_a_page_is_no_end(fake):
