@@ -23,11 +23,7 @@ from monai_ifim.core import (
     with_option_keywords,
 )
 from monai_ifim.data.atomic import recorded_files
-from monai_ifim.data.batches import (
-    images_of_batch,
-    known_files,
-    names_of_batch,
-)
+from monai_ifim.data.batches import images_of_batch, known_files, names_of_batch
 from monai_ifim.data.loading.remaining import Remaining, image_list
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.part import Part, shard_of
@@ -35,6 +31,7 @@ from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.inference import graph_of_next, inference_of, network_of
+from monai_ifim.handlers.observer import Observer
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
@@ -77,8 +74,7 @@ class IFIMHandler:
         batch_transform: images (B, C, *S) of ``engine.state.batch``, for engines other than
             MONAI's; by default ``batch["image"]`` or ``batch[0]``.
         postprocessing: applied to each image's dictionary of ``image`` and ``ifim_*``, for example
-            ``Compose([Invertd(...), SaveImaged(...)])``: for hosts whose own postprocessing
-            cannot be extended.
+            ``Compose([Invertd(...), SaveImaged(...)])``, where the host's own cannot be extended.
         output_dir: where ``filename`` is written; no table when None.
         filename: name of the table; one that ends in ``.parquet`` needs pyarrow.
         class_names: in order, for the columns ``probability_<class>``; numbers where their count
@@ -144,6 +140,7 @@ class IFIMHandler:
         self._each = Postprocessing(postprocessing, self._model_name)
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
         self._graph: KeptGraph | None = None  # of the iteration in work
+        self.observers: list[Observer] = []
         self._remaining: Remaining | None = None
         # Files that were finished since the batch in work began.
         self._recording, self._files = ExitStack(), list[Path]()
@@ -287,6 +284,8 @@ class IFIMHandler:
         wait = self.table.folder is None or bool(self.table.earlier.alone)
         written = self._each.of_batch(rows, images, outputs.values, files, network, wait=wait)
         self.table.stage(rows, written)
+        for each in self.observers:
+            each.batch(rows, outputs.values)
         return outputs.values
 
     def _outputs(
@@ -362,6 +361,8 @@ class IFIMHandler:
     def _finish(self, engine: Engine) -> None:
         self.table.finish(getattr(engine.state.dataloader, "failures", ()))
         self._release()
+        for each in self.observers:
+            each.epoch(engine, self.table.rows)
         if self.table.left_out or "ifim_left_out" in engine.state.metrics:
             engine.state.metrics["ifim_left_out"] = self.table.left_out
 

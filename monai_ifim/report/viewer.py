@@ -50,24 +50,34 @@ def view(
         height: of the widget, in pixels.
 
     Returns:
-        A widget of ipyniivue with the volumes ``image``, ``orth``, ``high`` and ``sensitivity``
-        (the square root of diag F), the last two divided by their largest absolute value;
+        A widget of ipyniivue with the volumes ``image``, ``high``, ``orth`` and ``sensitivity``
+        (the square root of diag F), the second and last divided by their largest absolute value;
         ``widget.volumes[i].opacity`` shows or hides one.
 
     Raises:
         ModuleNotFoundError: ipyniivue is not installed.
+        TypeError: the images are no tensor.
         ValueError: images that do not fit the eigenspace, or one without a result; no such image,
-            overlay or channel.
+            overlay or channel; an opacity or a height that cannot be.
 
     >>> import monai_ifim as mi
     >>> widget = mi.view(images, mi.eigenspace(network, images))  # doctest: +SKIP
     """
     if overlay not in ("sensitivity", "high"):
         raise ValueError(f"expected overlay 'sensitivity' or 'high', got {overlay!r}")
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"expected a tensor (B, C, *S), got {type(images).__name__}; torch.as_tensor makes one"
+        )
+    if not len(images):
+        raise ValueError("expected at least one image, got an empty batch")
     if not 0 <= index < len(images):
         raise ValueError(f"expected an index from 0 to {len(images) - 1}, got {index}")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"expected an opacity from 0 to 1, got {opacity}")
+    if height < 1:
+        raise ValueError(f"expected a height of 1 pixel or more, got {height}")
     niivue = _ipyniivue()
-    from monai_ifim.report.cases.choice import chosen_channel
     from monai_ifim.report.html.volumes import BrowserVolumes
 
     case = cases_of(images, space, picture=picture)[index]
@@ -77,8 +87,8 @@ def view(
             "choose another index"
         )
     volumes = BrowserVolumes(case, budget=0)
-    settings = volumes.settings()
-    shown = settings["channel"] if channel is None else chosen_channel(case, channel)
+    settings = volumes.settings(channel)
+    shown = settings["channel"]
     looks = _looks(settings, overlay, opacity)
     options = _OPTIONS | {"is_orientation_text_visible": not picture}
     if settings["plane"] is not None:

@@ -1,5 +1,6 @@
 """The code of Start, the guides and the pages beside them runs as it stands."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ PYTHON_ALONE = (
     "index.md",
     "mathematics.md",
     "other_tools.md",
+    "report.md",
     "guides/my_training_loop.md",
     "guides/my_plain_network.md",
     "guides/dicom.md",
@@ -81,3 +83,14 @@ def test_refusals_of_dicom_are_those_of_the_source():
     source = (ROOT / "monai_ifim" / "data" / "sources" / "dicom.py").read_text()
     assert len(told) == 5
     assert [sentence for sentence in told if f'"{sentence}' not in source] == []
+
+
+def test_links_stay_among_the_pages():
+    """``mkdocs --strict`` refuses others; this is quicker."""
+    for page in DOCS.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            place = (page.parent / target).resolve()
+            assert place.is_relative_to(DOCS.resolve()), f"{page.name}: {target}"
+            assert place.exists(), f"{page.name}: {target}"

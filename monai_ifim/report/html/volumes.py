@@ -74,15 +74,21 @@ class BrowserVolumes:
         image.header.set_xyzt_units("mm")
         return _packed(image, (slope, offset))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, channel: int | None = None) -> dict[str, Any]:
         """What the viewer must know: limits of the colours, where to look, names.
+
+        Args:
+            channel: to show first, from 0; the most sensitive one by default.
 
         Returns:
             Values for JSON.
+
+        Raises:
+            ValueError: no such channel.
         """
         case = self.case
         turned = Turned(case.affine, case.high.shape[1:], case.picture)
-        channel = 0 if case.coloured else chosen_channel(case)
+        channel = 0 if case.coloured else chosen_channel(case, channel)
         kept = slice(None) if case.coloured else slice(channel, channel + 1)
         volume = turned(weights(case))[kept].sum(axis=0)
         best = chosen_slices(volume, "sensitivity")
