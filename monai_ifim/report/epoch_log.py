@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor, decollate_batch
 from torch import Tensor
 
+from monai_ifim.distributed import Ranks
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.messages import is_failure, printable, reason
 from monai_ifim.outputs import VOLUMES
@@ -95,8 +96,18 @@ class IFIMEpochLog:
         for writer in found.values():
             self._add(writer)
         if self.writers and self.most and not self.handler.volumes:
-            self.handler.volumes = VOLUMES
+            self._turn_pictures_on()
         return bool(self.writers)
+
+    def _turn_pictures_on(self) -> None:
+        """The handler forms all volumes, unless nothing could draw them."""
+        try:
+            check_matplotlib()
+        except ModuleNotFoundError as error:
+            self._warn(f"no pictures of the most sensitive images: {error}")
+            self.most = 0
+        else:
+            self.handler.volumes = VOLUMES
 
     def _add(self, writer: EpochWriter) -> None:
         """A SummaryWriter and a handler that holds it are one."""
@@ -106,12 +117,16 @@ class IFIMEpochLog:
     def attach(self, engine: Engine) -> None:
         """Register with an engine, before its handler or after it; a second time changes nothing.
 
+        In a distributed run only rank 0 logs; the others need no writers.
+
         Args:
             engine: that the ``IFIMHandler`` is, or will be, attached to.
 
         Raises:
             ValueError: there is nothing to log to.
         """
+        if Ranks("epoch log").rank > 0:
+            return  # rank 0 has the rows of all; volumes kept here would never be drawn
         if not self.writers:
             raise ValueError(
                 "expected something to log to, got no writers; give a SummaryWriter, or MONAI's "

@@ -268,6 +268,19 @@ def test_it_takes_the_writers_that_an_evaluator_has(files, tmp_path):
     assert handler.volumes == VOLUMES
 
 
+def test_without_matplotlib_an_evaluator_forms_no_volumes_for_pictures(files, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    handler, writer = mi.IFIMHandler(volumes=[]), Recording()
+    log = mi.IFIMEpochLog(handler)
+    with caplog.at_level(logging.WARNING):
+        assert log.adopt([SimpleNamespace(writer=writer)])
+        validate(files, handler, log, epochs=(1, 2))
+    assert handler.volumes == ()
+    assert list(writer.histograms) == [1, 2]
+    (told,) = [r.message for r in caplog.records if "matplotlib" in r.message]  # once
+    assert "pip install 'monai_ifim[report]'" in told
+
+
 def test_another_kind_of_writer():
     with pytest.raises(ValueError, match=r"SummaryWriter or MONAI's.*got str"):
         mi.IFIMEpochLog(mi.IFIMHandler(), "runs")
