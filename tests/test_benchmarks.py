@@ -36,10 +36,10 @@ RESULTS = ROOT / "docs" / "performance"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
-def measured(module, tmp_path: Path) -> dict:
+def measured(module, tmp_path: Path, *further: str) -> dict:
     """The file of a smoke test, every row as wide as its heading."""
     file = tmp_path / "numbers.json"
-    module.main(["--quick", "--output", str(file)])
+    module.main(["--quick", *further, "--output", str(file)])
     record = json.loads(file.read_text(encoding="utf-8"))
     assert record["quick"]
     for part in (record, *record.get("tables", ())):
@@ -86,6 +86,13 @@ def test_epoch(tmp_path):
     plain, shared, alone = measured(epoch, tmp_path)["rows"]
     assert plain[3] is None
     assert alone[3] == pytest.approx(shared[3] + 1, rel=1e-3)  # four digits are kept
+
+
+def test_pictures_of_an_epoch(tmp_path):
+    numbers, _, one, two = measured(epoch, tmp_path, "--pictures")["rows"]
+    assert numbers[2] == [0, 0, 0]
+    assert [one[0], two[0]] == ["and 1 drawn", "and 2 drawn"]
+    assert one[2][0] > 0
 
 
 def test_ideas(tmp_path):
