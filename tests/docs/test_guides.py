@@ -58,6 +58,14 @@ def test_python_blocks(page: str, folder: Path):
         run_python(page)
 
 
+def test_the_training_loop_logs_its_epochs(folder: Path):
+    with torch.random.fork_rng():
+        run_python("guides/my_training_loop.md")
+    tables = {path.name for path in (folder / "epochs").glob("*.csv")}
+    assert tables == {"ifim.csv", "ifim_epoch_0001.csv", "ifim_epoch_0002.csv"}
+    assert list((folder / "runs").glob("events.out.tfevents.*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands(page: str, folder: Path):
