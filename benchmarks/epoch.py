@@ -112,7 +112,7 @@ def logged(network: nn.Module, images: Tensor, volumes: Sequence[str], most: int
 
 def measure_pictures(options: argparse.Namespace) -> None:
     """What volumes and pictures add to an epoch with numbers alone, in seconds."""
-    case = resnet_3d(16, 3, 2) if options.quick else resnet_3d(64, 3, 6)
+    case = resnet_3d(16, 3, 2) if options.quick else resnet_3d(32, 3, 6)
     network, images = case.build(options.device)
     few, many = (1, 2) if options.quick else (1, 4)
     kinds = {"numbers": ((), 0), "and volumes": (VOLUMES, 0)}
