@@ -132,8 +132,8 @@ def test_words_of_the_picture():
     )
     said = texts(case_figure(a_case(numbers=numbers, model="Net 12")))
     for text in ("predicted b, p = 0.700", "label a", "25 % of the image's energy", "Net 12",
-                 "0.5 (100 %)", "trace of 0.5", "99.5th percentile", RESEARCH_ONLY,
-                 "mm", "R", "A", "S", "axial, slice 6 of 8"):  # fmt: skip
+                 "0.5 (100 %)", "eigenvalues, trace 0.5", "99.5th percentile",
+                 RESEARCH_ONLY, "mm", "R", "A", "S", "axial, slice 6 of 8"):  # fmt: skip
         assert text in said
     assert "not written" in texts(case_figure(a_case(sensitivity=None)))
 
