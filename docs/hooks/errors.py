@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,17 @@ MARK = "<!-- messages -->"
 # Raised for Python itself or caught inside the package: nobody reads these.
 INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError", "_UnusableError")
 # Fixes of the few messages that neither have one nor begin with what was expected.
+_FOLDER = (
+    "choose another output folder, go on with --resume, or move the results with --existing move"
+)
+_OVERLAY = "run the bundle itself with the overlay `ifim.yaml`; the message has the command"
 KNOWN = {
+    "expected the package …, got none": "the message has the command that installs it",
+    "expected one of …, got …": "choose one of those that it names, or leave it out",
+    "expected no results of another run in …, got … or journals without a run.json": _FOLDER,
+    "expected results of the same network and settings in …, got a run of others: ……": _FOLDER,
+    "expected … in … with _target_ and …, whose images can be replaced, got …": _OVERLAY,
+    "expected a bundle that loads one file for each image, got … in its preprocessing": _OVERLAY,
     "forward and reverse mode disagree": "none is needed: double backward passes are taken then",
     "the header is longer than the file": "write the file again with PooledEigenspace.save",
     "values from … to … of … bytes, … expected": "write the file again with PooledEigenspace.save",
@@ -91,15 +101,36 @@ class Message:
         raise KeyError(f"no topic for {self.module}; give it one in TOPICS of {__name__}")
 
 
-def text_of(node: ast.AST) -> str | None:
-    """The text that an expression makes, ``…`` for what depends on the case; None if it is none."""
+def constants(tree: ast.Module) -> dict[str, str]:
+    """The texts that a module has names for."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            text = text_of(node.value)
+            if text is not None:
+                found[node.targets[0].id] = text
+    return found
+
+
+def text_of(node: ast.AST, named: Mapping[str, str] | None = None) -> str | None:
+    """The text that an expression makes, ``…`` for what depends on the case; None if it is none.
+
+    Args:
+        node: the expression.
+        named: the texts that its module has names for.
+    """
+    named = named or {}
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name):
+        return named.get(node.value.id, "…")
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
-        parts = [text_of(v) if isinstance(v, ast.Constant) else "…" for v in node.values]
+        parts = [
+            text_of(v, named) or ("" if isinstance(v, ast.Constant) else "…") for v in node.values
+        ]
         return "".join(part or "" for part in parts)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        sides = text_of(node.left), text_of(node.right)
+        sides = text_of(node.left, named), text_of(node.right, named)
         return None if sides == (None, None) else "".join("…" if s is None else s for s in sides)
     return None
 
@@ -107,11 +138,12 @@ def text_of(node: ast.AST) -> str | None:
 def messages_of(source: str, module: str) -> Iterator[Message]:
     """Every message of one module: texts that are raised, and others that begin as ours do."""
     tree = ast.parse(source)
+    named = constants(tree)
     inner: set[int] = set()  # parts of texts that are listed already, and docstrings
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             argument = node.exc.args[0]
-            text = text_of(argument)
+            text = text_of(argument, named)
             inner |= {id(part) for part in ast.walk(argument)} if text is not None else set()
             kind = ast.unparse(node.exc.func).rpartition(".")[2]
             if text is not None and kind not in INTERNAL:
@@ -119,7 +151,7 @@ def messages_of(source: str, module: str) -> Iterator[Message]:
         elif isinstance(node, ast.Expr):
             inner.add(id(node.value))
         elif isinstance(node, ast.expr) and id(node) not in inner:
-            text = text_of(node)
+            text = text_of(node, named)
             if text is not None and text.startswith("expected ") and len(text) > 9:
                 inner |= {id(part) for part in ast.walk(node)}
                 yield Message(module, node.lineno, "", text)
@@ -153,6 +185,8 @@ def split(text: str) -> tuple[str, str]:
         wrong += mark.strip()
     if not fix:
         wrong, fix = text, KNOWN.get(text, "")
+    if not re.search("[A-Za-z]{3}", fix):  # it depends on the case
+        fix = KNOWN.get(wrong, "")
     if not fix and (given := re.match(r"expected (.+?), got ", text)):
         fix = f"give {given[1]}"
     return wrong, fix

@@ -58,12 +58,11 @@ def trained(seed: int) -> nn.Module:
 
 
 def save(figure: Figure, name: str) -> None:
-    """A small PNG of few colours."""
+    """A small PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    picture = Image.open(buffer).convert("RGB").quantize(256)
-    picture.save(PICTURES / f"{name}.png", optimize=True)
+    Image.open(buffer).convert("RGB").save(PICTURES / f"{name}.png", optimize=True)
     print(f"{name}.png: {(PICTURES / f'{name}.png').stat().st_size / 1000:.0f} kB")
 
 

@@ -263,7 +263,7 @@ def _case(entry: Mapping[str, Any], channel_names: Sequence[str]) -> Any:
         name=row["file"],
         high=_volume(high),
         orth=_volume(entry["orth"]),
-        affine=torch.as_tensor(high.affine).double().numpy() if tracked else np.eye(4),
+        affine=torch.as_tensor(high.affine).double().numpy() if tracked else None,
         sensitivity=_volume(entry["sensitivity"]),
         numbers=numbers_of(row),
         picture=row["file"].lower().endswith(PICTURES),

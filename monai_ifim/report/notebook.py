@@ -38,7 +38,8 @@ def show(
 
     Args:
         images: (B, C, H, W) or (B, C, X, Y, Z), those that ``space`` belongs to. A MetaTensor's
-            affine says how they are turned; without one the axes are to the right, front and head.
+            affine says how they are turned; without one there are no sides of a patient, and
+            lengths are voxels.
         space: their eigenspace, of ``eigenspace(network, images)``.
         class_names: in the order of the logits; numbers by default.
         channel_names: in the order of the channels.
@@ -152,8 +153,8 @@ def _volumes(values: Tensor) -> np.ndarray:
     return plain.reshape(*plain.shape, *[1] * (5 - plain.ndim)).numpy()
 
 
-def _affine(images: Tensor, index: int) -> np.ndarray:
+def _affine(images: Tensor, index: int) -> np.ndarray | None:
     if not isinstance(images, MetaTensor):
-        return np.eye(4)
+        return None
     affine = torch.as_tensor(images.affine).as_subclass(Tensor).cpu().double().numpy()
     return affine[index] if affine.ndim == 3 else affine

@@ -39,7 +39,7 @@ def view(
 
     Args:
         images: (B, C, H, W) or (B, C, X, Y, Z), those that ``space`` belongs to. A MetaTensor's
-            affine says how they lie; without one the axes are to the right, front and head.
+            affine says how they lie; without one there are no sides of a patient.
         space: their eigenspace, of ``eigenspace(network, images)``.
         index: of the image in the batch.
         overlay: what is seen on the image.
@@ -90,7 +90,7 @@ def view(
     settings = volumes.settings(channel)
     shown = settings["channel"]
     looks = _looks(settings, overlay, opacity)
-    options = _OPTIONS | {"is_orientation_text_visible": not picture}
+    options = _OPTIONS | {"is_orientation_text_visible": case.placed}
     if settings["plane"] is not None:
         plane = ("SAGITTAL", "CORONAL", "AXIAL")[settings["plane"]]
         options["slice_type"] = niivue.SliceType[plane]

@@ -66,7 +66,8 @@ class Case:
         name: of the image, as it is shown.
         high: the high-sensitivity component, (C, X, Y, Z); Z is 1 for a single slice.
         orth: the orthogonal component, the same shape.
-        affine: (4, 4), indices to millimetres, axes to the right, front and head.
+        affine: (4, 4), indices to millimetres, axes to the right, front and head; None where the
+            image's place in a patient is not known.
         sensitivity: diag F, the same shape; None where it was not written.
         numbers: what the tables say.
         picture: a PNG or JPEG, whose axes are columns and rows and not those of a patient; its
@@ -78,7 +79,7 @@ class Case:
     name: str
     high: np.ndarray
     orth: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
     sensitivity: np.ndarray | None = None
     numbers: Numbers = field(default_factory=Numbers)
     picture: bool = False
@@ -102,6 +103,11 @@ class Case:
     def image(self) -> np.ndarray:
         """What the network saw, on the scan's grid: the sum of the components."""
         return self.high + self.orth
+
+    @property
+    def placed(self) -> bool:
+        """Whether its sides are those of a patient, and its lengths millimetres."""
+        return self.affine is not None and not self.picture
 
     @property
     def coloured(self) -> bool:

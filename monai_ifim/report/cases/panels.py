@@ -72,7 +72,7 @@ class Panels:
     def __init__(self, case: Case, style: Style) -> None:
         turn = Turned(case.affine, case.high.shape[1:], case.picture)
         self.planes, self.style, self.coloured = turn.planes, style, case.coloured
-        self.unit = "px" if case.picture else "mm"
+        self.unit = "mm" if case.placed else "px"
         if case.coloured and style.channel is None:
             kept, self.channel = slice(None), "red, green and blue"
         else:
@@ -158,7 +158,7 @@ class Panels:
             A few words.
         """
         if number == 1 and self._sensitivity is None:
-            return "not written; add 'sensitivity' to ifim_volumes"
+            return "not written; add 'sensitivity' to the volumes"
         if number == 2 and math.isfinite(energy_share):
             return f"{100 * energy_share:.2g} % of the image's energy"
         if number == 3:

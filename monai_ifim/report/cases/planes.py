@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 NAMES = ("sagittal", "coronal", "axial")  # by the axis that they are perpendicular to
+UNPLACED = ("across axis 1", "across axis 2", "across axis 3")
 _POSITIVE, _NEGATIVE = "RAS", "LPI"
 # A direction is named by every axis with which its cosine is at least this: 0.3 is 17 degrees off.
 _COSINE = 0.3
@@ -24,10 +25,11 @@ class Plane:
     """One way of cutting a turned volume.
 
     Attributes:
-        name: axial, coronal or sagittal; empty for a picture.
+        name: axial, coronal or sagittal; across which axis where the place in a patient is not
+            known; empty for a picture.
         normal: the axis that it is perpendicular to, of the turned volume.
-        size: width and height in millimetres, or pixels for a picture.
-        letters: of the left, right, upper and lower edge; empty for a picture.
+        size: width and height in millimetres, or pixels where they are not known.
+        letters: of the left, right, upper and lower edge; empty where they are not known.
         slices: how many there are.
     """
 
@@ -55,7 +57,7 @@ class Turned:
     """How the volumes of one grid are turned.
 
     Args:
-        affine: (4, 4), indices to millimetres.
+        affine: (4, 4), indices to millimetres; None where it is not known.
         shape: (X, Y, Z).
         picture: whether the axes are columns and rows of a picture; ``affine`` is ignored then.
 
@@ -64,14 +66,17 @@ class Turned:
         planes: the three planes, axial first, or the plane of a single slice.
     """
 
-    def __init__(self, affine: np.ndarray, shape: tuple[int, ...], picture: bool = False) -> None:
-        affine = _PICTURE if picture else _checked(affine)
+    def __init__(
+        self, affine: np.ndarray | None, shape: tuple[int, ...], picture: bool = False
+    ) -> None:
+        self._named = ("", "", "") if picture else UNPLACED if affine is None else NAMES
+        affine = _PICTURE if picture else np.eye(4) if affine is None else _checked(affine)
         self._ornt = nib.orientations.io_orientation(affine)
         self.affine = affine @ nib.orientations.inv_ornt_aff(self._ornt, shape)
         turned = [0, 0, 0]
         for axis, (to, _) in enumerate(self._ornt):
             turned[int(to)] = shape[axis]
-        self.planes = [self._plane(normal, turned, picture) for normal in _normals(turned)]
+        self.planes = [self._plane(normal, turned) for normal in _normals(turned)]
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """Turn a volume.
@@ -85,12 +90,13 @@ class Turned:
         last = np.moveaxis(volume, 0, -1)
         return np.moveaxis(nib.orientations.apply_orientation(last, self._ornt), -1, 0)
 
-    def _plane(self, normal: int, shape: list[int], picture: bool) -> Plane:
+    def _plane(self, normal: int, shape: list[int]) -> Plane:
         across, up = (axis for axis in range(3) if axis != normal)
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         size = (shape[across] * float(spacing[across]), shape[up] * float(spacing[up]))
-        if picture:
-            return Plane("", normal, size, ("", "", "", ""), shape[normal])
+        if self._named is not NAMES:
+            name = self._named[normal] if shape[normal] > 1 else ""
+            return Plane(name, normal, size, ("", "", "", ""), shape[normal])
         right, top = (self.affine[:3, axis] / spacing[axis] for axis in (across, up))
         edges = (letters(right), letters(-right), letters(top), letters(-top))
         return Plane(NAMES[normal], normal, size, edges, shape[normal])

@@ -38,7 +38,9 @@ class BrowserVolumes:
     """
 
     def __init__(self, case: Case, budget: int = BUDGET) -> None:
-        self.case, self._affine = case, _PICTURE if case.picture else case.affine
+        self.case = case
+        unplaced = _PICTURE if case.picture else np.eye(4)
+        self._affine = unplaced if case.affine is None or case.picture else case.affine
         self.factors = block_factors(case.high.shape, self._affine, budget)
         self._scale = {"high": float(np.abs(self._values("high")).max()) or 1.0}
         self._scale["sensitivity"] = float(self._values("sensitivity").max(initial=0.0)) or 1.0
