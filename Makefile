@@ -7,18 +7,22 @@ LABEL := .venv-label
 LABEL_INSTALLED := $(LABEL)/.installed
 PORT ?= 8000
 
+DEPLOY := .venv-deploy
+DEPLOY_INSTALLED := $(DEPLOY)/.installed
+
 NEWEST := .venv-newest
 NEWEST_INSTALLED := $(NEWEST)/.installed
 
 # The versions that we develop with; `make CONSTRAINTS=file` installs others.
 CONSTRAINTS ?= constraints.txt
 INSTALL := -m pip install -q --upgrade-strategy only-if-needed
-# `make HASHED=yes` first installs the very archives of .ci/lock.py (Python 3.11, Linux, x86-64).
+# `make HASHED=yes` first installs the very archives of .ci/lock.py (Python 3.11, Linux x86-64, the
+# CPU build of torch, which pip must be told to find: PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).
 HASHED ?=
 
 .PHONY: help assets demo experiments results-page bench bench-all bench-gpu bench-peers performance-page
 .PHONY: docs docs-pictures test test-all test-newest lint label label-install label-test clean
-.PHONY: soak fuzz dist
+.PHONY: soak fuzz dist deploy-install deploy-test pacs-test
 
 help:
 	@echo 'make lint              ruff, mypy and codespell'
@@ -35,6 +39,8 @@ help:
 	@echo 'make performance-page  docs/performance.md from docs/performance/'
 	@echo 'make docs              the documentation in site/; also docs-pictures, the pictures of its pages'
 	@echo 'make label             a MONAI Label server at PORT=8000; also label-install, label-test'
+	@echo 'make deploy-test       tests in the MONAI Deploy App SDK; also deploy-install'
+	@echo 'make pacs-test         MONAI Label on a real PACS: apt-get install orthanc orthanc-dicomweb'
 	@echo 'make clean             remove environments and results'
 
 # Everything is installed into .venv.
@@ -141,11 +147,14 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-# MONAI Label in an environment of its own: it wants pydicom 2, we want 3 (docs/monai_label.md).
+# MONAI Label in an environment of its own: it pins half of what it needs (docs/monai_label.md).
+# pydicom-seg takes a name from a module that pydicom 3 has made private; pydicom.uid has it too.
 $(LABEL_INSTALLED): pyproject.toml constraints-label.txt
 	$(PYTHON) -m venv $(LABEL)
-	$(LABEL)/bin/python -m pip install -q -c constraints-label.txt -e '.[label]' pytest pytest-timeout
+	$(LABEL)/bin/python -m pip install -q -c constraints-label.txt -e '.[label]' pytest pytest-timeout playwright
 	$(LABEL)/bin/python -m pip install -q --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
+	sed -i 's/from pydicom._storage_sopclass_uids import/from pydicom.uid import/' \
+		$(LABEL)/lib/python3*/site-packages/pydicom_seg/*.py
 	touch $@
 
 label-install: $(LABEL_INSTALLED)
@@ -162,7 +171,22 @@ label: $(LABEL_INSTALLED)
 	$(LABEL)/bin/python -m monai_ifim label-server label/app label/studies --port $(PORT)
 
 label-test: $(LABEL_INSTALLED)
-	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest tests/label monai_ifim/label
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest --ignore tests/label/pacs tests/label monai_ifim/label
+
+# With a real Orthanc and, where there is Chromium, OHIF; PACS_SECONDS=3600 for an hour of clients.
+pacs-test: $(LABEL_INSTALLED)
+	OMP_NUM_THREADS=1 $(LABEL)/bin/python -m pytest -s -m '' tests/label/pacs
+
+# The MONAI Deploy App SDK in an environment of its own: it brings Holoscan, and CUDA's Python packages.
+$(DEPLOY_INSTALLED): pyproject.toml constraints.txt constraints-deploy.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install -q -c constraints.txt -c constraints-deploy.txt -e '.[deploy]' pytest pytest-timeout
+	touch $@
+
+deploy-install: $(DEPLOY_INSTALLED)
+
+deploy-test: $(DEPLOY_INSTALLED)
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -m '' tests/deploy monai_ifim/deploy
 
 clean:
-	rm -rf $(VENV) $(LABEL) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL) $(DEPLOY) $(NEWEST) constraints-newest.txt constraints-torch.txt label demo results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,8 +31,10 @@ def main() -> int:
     ]
     for item in sorted(resolved(), key=lambda each: each["metadata"]["name"].lower()):
         meta = item["metadata"]
-        name, version = meta["name"], meta["version"].split("+")[0]  # whatever build of it
+        name, version = meta["name"], meta["version"]
         taken = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+        # A build with a version of its own (torch 2.13.0+cpu) is not on the index, and the index's
+        # build of that version needs other packages.
         hashes = sorted({*published(name, version), *([taken] if taken else [])})
         if not hashes:
             raise SystemExit(f"expected archives of {name} {version}, got none")

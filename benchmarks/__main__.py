@@ -22,7 +22,15 @@ BOTH = ("lower_bound", "peers", "epoch", "large_k", "segmentation")
 CUDA = ("throughput", *BOTH)
 # With --all only.
 LONG_BOTH = ("volume", "ideas")
-LONG_CPU = ("inference_run", "scaling", "engines", "volumes", *LONG_BOTH)
+LONG_CPU = (
+    "inference_run",
+    "pictures",
+    "profile",
+    "scaling",
+    "engines",
+    "volumes",
+    *LONG_BOTH,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

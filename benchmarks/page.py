@@ -20,6 +20,8 @@ _ORDER = (
     "peers",
     "epoch",
     "inference_run",
+    "pictures",
+    "profile",
     "scaling",
     "engines",
     "large_k",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from monai_ifim.data.sources.arrays import LoadImageOrArrayd
     from monai_ifim.data.sources.pictures import LoadPictured
     from monai_ifim.data.writers import AtomicNibabelWriter
+    from monai_ifim.dicom.parametric_map import write_parametric_map
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
@@ -139,6 +140,7 @@ __all__ = [
     "smoothed_eigenspace",
     "traceable_preprocessing",
     "view",
+    "write_parametric_map",
 ]
 
 # Where the names are looked for, in this order: what needs torch alone comes first.
@@ -167,6 +169,7 @@ _MODULES = (
     "report.epoch_log",
     "report.notebook",
     "report.viewer",
+    "dicom.parametric_map",
 )
 
 if not TYPE_CHECKING:  # a type checker would take any name for known

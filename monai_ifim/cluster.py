@@ -116,10 +116,7 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
         try:
             for so_far in _results(ray, work, _blocks(batches, count, block), count, resources):
                 if shown is not None:
-                    through = so_far.done + so_far.failed
-                    # Without resume they are of this run, of a worker that died.
-                    earlier = so_far.earlier if options.resume else 0
-                    shown.show(through, so_far.failed, earlier)
+                    shown.show(so_far.done + so_far.failed, so_far.failed, so_far.earlier)
                 if so_far.error:
                     break
             error = so_far.error
@@ -133,15 +130,10 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
                 shown.clear()
             connection.close()  # the workers end before their journals are read
             merged = close_run(place, "ifim.csv", error)
-    summary = summary_of_rows(
-        () if merged is None else merged.rows,
-        images,
-        place / "ifim.csv",
-        notes=so_far.notes,
-        seconds=time.monotonic() - start,
-        error=error,
-    )
-    return replace(summary, earlier=so_far.earlier if options.resume else 0)
+    rows, table = () if merged is None else merged.rows, place / "ifim.csv"
+    seconds = time.monotonic() - start
+    summary = summary_of_rows(rows, images, table, notes=so_far.notes, seconds=seconds, error=error)
+    return replace(summary, earlier=so_far.earlier)
 
 
 @dataclass(frozen=True)

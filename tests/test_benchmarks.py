@@ -18,6 +18,8 @@ from benchmarks import (
     page,
     peer_methods,
     peers,
+    pictures,
+    profile,
     same_numbers,
     segmentation,
     throughput,
@@ -34,10 +36,10 @@ RESULTS = ROOT / "docs" / "performance"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
-def measured(module, tmp_path: Path) -> dict:
+def measured(module, tmp_path: Path, *further: str) -> dict:
     """The file of a smoke test, every row as wide as its heading."""
     file = tmp_path / "numbers.json"
-    module.main(["--quick", "--output", str(file)])
+    module.main(["--quick", *further, "--output", str(file)])
     record = json.loads(file.read_text(encoding="utf-8"))
     assert record["quick"]
     for part in (record, *record.get("tables", ())):
@@ -62,6 +64,17 @@ def test_peers(tmp_path):
         assert errors[name] is None or errors[name] < (0.5 if costly else 1e-3), name
 
 
+def test_profile(tmp_path):
+    for row in measured(profile, tmp_path)["rows"]:
+        assert row[1] == pytest.approx(sum(row[2:-1]), rel=1e-3)
+        assert all(row[2:-1])  # every step takes some time
+
+
+@pytest.mark.slow
+def test_pictures(tmp_path):
+    assert len(measured(pictures, tmp_path)["rows"]) == len(pictures.COMMANDS)
+
+
 def test_absent_peers_are_no_error(monkeypatch):
     monkeypatch.setattr(peers, "METHODS", [("other", print, "no-such-distribution", False)])
     monkeypatch.setattr(peers, "peak_memory", lambda *_: memory.Peak(1.0))
@@ -73,6 +86,13 @@ def test_epoch(tmp_path):
     plain, shared, alone = measured(epoch, tmp_path)["rows"]
     assert plain[3] is None
     assert alone[3] == pytest.approx(shared[3] + 1, rel=1e-3)  # four digits are kept
+
+
+def test_pictures_of_an_epoch(tmp_path):
+    numbers, _, one, two = measured(epoch, tmp_path, "--pictures")["rows"]
+    assert numbers[2] == [0, 0, 0]
+    assert [one[0], two[0]] == ["and 1 drawn", "and 2 drawn"]
+    assert one[2][0] > 0
 
 
 def test_ideas(tmp_path):
@@ -106,9 +126,9 @@ def test_volume(tmp_path):
 
 def test_volumes(tmp_path):
     record = measured(volumes, tmp_path)
-    numbers, ours, stock = record["rows"]
+    numbers, ours, waiting, stock = record["rows"]
     assert numbers[2] == [1, 1, 1]
-    assert min(ours[2] + stock[2]) > 0
+    assert min(ours[2] + waiting[2] + stock[2]) > 0
     assert len(record["tables"][0]["rows"]) == 5  # with isal
 
 

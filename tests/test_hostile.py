@@ -1,7 +1,9 @@
 """Files, names and configurations of strangers: no code runs, nothing leaves a folder."""
 
 import gzip
+import io
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -12,7 +14,7 @@ import pydicom
 import pytest
 import torch
 from monai.data import Dataset
-from monai.transforms import LoadImaged
+from monai.transforms import Compose, LoadImaged
 
 import monai_ifim as mi
 from _helpers.dicom import write_slice
@@ -69,6 +71,15 @@ def test_weights_of_a_bundle(tmp_path, mark):
         BundleConfiguration(bundle).network("cpu")
 
 
+def test_weights_that_are_none(tmp_path):
+    bundle = tmp_path / "bundle"
+    (bundle / "models").mkdir(parents=True)
+    (bundle / "configs").symlink_to(ROOT / "bundles" / "ifim_signal_2d" / "configs")
+    torch.save([torch.zeros(3)], bundle / "models" / "model.pt")
+    with pytest.raises(ValueError, match=r"expected a state dictionary in .*, got a list; save"):
+        BundleConfiguration(bundle).network("cpu")
+
+
 def test_a_kept_step_of_an_experiment(tmp_path, mark):
     steps = Steps(tmp_path / "steps")
     steps.run("sum", {"a": 1}, lambda: 2)
@@ -103,6 +114,38 @@ def test_images_that_are_pickles(tmp_path, mark, suffix, allow):
     assert "expected an array of numbers, got one of Python objects: a pickle" in failure.reason
 
 
+def hidden_pickles(folder, mark):
+    """Files that NumPy takes for a pickle, or for an array of Python objects, at a second look."""
+    payload = Payload(mark)
+    for name in ("a.npy", "a.nii", "a.raw", "a.png", "a.npz"):
+        (folder / name).write_bytes(pickle.dumps(payload))
+    objects = io.BytesIO()
+    np.save(objects, np.array([payload, None], dtype=object))
+    with zipfile.ZipFile(folder / "b.npz", "w") as archive:
+        archive.writestr("readme.txt", "arrays")
+        archive.writestr("arr_0.npy", objects.getvalue())
+        archive.writestr("arr_1", objects.getvalue())
+    raw = objects.getvalue()
+    length = int.from_bytes(raw[8:10], "little")
+    header = raw[10 : 10 + length].rstrip(b"\n") + b" " * 20_000 + b"\n"
+    size = len(header).to_bytes(2, "little")
+    (folder / "c.npy").write_bytes(raw[:8] + size + header + raw[10 + length :])
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("options", [{}, {"reader": "NumpyReader", "allow_pickle": True}])
+def test_pickles_under_other_names(tmp_path, mark, options):
+    (tmp_path / "in").mkdir()
+    files = hidden_pickles(tmp_path / "in", mark)
+    np.save(tmp_path / "good.npy", np.arange(6.0).reshape(2, 3))
+    load = Compose([LoadImaged("image", **options)])
+    data = Dataset([{"image": str(p)} for p in (*files, tmp_path / "good.npy")], load)
+    loader = mi.FaultTolerantDataLoader(data)
+    assert [batch["image"].shape for batch in loader] == [(1, 2, 3)]
+    assert [failure.file for failure in loader.failures] == [str(file) for file in files]
+    assert not any("allow_pickle" in failure.reason for failure in loader.failures)
+
+
 def test_arrays_that_claim_too_much(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(1000))
     with pytest.raises(RefusedError, match="expected at most 999 values"):
@@ -126,7 +169,7 @@ def test_a_dicom_element_that_claims_more_than_the_file(tmp_path):
     place = content.find(b"\xe0\x7f\x10\x00OW") + 8
     content[place : place + 4] = (2**32 - 16).to_bytes(4, "little")
     (tmp_path / "a.dcm").write_bytes(content)
-    with pytest.raises(RefusedError, match=r"expected elements that fit .*got one that says 4294"):
+    with pytest.raises(RefusedError, match=r"expected elements that fit .*got one up to byte 4294"):
         check_source(tmp_path / "a.dcm")
 
 

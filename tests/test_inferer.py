@@ -114,9 +114,10 @@ def test_prediction_is_that_of_the_wrapped_inferer(images, case, context, plain)
     with context():
         expected = wrapped(inputs, network, *args, **kwargs)
         inferer = mi.IFIMInferer(wrapped)
-        actual = inferer(inputs, network, *args, **kwargs)
-    assert_same(actual, expected)
-    assert inferer.take(inputs) is not None
+        assert_same(inferer(inputs, network, *args, **kwargs), expected)
+        graph = inferer.keep_graph()
+        assert_same(inferer(inputs, network, *args, **kwargs), expected)
+    assert graph.take(inputs) is not None
 
 
 def test_default_inferer_is_the_simple_one(images):
@@ -170,13 +171,14 @@ def test_evaluator_predicts_the_same_with_ifim(tmp_path):
 
 def test_take_hands_over_once_and_only_for_its_own_tensor(images):
     network, inferer = smooth_network(3).eval(), mi.IFIMInferer()
+    graph = inferer.keep_graph()
     with torch.no_grad():
         inferer(images, network)
-        assert inferer.take(images.clone()) is None
-        assert inferer.take(images) is None
+        assert graph.take(images.clone()) is None
+        assert graph.take(images) is None
         inferer(images, network)
-        leaf, output = inferer.take(images)
-        assert inferer.take(images) is None
+        leaf, output = graph.take(images)
+        assert graph.take(images) is None
     assert torch.equal(leaf, images.as_tensor())
     # The graph leads to the image alone: no parameter's gradient can ever be computed on it.
     weight = network[0].weight
@@ -188,11 +190,12 @@ def test_take_hands_over_once_and_only_for_its_own_tensor(images):
 
 def test_a_failed_call_leaves_no_older_graph_behind(images):
     network, inferer = smooth_network(3).eval(), mi.IFIMInferer()
+    graph = inferer.keep_graph()
     with torch.no_grad():
         inferer(images, network)
         with pytest.raises(RuntimeError):
             inferer(images[:, :, :2], network)
-        assert inferer.take(images) is None
+        assert graph.take(images) is None
     assert all(p.requires_grad for p in network.parameters())
 
 
@@ -230,11 +233,12 @@ def test_the_graph_is_released(tmp_path, inferer):
 
 def test_take_releases_the_graph(images):
     network, inferer = Activations().eval(), mi.IFIMInferer()
+    graph = inferer.keep_graph()
     with torch.no_grad():
         inferer(images, network)
     gc.collect()
     assert network.seen[0]() is not None
-    inferer.take(images)
+    graph.take(images)
     gc.collect()
     assert network.seen[0]() is None
 
@@ -244,11 +248,12 @@ def test_autocast_gives_the_hosts_prediction_and_float32_gradients(images):
     expected = mi.eigenspace(network, images.as_tensor())
     batch = [{"image": images, "label": torch.zeros(2)}]
     inferer = mi.IFIMInferer()
+    graph = inferer.keep_graph()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with torch.no_grad():
             prediction = SimpleInferer()(images, network)
             assert_same(inferer(images, network), prediction)
-        assert inferer.take(images) is None
+        assert graph.take(images) is None
         _, items = evaluate(network, batch, mi.IFIMHandler(), inferer=inferer)
     assert prediction.dtype == torch.bfloat16
     for i, item in enumerate(items):
@@ -297,10 +302,11 @@ def test_evaluator_in_train_mode(images, shared):
 def test_gradients_on_leave_the_hosts_graph_alone(images):
     network = smooth_network(3).eval()
     other, inferer = copy.deepcopy(network), mi.IFIMInferer()
+    graph = inferer.keep_graph()
     prediction = inferer(images, network)
     reference = SimpleInferer()(images, other)
     assert torch.equal(prediction, reference)
-    assert inferer.take(images) is None
+    assert graph.take(images) is None
     prediction.square().sum().backward()
     reference.square().sum().backward()
     for one, two in zip(network.parameters(), other.parameters(), strict=True):
@@ -364,27 +370,31 @@ def test_training_flags_after_a_direct_call(images):
     network[1].train()
     modes = [m.training for m in network.modules()]
     inferer = mi.IFIMInferer()
+    graph = inferer.keep_graph()
     state = torch.get_rng_state()
     with torch.no_grad():
         expected = SimpleInferer()(images, copy.deepcopy(network))
         assert_same(inferer(images, network), expected)
-    assert inferer.take(images) is None  # a network partly in train mode is not shared
+    assert graph.take(images) is None  # a network partly in train mode is not shared
     assert [m.training for m in network.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_function_is_served_by_the_wrapped_inferer(images):
     inferer = mi.IFIMInferer()
+    graph = inferer.keep_graph()
     with torch.no_grad():
         prediction = inferer(images, lambda x: x.flatten(1)[:, :3])
     assert torch.equal(prediction, images.flatten(1)[:, :3])
-    assert inferer.take(images) is None
+    assert graph.take(images) is None
 
 
 def test_images_that_the_host_gave_are_not_edited(images):
     """An in-place first layer edits our copy, not the batch."""
     network = nn.Sequential(nn.ReLU(inplace=True), smooth_network(3)).eval()
-    before = images.clone()
+    before, inferer = images.clone(), mi.IFIMInferer()
+    graph = inferer.keep_graph()
     with torch.no_grad():
-        mi.IFIMInferer()(images, network)
+        inferer(images, network)
+    assert graph.take(images) is not None
     assert torch.equal(images, before)

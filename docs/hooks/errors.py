@@ -18,10 +18,19 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "monai_ifim"
 MARK = "<!-- messages -->"
 # Raised for Python itself or caught inside the package: nobody reads these.
-INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError")
+INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError", "_UnusableError")
+_FOLDER = (
+    "choose another output folder, go on with --resume, or move the results with --existing move"
+)
+_OVERLAY = "run the bundle itself with the overlay `ifim.yaml`; the message has the command"
 # Fixes of the few messages that have none and do not begin with what was expected, or whose fix
 # depends on the case.
 KNOWN = {
+    "expected one of …, got …": "choose one of those that it names, or leave it out",
+    "expected no results of another run in …, got … or journals without a run.json": _FOLDER,
+    "expected results of the same network and settings in …, got a run of others: ……": _FOLDER,
+    "expected … in … with _target_ and …, whose images can be replaced, got …": _OVERLAY,
+    "expected a bundle that loads one file for each image, got … in its preprocessing": _OVERLAY,
     "forward and reverse mode disagree": "none is needed: double backward passes are taken then",
     "the header is longer than the file": "write the file again with PooledEigenspace.save",
     "values from … to … of … bytes, … expected": "write the file again with PooledEigenspace.save",
@@ -70,7 +79,9 @@ TOPICS = {
     "messages.py": "Settings given as text",
     "experiments": "Experiments",
     "report": "Pictures and reports",
+    "dicom": "Results as DICOM objects",
     "label": "MONAI Label",
+    "deploy": "MONAI Deploy",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -92,14 +92,21 @@ class BundleConfiguration:
             device: where to put it.
 
         Returns:
-            The network; errors are those of its making, or say which weights do not fit, or that
-            the file of weights is none.
+            The network; errors are those of its making, or say which weights do not fit.
+
+        Raises:
+            ValueError: the file of weights is none.
         """
         if self.weights.suffix == ".ts":
             with quiet():
                 return torch.jit.load(str(self.weights), map_location=device).eval()
         network = self.content("network_def")
-        state = load_tensors(self.weights, device)
+        state = load_tensors(self.weights)
+        if not isinstance(state, Mapping):
+            raise ValueError(
+                f"expected a state dictionary in {self.weights}, got a {type(state).__name__}; "
+                "save network.state_dict()"
+            )
         network.load_state_dict(state.get("model", state))
         return network.to(device).eval()
 

@@ -27,6 +27,11 @@ def _server_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="to listen at (%(default)s)")
     parser.add_argument(
+        "--without-password",
+        action="store_true",
+        help="listen to other machines although MONAI Label asks for no password",
+    )
+    parser.add_argument(
         "--conf",
         action="append",
         default=[],
@@ -38,7 +43,14 @@ def _server_arguments(parser: ArgumentParser) -> None:
 def _server(options: Namespace) -> None:
     from monai_ifim.label.app_folder import start_server
 
-    start_server(options.app, options.studies, options.host, options.port, options.conf)
+    start_server(
+        options.app,
+        options.studies,
+        options.host,
+        options.port,
+        options.conf,
+        without_password=options.without_password,
+    )
 
 
 COMMANDS = (

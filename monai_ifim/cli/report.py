@@ -1,4 +1,4 @@
-"""Commands that show a run: its report, and a server for it on this machine."""
+"""Commands that show a run or hand it on: report, server on this machine, DICOM objects."""
 
 from __future__ import annotations
 
@@ -53,6 +53,44 @@ def _view(options: Namespace) -> None:
         server.serve_forever()
 
 
+_OBJECTS = ("maps", "picture", "numbers")
+
+
+def _dicom_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("output_dir", type=Path, help="of the run: ifim.csv and volumes")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="series, or folders with some, in the place of those that the run has read",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="of the objects (dicom, in the run's folder)"
+    )
+    parser.add_argument(
+        "--objects",
+        nargs="+",
+        choices=_OBJECTS,
+        default=_OBJECTS,
+        help="Parametric Maps, Secondary Captures, structured reports (all)",
+    )
+
+
+def _dicom(options: Namespace) -> int:
+    from monai_ifim.dicom.results import write_results
+
+    export = write_results(
+        options.output_dir,
+        sources=options.source,
+        folder=options.output,
+        objects=options.objects,
+    )
+    print(export)
+    return 0 if export.complete else 1
+
+
 COMMANDS = (
     Command(
         "report",
@@ -69,5 +107,13 @@ COMMANDS = (
         _view_arguments,
         _view,
         extra="report",
+    ),
+    Command(
+        "dicom",
+        "write the results of a run as DICOM objects, in the studies of their series",
+        "dicom results",
+        _dicom_arguments,
+        _dicom,
+        extra="dicom",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,11 @@ def _arguments(parser: ArgumentParser) -> None:
         "--existing",
         choices=["refuse", "move"],
         help="results of another run there: refuse them, or move them into earlier-DATE (refuse)",
+    )
+    files.add_argument(
+        "--dicom",
+        action="store_true",
+        help="write the results of DICOM series as DICOM objects as well: OUTPUT/dicom",
     )
     files.add_argument(
         "--shard",
@@ -171,9 +177,12 @@ def _run(options: Namespace) -> int:
         existing=options.existing,
         shard=options.shard,
     )
+    if options.dicom:
+        import_module("monai_ifim.dicom.results").check_highdicom()  # not after a night of work
     with messages_of_package(options.debug):
         summary = (_run_bundle if options.bundle else _run_network)(options, chosen)
     print(summary)
+    exported = not options.dicom or _write_dicom(options.output, summary)
     if summary.failed and not summary.error and _by_torchrun(options.shard):
         print(
             "status 0: torchrun would start all processes again; monai-ifim merge "
@@ -181,7 +190,23 @@ def _run(options: Namespace) -> int:
             file=sys.stderr,
         )
         return 0
-    return 0 if summary.complete else 1
+    return 0 if summary.complete and exported else 1
+
+
+def _write_dicom(output: Path, summary: RunSummary) -> bool:
+    """The results as DICOM objects; whether all of them were written."""
+    from monai_ifim.dicom.results import write_results
+
+    if not summary.written:
+        print(f"DICOM objects: with the table of all parts; then monai-ifim dicom {output}")
+        return True
+    try:
+        export = write_results(output)
+    except ValueError as error:  # none of the images was DICOM
+        print(f"DICOM objects: {error}", file=sys.stderr)
+        return False
+    print(export)
+    return export.complete
 
 
 def _by_torchrun(shard: str | None) -> bool:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +172,15 @@ def _in_order(loader: Any, batch: int) -> list[str | None] | None:
     return [entry_name(entry) for entry in data[batch * size : (batch + 1) * size]]
 
 
-def postprocess_each(
+def postprocessing_jobs(
     postprocessing: Callable[[dict[str, Any]], Any],
     rows: Sequence[dict[str, Any]],
     batch: dict[str, Tensor],
     files: Sequence[str | None],
     seen: Counter[Any],
     model: str,
-) -> list[list[Path]]:
-    """Postprocess the images with a result one by one.
+) -> list[Callable[[], list[Path]]]:
+    """What is left to do to postprocess the images of a batch one by one.
 
     A failure, as of a transform that cannot be undone, becomes the status of that image; the other
     images are unaffected.
@@ -187,7 +188,7 @@ def postprocess_each(
     Args:
         postprocessing: of one image's dictionary, which has ``MODEL_KEY``, and ``FILE_KEY`` and
             ``PART_KEY`` where the image's file is known.
-        rows: one for each image, with ``file`` and ``status``; the latter may change.
+        rows: one for each image, with ``file`` and ``status``; a job may change the latter.
         batch: what to take apart, each value with the batch as its first axis.
         files: of the images, None where there is none.
         seen: how many images of each file, and patch of it, there were before in this run; these
@@ -195,12 +196,12 @@ def postprocess_each(
         model: the network's name, for the files.
 
     Returns:
-        Paths of the files that were written for each image.
-
-    Raises:
-        OSError: the disk is full or has become read-only, so that no image can be written.
+        A function for each image, for any thread and in the order of the images, that gives the
+        paths of the files that were written; nothing is written for an image without a result. It
+        raises OSError where the disk is full or has become read-only, so that no image can be
+        written.
     """
-    written: list[list[Path]] = []
+    jobs: list[Callable[[], list[Path]]] = []
     for row, item, file in zip(rows, decollate_batch(batch), files, strict=True):
         if file is not None:
             image = item[CommonKeys.IMAGE]
@@ -208,18 +209,25 @@ def postprocess_each(
             each = file, None if patch is None else int(patch)
             item |= {FILE_KEY: file, PART_KEY: seen[each]}
             seen[each] += 1
-        written.append([])
-        if is_failure(row["status"]):
-            continue
-        try:
-            with recorded_files() as written[-1]:
-                postprocessing(item | {MODEL_KEY: model})
-        except Exception as error:
-            logger.debug("postprocessing of %s", row["file"], exc_info=True)
-            full = disk_error(error)
-            if full is not None:
-                raise full from None
-            row["status"] = failed(f"in postprocessing, {reason(error)}")
+        jobs.append(partial(_postprocess, postprocessing, row, item | {MODEL_KEY: model}))
+    return jobs
+
+
+def _postprocess(
+    postprocessing: Callable[[dict[str, Any]], Any], row: dict[str, Any], item: dict[str, Any]
+) -> list[Path]:
+    written: list[Path] = []
+    if is_failure(row["status"]):
+        return written
+    try:
+        with recorded_files() as written:
+            postprocessing(item)
+    except Exception as error:
+        logger.debug("postprocessing of %s", row["file"], exc_info=True)
+        full = disk_error(error)
+        if full is not None:
+            raise full from None
+        row["status"] = failed(f"in postprocessing, {reason(error)}")
     return written
 
 

@@ -225,7 +225,7 @@ class _Guarded(Dataset):
             check_values(item, self.image_key, list(transforms_of(self.dataset)))
             return _Item(name, file, item)
         except Exception as error:  # readers and transforms raise all kinds
-            return _Item(name, file, Failure(name, reason(error)))
+            return _Item(name, file, Failure(name, _why(error)))
 
     def name_of(self, index: int) -> str:
         """Name of an item for messages.
@@ -256,6 +256,17 @@ class _Guarded(Dataset):
             return listed_entry(self.dataset, index)
         except (AttributeError, TypeError, KeyError, IndexError):
             return None
+
+
+def _why(error: Exception) -> str:
+    """Its text, but for MONAI's and NumPy's advice to load pickles all the same."""
+    text = reason(error)
+    if "allow_pickle" not in text:
+        return text
+    return (
+        "expected an array of numbers, got a damaged file or pickled objects, which can run code; "
+        "save it with a numeric dtype"
+    )
 
 
 def transforms_of(dataset: Any) -> Iterator[Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from typing import IO, Any
 
 import nibabel as nib
+import numpy as np
 from nibabel.volumeutils import native_code
 
 from monai_ifim.data.atomic import complete_file
 
 # Floating-point noise hardly compresses: higher levels take several times as long for one percent.
 _LEVEL = 1
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+_MODEL = re.compile(r"iFIM \w+; (?!research use only)([^;]+);")
 
 
 def write_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
@@ -69,6 +73,40 @@ def component_header(source: nib.Nifti1Header) -> nib.Nifti1Header:
     header["glmin"] = header["glmax"] = 0
     header["vox_offset"] = 0
     return header
+
+
+def affine_in_millimetres(image: nib.Nifti1Image) -> np.ndarray:
+    """Where the voxels of a file are.
+
+    Args:
+        image: the file.
+
+    Returns:
+        (4, 4), voxels to millimetres, RAS.
+    """
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= _MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+    return affine
+
+
+def model_of(header: nib.Nifti1Header) -> str:
+    """The network that made a component, as ``descrip`` of its file names it.
+
+    Args:
+        header: of the file.
+
+    Returns:
+        Class and start of the digest; empty where the header does not say.
+
+    >>> header = nib.Nifti1Header()
+    >>> header["descrip"] = b"iFIM high; Net 0123abcd; research use only"
+    >>> model_of(header)
+    'Net 0123abcd'
+    """
+    if "descrip" not in header.keys():  # noqa: SIM118 - headers of nibabel are no dictionaries
+        return ""
+    found = _MODEL.match(bytes(header["descrip"]).rstrip(b"\0").decode("latin-1"))
+    return found[1] if found else ""
 
 
 def _write(image: nib.Nifti1Image, stream: IO[bytes]) -> None:

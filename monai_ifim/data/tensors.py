@@ -11,21 +11,20 @@ import torch
 from monai_ifim.messages import reason
 
 
-def load_tensors(file: str | os.PathLike[str], device: str = "cpu") -> Any:
+def load_tensors(file: str | os.PathLike[str]) -> Any:
     """Tensors, numbers, texts, lists and dictionaries of a file.
 
     Args:
         file: written by ``torch.save``.
-        device: where the tensors go.
 
     Returns:
-        The content.
+        The content, on the CPU.
 
     Raises:
         ValueError: it cannot be read, or holds other objects: loading those could run code.
     """
     try:
-        return torch.load(file, map_location=device, weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise what they like
         # torch's text of a pickle says how to load it all the same.
         pickled = isinstance(error, pickle.UnpicklingError)

@@ -156,10 +156,11 @@ def write_component(
     """
     header = None if source is None else source.header
     writer = AtomicNibabelWriter(output_dtype=_numpy_dtype(volume))
-    writer.set_data_array(volume, channel_dim=0)
-    writer.set_metadata(volume.meta if isinstance(volume, MetaTensor) else None, resample=False)
     if placed and source is not None:
         writer.data_obj, writer.affine = source.array(volume), source.affine
+    else:
+        writer.set_data_array(volume, channel_dim=0)
+        writer.set_metadata(volume.meta if isinstance(volume, MetaTensor) else None, resample=False)
     writer.description = _description(key, model, header)
     writer.source_header = header if placed else None
     if header is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,21 +23,19 @@ from monai_ifim.core import (
     with_option_keywords,
 )
 from monai_ifim.data.atomic import recorded_files
-from monai_ifim.data.batches import (
-    images_of_batch,
-    known_files,
-    names_of_batch,
-    postprocess_each,
-)
+from monai_ifim.data.batches import images_of_batch, known_files, names_of_batch
 from monai_ifim.data.loading.remaining import Remaining, image_list
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
-from monai_ifim.handlers.inference import inference_of, network_of
+from monai_ifim.handlers.inference import graph_of_next, inference_of, network_of
+from monai_ifim.handlers.observer import Observer
 from monai_ifim.handlers.one_by_one import Trial
+from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
+from monai_ifim.inferers import KeptGraph
 from monai_ifim.messages import check_on_error, failed, is_failure, reason
 from monai_ifim.outputs import BatchOutputs, check_volumes, outputs_of_network
 
@@ -77,8 +74,7 @@ class IFIMHandler:
         batch_transform: images (B, C, *S) of ``engine.state.batch``, for engines other than
             MONAI's; by default ``batch["image"]`` or ``batch[0]``.
         postprocessing: applied to each image's dictionary of ``image`` and ``ifim_*``, for example
-            ``Compose([Invertd(...), SaveImaged(...)])``: for hosts whose own postprocessing
-            cannot be extended.
+            ``Compose([Invertd(...), SaveImaged(...)])``, where the host's own cannot be extended.
         output_dir: where ``filename`` is written; no table when None.
         filename: name of the table; one that ends in ``.parquet`` needs pyarrow.
         class_names: in order, for the columns ``probability_<class>``; numbers where their count
@@ -140,9 +136,11 @@ class IFIMHandler:
         self.fail_at_end, self.on_error = fail_at_end, check_on_error(on_error)
         self.resume, self.bundle = resume, bundle
         self._served, self._before = False, 0  # iterations before this epoch
-        self._seen: Counter[Any] = Counter()  # images of each file in this epoch
         self._model_name = ModelName()
+        self._each = Postprocessing(postprocessing, self._model_name)
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
+        self._graph: KeptGraph | None = None  # of the iteration in work
+        self.observers: list[Observer] = []
         self._remaining: Remaining | None = None
         # Files that were finished since the batch in work began.
         self._recording, self._files = ExitStack(), list[Path]()
@@ -207,9 +205,8 @@ class IFIMHandler:
                 engine.add_event_handler(event, function)
 
     def _begin(self, engine: Engine) -> None:
-        self._served, self._before = False, engine.state.iteration
-        self._seen.clear()
-        self._reference = None
+        self._served, self._before, self._reference = False, engine.state.iteration, None
+        self._each.begin()
         if self.table.folder is not None:
             self._signal.catch()
         self._remaining = begin_table(
@@ -232,6 +229,7 @@ class IFIMHandler:
         )
 
     def _look(self, engine: Engine) -> None:
+        self._graph = graph_of_next(engine, self.network)
         loader = engine.state.dataloader
         self.table.look(getattr(loader, "failures", ()))
         if self.table.folder is None:
@@ -248,17 +246,15 @@ class IFIMHandler:
         images = output.get(CommonKeys.IMAGE)
         if images is None:
             images = self.batch_transform(engine.state.batch)
-        take = getattr(getattr(engine, "inferer", None), "take", None)
-        kept = None if take is None else take(images)
-        if network is not unwrap(engine.network):  # the graph is of another network
-            kept = None
+        graph, self._graph = self._graph, None
+        kept = None if graph is None else graph.take(images)
         output.update(self._serve(engine, network, images, inference_of(engine, network), kept))
         self._served = True
 
     def _serve_others(self, engine: Any) -> None:
         """ITERATION_COMPLETED of an engine that did not fire FORWARD_COMPLETED."""
-        if self._served:
-            self._served = False
+        served, self._served, self._graph = self._served, False, None
+        if served:
             return
         network = self._network(engine)
         images = self.batch_transform(engine.state.batch)
@@ -284,12 +280,12 @@ class IFIMHandler:
         failures = getattr(getattr(engine, "inferer", None), "failures", None)
         outputs = outputs if failures is None else outputs.without(failures(images))
         rows = outputs.rows(self._row_names(files), self.class_names)
-        written: list[list[Path]] = []
-        if self.postprocessing is not None:
-            batch = {CommonKeys.IMAGE: images.detach(), **outputs.values}
-            model = self._model_name(network)
-            written = postprocess_each(self.postprocessing, rows, batch, files, self._seen, model)
+        # Without results of this process to lose, where one before it was ended by an image.
+        wait = self.table.folder is None or bool(self.table.earlier.alone)
+        written = self._each.of_batch(rows, images, outputs.values, files, network, wait=wait)
         self.table.stage(rows, written)
+        for each in self.observers:
+            each.batch(rows, outputs.values)
         return outputs.values
 
     def _outputs(
@@ -365,6 +361,8 @@ class IFIMHandler:
     def _finish(self, engine: Engine) -> None:
         self.table.finish(getattr(engine.state.dataloader, "failures", ()))
         self._release()
+        for each in self.observers:
+            each.epoch(engine, self.table.rows)
         if self.table.left_out or "ifim_left_out" in engine.state.metrics:
             engine.state.metrics["ifim_left_out"] = self.table.left_out
 
@@ -375,13 +373,15 @@ class IFIMHandler:
             raise RuntimeError(self.table.complaint)
 
     def _release(self) -> None:
+        self._each.close()
         self._recording.close()
         self._signal.release()
         if self._remaining is not None:
             self._remaining.release(self)
-            self._remaining = None
+        self._remaining = self._graph = None
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
+        self._each.close(discard=True)
         loader = engine.state.dataloader
         names = self.table.listed or getattr(image_list(loader), "names", None) or ()
         self.table.rescue(files, error, getattr(loader, "failures", ()), names)

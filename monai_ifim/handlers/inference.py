@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_ifim.core import unwrap
-from monai_ifim.inferers import IFIMInferer
+from monai_ifim.inferers import IFIMInferer, KeptGraph
 
 
 def network_of(engine: Any) -> nn.Module:
@@ -31,6 +31,22 @@ def network_of(engine: Any) -> nn.Module:
             "pass IFIMHandler(network=...)"
         )
     return unwrap(network)
+
+
+def graph_of_next(engine: Any, network: nn.Module | None) -> KeptGraph | None:
+    """Where the graph of the engine's next forward pass will be, for as long as it is held.
+
+    Args:
+        engine: of MONAI or Ignite.
+        network: that the graph is wanted of; the engine's own when None.
+
+    Returns:
+        None where the engine keeps none, or runs another network.
+    """
+    inferer, own = getattr(engine, "inferer", None), getattr(engine, "network", None)
+    if not isinstance(inferer, IFIMInferer) or not isinstance(own, nn.Module):
+        return None
+    return inferer.keep_graph() if network is None or unwrap(network) is unwrap(own) else None
 
 
 def inference_of(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:

@@ -19,12 +19,15 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from starlette.exceptions import HTTPException
 
-from monai_ifim.label.bundle import find_bundles
-from monai_ifim.label.datastore import CheckedDatastore
+from monai_ifim.label.bundle import MAX_VOXELS, find_bundles
 from monai_ifim.label.infer import BundleTask, ComponentTask, OverlayTask
 from monai_ifim.label.options import Options, parse_options, refusal, short
+from monai_ifim.label.pacs.datastore import PacsDatastore
+from monai_ifim.label.pacs.dicomweb import DicomWeb, PacsError
+from monai_ifim.label.pacs.settings import read_settings
 from monai_ifim.label.scoring import IFIMScoring
 from monai_ifim.label.stored import run_stored
+from monai_ifim.label.stores.checked import CheckedDatastore
 from monai_ifim.label.strategy import IFIMStrategy, UnlabelledAtRandom
 from monai_ifim.messages import RESEARCH_ONLY, reason
 
@@ -40,16 +43,18 @@ class IFIMApp(MONAILabelApp):
     Settings, each as ``--conf NAME VALUE``: ``models`` (names of bundles, with commas between; all
     by default), ``device``, ``max_voxels``, ``likelihood.BUNDLE`` (``categorical`` or
     ``bernoulli``, where it is not recognised), ``overlay`` (``false``: no label maps for 3D
-    Slicer).
+    Slicer), and those of a PACS (``PacsSettings``).
 
     Args:
         app_dir: folder of the app.
-        studies: folder of the images.
+        studies: folder of the images, or address of a DICOMweb server.
         conf: settings.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.bundles = find_bundles(Path(app_dir) / "model", conf)
+        pictures = any(bundle.dimension == 2 for bundle in self.bundles)
+        self.pacs_settings = read_settings(conf, pictures=pictures)
         super().__init__(
             app_dir,
             studies,
@@ -58,20 +63,52 @@ class IFIMApp(MONAILabelApp):
             description=f"Local sensitivity of image classifiers. {RESEARCH_ONLY}",
         )
 
-    def init_datastore(self) -> Datastore:
-        """A checked folder; other datastores are MONAI Label's own.
+    @property
+    def remote(self) -> bool:
+        """Whether the images are in a PACS."""
+        return self.studies.startswith(("http://", "https://"))
+
+    def init_datastore(self) -> CheckedDatastore:
+        """A folder or a PACS, with the same checks.
 
         Returns:
             The datastore.
+
+        Raises:
+            ValueError: a setting of the PACS that cannot be.
         """
-        if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+        if self.remote:
+            return self._pacs()
         return CheckedDatastore(
             self.studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def _pacs(self) -> PacsDatastore:
+        if settings.MONAI_LABEL_DATASTORE:
+            raise ValueError(
+                "expected a folder or the address of a DICOMweb server as studies, got "
+                f"MONAI_LABEL_DATASTORE={settings.MONAI_LABEL_DATASTORE}; unset it"
+            )
+        user, password = (
+            settings.MONAI_LABEL_DICOMWEB_USERNAME,
+            settings.MONAI_LABEL_DICOMWEB_PASSWORD,
+        )
+        chosen = self.pacs_settings
+        pacs = DicomWeb(
+            self.studies,
+            login=(user, password) if user else None,
+            prefixes={
+                "qido": settings.MONAI_LABEL_QIDO_PREFIX or "",
+                "wado": settings.MONAI_LABEL_WADO_PREFIX or "",
+                "stow": settings.MONAI_LABEL_STOW_PREFIX or "",
+            },
+            seconds=chosen.seconds,
+            download_seconds=chosen.download_seconds,
+        )
+        return PacsDatastore(pacs, chosen, int(self.conf.get("max_voxels", MAX_VOXELS)))
 
     def init_infers(self) -> dict[str, InferTask]:
         """Two tasks for each bundle.
@@ -118,6 +155,11 @@ class IFIMApp(MONAILabelApp):
                     del self._infers[name]
                 self._scoring_methods.pop(bundle.name, None)
         super().on_init_complete()
+
+    @property
+    def max_label_bytes(self) -> int:
+        """Of a label that a client sends: eight for each voxel of the largest image."""
+        return 8 * int(self.conf.get("max_voxels", MAX_VOXELS)) + 2**20
 
     @property
     def models(self) -> list[str]:
@@ -255,11 +297,19 @@ class IFIMApp(MONAILabelApp):
 
         Raises:
             HTTPException: 404, unknown method.
-            RuntimeError: in MONAI Label's background process, at the end, when images failed.
+            RuntimeError: in MONAI Label's background process, at the end, when images failed or
+                the PACS stopped answering.
         """
         self.check_method(request.get("method"))
         result = super().scoring(dict(request), self.datastore())
-        if result["failed"] and not self._server_mode:
+        if self._server_mode:
+            return dict(result)
+        if result["stopped"]:
+            raise RuntimeError(
+                f"expected a score of every image, got {result['waiting']} without: "
+                f"{result['stopped']}; score again later, what is done stays"
+            )
+        if result["failed"]:
             raise RuntimeError(f"{len(result['failed'])} images have no score; the log names them")
         return dict(result)
 
@@ -291,7 +341,15 @@ class IFIMApp(MONAILabelApp):
         """
         if method:
             return super().async_scoring(method, params)
-        waiting = [m for m, s in self._scoring_methods.items() if s.waiting(self.datastore())]
+        most = self.pacs_settings.scoring if self.remote else 0
+        if self.remote and not most:  # each series is a download
+            return {}
+        try:
+            waiting = [m for m, s in self._scoring_methods.items() if s.waiting(self.datastore())]
+        except PacsError as error:
+            logger.error("no scoring: %s", error.detail)
+            return {}
+        params = params or {m: {"max_samples": most} for m in waiting}
         return {m: super(IFIMApp, self).async_scoring(m, params) for m in waiting}
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +359,7 @@ class IFIMApp(MONAILabelApp):
             request: ``strategy`` and what it takes.
 
         Returns:
-            Its id, path and score.
+            Its id, score and path; the path is empty while it is in the PACS alone.
 
         Raises:
             HTTPException: 404, unknown strategy; 400, impossible options.
@@ -312,7 +370,13 @@ class IFIMApp(MONAILabelApp):
                 f"expected a strategy from {', '.join(self._strategies)}, got {short(strategy)}",
                 404,
             )
-        return dict(super().next_sample(dict(request)))
+        sample = self._strategies[strategy](dict(request), self.datastore())
+        if not sample:
+            return {}
+        if self._auto_update_scoring:
+            self.async_scoring(None)
+        # MONAI Label would download it here, and answer with the errors of that one series.
+        return {**sample, "path": self.datastore().path_here(sample["id"])}
 
 
 def _options(request: Mapping[str, Any]) -> Options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import sys
@@ -50,7 +51,15 @@ def write_app(folder: Path, bundles: Sequence[Path] = ()) -> Path:
     return folder
 
 
-def start_server(app: Path, studies: str, host: str, port: int, conf: Sequence[str]) -> None:
+def start_server(
+    app: Path,
+    studies: str,
+    host: str,
+    port: int,
+    conf: Sequence[str],
+    *,
+    without_password: bool = False,
+) -> None:
     """Become MONAI Label's server for an app; does not return.
 
     Args:
@@ -59,10 +68,13 @@ def start_server(app: Path, studies: str, host: str, port: int, conf: Sequence[s
         host: address to listen at; 127.0.0.1 keeps other machines out.
         port: to listen at.
         conf: settings of the app as ``NAME=VALUE``.
+        without_password: let other machines in although nobody is asked for a password.
 
     Raises:
-        ValueError: a folder that is not there, or a setting without a value.
+        ValueError: a folder that is not there, a setting without a value, or an address that
+            other machines reach while MONAI Label asks for no password.
     """
+    check_host(host, without_password)
     remote = studies.startswith(("http://", "https://"))
     for folder in [app] if remote else [app, Path(studies)]:
         if not folder.is_dir():
@@ -75,6 +87,41 @@ def start_server(app: Path, studies: str, host: str, port: int, conf: Sequence[s
         if not value:
             raise ValueError(f"expected a setting as NAME=VALUE, got {setting!r}")
         command += ["--conf", name, value]
+    # Programs of this environment, such as those of dcmqi, which MONAI Label would else download.
+    programs = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     os.environ.setdefault("PYTHONPATH", "")  # MONAI Label's background tasks read it
     sys.stdout.flush()
     os.execv(command[0], command)
+
+
+def check_host(host: str, without_password: bool) -> None:
+    """Refuse to let other machines in while nobody is asked for a password.
+
+    Args:
+        host: address to listen at.
+        without_password: do so nevertheless.
+
+    Raises:
+        ValueError: refused.
+
+    >>> check_host("127.0.0.1", False)
+    >>> check_host("0.0.0.0", False)
+    Traceback (most recent call last):
+        ...
+    ValueError: expected an address of this machine alone, such as 127.0.0.1, got 0.0.0.0, where \
+everyone could read all images and, through /proxy, the whole PACS; set MONAI_LABEL_AUTH_ENABLE=\
+true and MONAI_LABEL_AUTH_REALM_URI, or say --without-password behind a proxy that authenticates
+    """
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    asks = os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("true", "1", "yes", "on", "t")
+    if not (loopback or asks or without_password):
+        raise ValueError(
+            f"expected an address of this machine alone, such as 127.0.0.1, got {host}, where "
+            "everyone could read all images and, through /proxy, the whole PACS; set "
+            "MONAI_LABEL_AUTH_ENABLE=true and MONAI_LABEL_AUTH_REALM_URI, or say "
+            "--without-password behind a proxy that authenticates"
+        )

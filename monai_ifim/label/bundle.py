@@ -27,6 +27,7 @@ from monai_ifim.outputs import VOLUMES, batch_outputs, with_class_names
 from monai_ifim.transforms.invert import InvertComponentsd
 
 logger = logging.getLogger(__name__)
+MAX_VOXELS = 2**28
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ClassificationBundle:
         *,
         likelihood: str = "",
         device: str = "",
-        max_voxels: int = 2**28,
+        max_voxels: int = MAX_VOXELS,
     ) -> None:
         self.folder = folder
         self.name = folder.name
@@ -236,7 +237,7 @@ def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBu
                 folder / name,
                 likelihood=conf.get(f"likelihood.{name}", ""),
                 device=conf.get("device", ""),
-                max_voxels=int(conf.get("max_voxels", 2**28)),
+                max_voxels=int(conf.get("max_voxels", MAX_VOXELS)),
             )
         except Exception as error:  # a bundle's files may hold anything
             logger.error("%s is left out: %s", name, reason(error))

@@ -25,7 +25,10 @@ PROTECTED = (
     "session_id",
 )
 # What MONAI Label's own clients send along; ignored, because components are always float.
-_BY_CLIENTS = ("client_id", "label_info", "logging", "result_compress", "result_dtype", "timeout")
+_BY_CLIENTS = (
+    *("client_id", "label_info", "logging", "result_compress", "result_dtype", "timeout"),
+    "restore_label_idx",  # OHIF; values of a label map are always those of the model's labels
+)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from starlette.exceptions import HTTPException
 
 from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.options import Options, refusal, short
-from monai_ifim.label.stored import further_files
+from monai_ifim.label.pacs.dicomweb import PacsError
+from monai_ifim.label.stored import further_files, image_path
+from monai_ifim.label.stores.checked import CheckedDatastore
 from monai_ifim.messages import reason
 from monai_ifim.metrics import effective_rank
 
@@ -38,7 +38,7 @@ class IFIMScoring(ScoringMethod):
         super().__init__(f"Local sensitivity of {bundle.name}")
         self.bundle = bundle
 
-    def waiting(self, datastore: Datastore) -> list[str]:
+    def waiting(self, datastore: CheckedDatastore) -> list[str]:
         """Images without a score of the present model.
 
         Args:
@@ -55,7 +55,7 @@ class IFIMScoring(ScoringMethod):
             != version
         ]
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, Any], datastore: CheckedDatastore) -> dict[str, Any]:
         """Score.
 
         Args:
@@ -63,8 +63,10 @@ class IFIMScoring(ScoringMethod):
             datastore: with the images.
 
         Returns:
-            ``scored`` and ``left_out`` as counts; as reasons by id ``unfit``, images that this
-            bundle cannot take (of a mixed folder), and ``failed``, files that cannot be read.
+            ``scored``, ``left_out`` (they have a score) and ``waiting`` (for the next call) as
+            counts; as reasons by id ``unfit``, images that this bundle cannot take (of a mixed
+            folder), and ``failed``, files that cannot be read; ``stopped``, the reason why a PACS
+            gave no further images; and ``cache_bytes``, the disk used for images of a PACS.
 
         Raises:
             HTTPException: 400, an unknown or impossible parameter.
@@ -72,11 +74,17 @@ class IFIMScoring(ScoringMethod):
         most, force = _read(request, self.bundle.name)
         images = datastore.list_images()
         todo = images if force else self.waiting(datastore)
-        todo = todo[:most] if most else todo
-        unfit, failed = {}, {}
-        for number, image_id in enumerate(todo, start=1):
-            score = self._score(image_id, datastore)
+        scored, left_out = 0, len(images) - len(todo)
+        unfit, failed, stopped = {}, {}, ""
+        for number, image_id in enumerate(todo[:most] if most else todo, start=1):
+            try:
+                score = self._score(image_id, datastore)
+            except PacsError as error:
+                stopped = str(error.detail)
+                logger.error("scoring by %s stops: %s", self.bundle.name, stopped)
+                break
             status = score.get("status", "")
+            scored += not status
             if status.startswith("unfit"):
                 unfit[image_id] = status
                 logger.warning("%s %s", image_id, status)
@@ -84,26 +92,29 @@ class IFIMScoring(ScoringMethod):
                 failed[image_id] = status
                 logger.error("%s %s", image_id, status)
             logger.info("%s: %d of %d scored", self.bundle.name, number, len(todo))
-            scores = datastore.get_image_info(image_id).get(KEY)
-            others = scores if isinstance(scores, dict) else {}
-            datastore.update_image_info(image_id, {KEY: {**others, self.bundle.name: score}})
+            datastore.record(image_id, KEY, self.bundle.name, score)
         return {
-            "scored": len(todo) - len(unfit) - len(failed),
-            "left_out": len(images) - len(todo),
+            "scored": scored,
+            "left_out": left_out,
+            "waiting": len(todo) - scored - len(unfit) - len(failed),
             "unfit": unfit,
             "failed": failed,
+            "stopped": stopped,
+            "cache_bytes": datastore.status().get("cache_bytes", 0),
         }
 
-    def _score(self, image_id: str, datastore: Datastore) -> dict[str, Any]:
+    def _score(self, image_id: str, datastore: CheckedDatastore) -> dict[str, Any]:
         score: dict[str, Any] = {
             "model_version": self.bundle.model_version,
             "time": int(time.time()),
         }
         try:
-            path = Path(datastore.get_image_uri(image_id))
+            path = image_path(datastore, image_id)
             files = further_files(datastore, self.bundle, image_id)
             result = self.bundle.run(path, Options(), files)
         except HTTPException as error:
+            if isinstance(error, PacsError) and error.away and not datastore.answers():
+                raise  # this image and all others can be scored later
             kind = "unfit" if error.status_code in (413, 422) else "failed"
             return {**score, "status": f"{kind}: {error.detail}"}
         except Exception as error:  # the other images are still scored

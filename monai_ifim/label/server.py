@@ -10,8 +10,11 @@ here are plain functions, which run in worker threads, and refuse what a client 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
+import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +23,8 @@ from fastapi import APIRouter, Body, Depends, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, Response
 from monailabel.app import app
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, datastore, scoring
-from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.endpoints import batch_infer, datastore, scoring
+from monailabel.endpoints.user.auth import RBAC, User, get_current_user
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
@@ -30,6 +33,11 @@ from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
 from monai_ifim.label.options import Options, parse_options, refusal, short
+from monai_ifim.label.pacs import proxy
+from monai_ifim.label.stored import image_path
+from monai_ifim.label.stores.checks import check_tag
+from monai_ifim.label.stores.ohif import label_of_bytes
+from monai_ifim.label.tokens import user_of_token
 
 router = APIRouter(tags=["iFIM"])
 _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
@@ -62,8 +70,8 @@ def infer(
         )
     options = parse_options(_json(params))
     answer, files = _run(model, image, options)
-    name, content = next(iter(files.items()))
-    kind = get_mime_type(name)
+    part, content = next(iter(files.items()))
+    kind, name = get_mime_type(part), _file_name(image, answer, part)
     if output == "json":
         return JSONResponse(answer)
     if output == "image":
@@ -84,7 +92,10 @@ def both(
         raise refusal(
             f"expected a model with components, got {short(model)}, which has a label map"
         )
-    parts = {n[5:9]: (n, c, get_mime_type(n)) for n, c in sorted(volumes.items())}
+    parts = {
+        n[5:9]: (_file_name(image, answer, n), c, get_mime_type(n))
+        for n, c in sorted(volumes.items())
+    }
     return _multipart({"params": _part(answer), **parts})
 
 
@@ -107,7 +118,15 @@ def sample(strategy: str, params: dict | None = Body(None), user: User = _USER) 
     """By a strategy of ``/info/``."""
     if params and "strategy" in params:
         raise refusal("expected the strategy in the URL, got it in the parameters; leave it out")
-    return activelearning.sample(strategy, params, user.username)
+    instance = app_instance()
+    params = params or {}
+    result = instance.next_sample({"strategy": strategy, **params})
+    if result:
+        # MONAI Label writes back what it read, and two clients lose one of their marks.
+        mark = {"ts": int(time.time()), "client_id": params.get("client_id", user.username)}
+        instance.datastore().record(result["id"], "strategy", strategy, mark)
+        result.update(instance.datastore().get_image_info(result["id"]))
+    return result
 
 
 @router.post("/batch/infer/{model}", summary="Components of all stored images")
@@ -154,11 +173,14 @@ def save_label(
     label: UploadFile = File(...),
     user: User = _ANNOTATOR,
 ) -> dict[str, str]:
-    """As MONAI Label's own route, but nothing is left behind when it fails."""
+    """As MONAI Label's own route; results of this app are no final labels."""
     info = _json(params)
+    check_tag(tag or "final")
     with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
-        path = _receive(label, Path(folder))
         instance = app_instance()
+        path = _receive(label, Path(folder), instance.max_label_bytes)
+        if path.suffix == ".bin":
+            path = label_of_bytes(path, image_path(instance.datastore(), image))
         saved = instance.datastore().save_label(image, str(path), tag or "final", info)
         instance.on_save_label(image, saved)
         return {"image": image, "label": saved}
@@ -172,6 +194,32 @@ def update_image_info(image: str, info: str = Form("{}"), user: User = _ANNOTATO
         if key in value:
             raise refusal(f"expected info of your own, got {key!r}, which the server writes")
     return datastore.update_image_info(image, json.dumps(value), user.username)
+
+
+@router.get("/info/", summary="Models, strategies, scoring methods, numbers of images")
+def info(user: User = _USER) -> Any:
+    """As MONAI Label's own route, but from a thread: a PACS may take its time."""
+    return app_instance().info()
+
+
+@router.get("/datastore/", summary="Images, labels and scores")
+def images(output: datastore.ResultType | None = None, user: User = _USER) -> Any:
+    """As MONAI Label's own route, from a thread."""
+    return datastore.datastore(output)
+
+
+@router.head("/datastore/image", summary="Is the image there")
+def check_image(image: str, check_sum: str | None = None, user: User = _USER) -> Any:
+    """As MONAI Label's own route, from a thread."""
+    image_path(app_instance().datastore(), image)
+    return datastore.download_image(image, check_only=True, check_sum=check_sum)
+
+
+@router.get("/datastore/image", summary="An image")
+def image_file(image: str, user: User = _USER) -> Any:
+    """As MONAI Label's own route, from a thread."""
+    image_path(app_instance().datastore(), image)
+    return datastore.download_image(image)
 
 
 @router.get("/datastore/dataset", summary="Labelled images as a ZIP archive")
@@ -231,10 +279,17 @@ def _json(text: str) -> Mapping[str, Any]:
     return value
 
 
-def _receive(file: UploadFile, folder: Path) -> Path:
+def _receive(file: UploadFile, folder: Path, most: int | None = None) -> Path:
     """The upload under a name of ours; only the extension is the client's."""
     name = (file.filename or "").lower()
+    if most is not None and (file.size or 0) > most:
+        raise refusal(
+            f"expected a label of at most {most} bytes, got {file.size}; crop it, or start the "
+            "server with --conf max_voxels",
+            413,
+        )
     known = [pattern.lstrip("*") for pattern in settings.MONAI_LABEL_DATASTORE_FILE_EXT]
+    known += [] if most is None else [".bin"]  # OHIF's labels
     extension = next((e for e in sorted(known, key=len, reverse=True) if name.endswith(e)), None)
     if extension is None:
         raise refusal(f"expected a file ending in {', '.join(known)}, got {short(name)}", 415)
@@ -242,6 +297,15 @@ def _receive(file: UploadFile, folder: Path) -> Path:
     with path.open("wb") as target:
         shutil.copyfileobj(file.file, target)
     return path
+
+
+def _file_name(image: str, answer: Mapping[str, Any], part: str) -> str:
+    """Of one image, model and component: MONAI Label's client overwrites files of one name."""
+    component = part.split(".")[0].removeprefix("ifim_")
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", image).lstrip(".")
+    if plain != image or len(plain) > 100:
+        plain = f"{plain[:90]}-{zlib.crc32(image.encode()):08x}"
+    return f"{plain}_{answer['tags'][component]}{part[part.index('.') :]}"
 
 
 def _part(answer: Mapping[str, Any]) -> tuple[None, str, str]:
@@ -253,6 +317,14 @@ def _multipart(fields: Mapping[str, Any]) -> Response:
     return Response(message.to_string(), media_type=message.content_type)
 
 
+@router.post("/reload", include_in_schema=False)
+def reload(user: User = _ADMIN) -> None:
+    """MONAI Label would begin anew with a second app, for whoever asks."""
+    raise refusal("expected the server to be restarted by whoever runs it, got a request", 403)
+
+
+router.include_router(proxy.router)
+app.dependency_overrides[get_current_user] = user_of_token
 # In front: the first route that fits is taken.
 count = len(app.router.routes)
 app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore
-
 from monai_ifim.label.bundle import ClassificationBundle
 from monai_ifim.label.infer import BundleTask
 from monai_ifim.label.options import Options, refusal, short
+from monai_ifim.label.stores.checked import CheckedDatastore
 from monai_ifim.messages import RESEARCH_ONLY
 
 
-def image_path(datastore: Datastore, image_id: Any) -> Path:
+def image_path(datastore: CheckedDatastore, image_id: Any) -> Path:
     """File of a stored image.
 
     Args:
@@ -24,9 +23,10 @@ def image_path(datastore: Datastore, image_id: Any) -> Path:
         The path.
 
     Raises:
-        HTTPException: 404, an id that the datastore does not have, or whose file is gone.
+        HTTPException: 404, an id that the datastore does not have, or whose file is gone; of a
+            PACS also 413, 415, 422, 502 and 504.
     """
-    if not isinstance(image_id, str) or image_id not in datastore.list_images():
+    if not datastore.holds(image_id):
         raise refusal(
             f"expected the id of a stored image, got {short(image_id)}; "
             "GET /datastore/?output=all lists them, PUT /datastore/image adds one",
@@ -43,7 +43,7 @@ def image_path(datastore: Datastore, image_id: Any) -> Path:
 
 
 def further_files(
-    datastore: Datastore, bundle: ClassificationBundle, image_id: str
+    datastore: CheckedDatastore, bundle: ClassificationBundle, image_id: str
 ) -> dict[str, str]:
     """Files that a bundle needs besides the image: the image's stored labels.
 
@@ -79,7 +79,7 @@ def run_stored(
     image_id: Any,
     options: Options,
     folder: Path,
-    datastore: Datastore,
+    datastore: CheckedDatastore,
     *,
     keep: bool,
 ) -> tuple[dict[str, Any], dict[str, Path]]:

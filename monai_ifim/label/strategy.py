@@ -50,6 +50,17 @@ class IFIMStrategy(Strategy):
         self.quantity = quantity
         self.bundles = bundles
 
+    def info(self) -> dict[str, Any]:
+        """For ``/info/``: 3D Slicer and OHIF let a person choose from ``config``.
+
+        Returns:
+            Description and choices.
+        """
+        choices: dict[str, Any] = {"model": [bundle.name for bundle in self.bundles]}
+        if self.quantity == "mix":
+            choices["quantity"] = list(QUANTITIES)
+        return {**super().info(), "config": choices}
+
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose.
 

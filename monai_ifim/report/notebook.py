@@ -58,12 +58,14 @@ def show(
     Raises:
         TypeError: images that are no tensor.
         ValueError: images of another shape than the eigenspace's, or neither 2D nor 3D.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> import monai_ifim as mi
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     >>> images = torch.rand(2, 1, 8, 8)
     >>> mi.show(images, mi.eigenspace(network, images)).savefig("cases.png")  # doctest: +SKIP
     """
+    check_matplotlib()
     from monai_ifim.report.cases import Style, cases_figure
 
     if most < 1:
@@ -75,6 +77,22 @@ def show(
     ]
     title = f"{len(cases)} of {len(images)} images." if len(images) > len(cases) else ""
     return cases_figure(cases, Style(slices=slices, channel=channel), title)
+
+
+def check_matplotlib() -> None:
+    """Refuse to begin a picture that cannot be drawn.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"expected matplotlib, which draws pictures, got none ({error}); "
+            "pip install 'monai_ifim[report]'",
+            name="matplotlib",
+        ) from error
 
 
 def check_images(images: Tensor, space: Eigenspace) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from monai_ifim.report.notebook import check_matplotlib
+
 if TYPE_CHECKING:  # matplotlib is loaded by the first picture
     from matplotlib.figure import Figure
 
@@ -109,6 +111,8 @@ _SUMMARY_WRITER = ("add_scalar", "add_histogram", "add_figure", "flush")
 def _histogram(values: Sequence[float], epoch: int) -> Figure:
     """Of positive values, in bins of equal ratio; traces differ by powers of ten."""
     import numpy as np
+
+    check_matplotlib()
     from matplotlib.figure import Figure
 
     positive = np.array([value for value in values if value > 0])

@@ -89,6 +89,7 @@ class Worker:
         self._stay.enter_context(scripts_of(work.bundle))
         self._stay.enter_context(process_restored())
         sys.argv[:] = work.command  # run.json names it
+        self._resumes = bool(work.options.resume)
         # The folder was looked at by who hands out the work.
         options = replace(work.options, resume=True, shard=self._block)
         with setting_up(work.bundle):
@@ -121,7 +122,9 @@ class Worker:
         rows = self._handler.table.rows
         failed = sum(is_failure(row["status"]) for row in rows)
         notes = notes_of(self._composition, self._evaluator)
-        return BlockResult(len(rows) - failed, failed, notes, self._handler.table.images_before)
+        # Without resume they are of this run, of a worker that died.
+        earlier = self._handler.table.images_before if self._resumes else 0
+        return BlockResult(len(rows) - failed, failed, notes, earlier)
 
     def close(self) -> None:
         """It has had its last block."""

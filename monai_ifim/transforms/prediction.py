@@ -15,19 +15,24 @@ from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
     chosen_options,
-    decompose,
-    kept_forward,
     with_option_keywords,
 )
+from monai_ifim.inferers import PredictionCall
 from monai_ifim.messages import RESEARCH_ONLY, as_number
-from monai_ifim.outputs import VOLUMES, batch_outputs, with_class_names, with_metadata
+from monai_ifim.outputs import (
+    VOLUMES,
+    BatchOutputs,
+    outputs_of_network,
+    with_class_names,
+    with_metadata,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class _KeepsGraph(Protocol):
-    def take(self, inputs: Tensor | None = None) -> tuple[Tensor, Any] | None: ...
+class _KnowsItsCall(Protocol):
+    def take_call(self) -> PredictionCall | None: ...
 
 
 class ComponentOfPredictiond(MapTransform):
@@ -35,7 +40,9 @@ class ComponentOfPredictiond(MapTransform):
 
     For hosts such as MONAI Label's stock ``monaibundle`` app, which run a bundle's preprocessing,
     inferer and post transforms, but no handlers, and send back the prediction as a volume. The
-    eigenspace comes from the graph that ``IFIMInferer`` kept in this thread; one image at a time.
+    eigenspace is that of the image and the network that ``IFIMInferer`` was last called with in
+    this thread, by one pass more; one image at a time. Where that was another image than the one
+    in the data, the call is refused.
 
     ``component``, ``rank`` and ``energy`` in the data, which is where MONAI Label puts the
     parameters of a request, come before those given here. They are looked up and checked, never
@@ -61,7 +68,7 @@ class ComponentOfPredictiond(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        inferer: _KeepsGraph,
+        inferer: _KnowsItsCall,
         class_names: Sequence[str] = (),
         component: str = "high",
         image_key: str = "image",
@@ -90,29 +97,21 @@ class ComponentOfPredictiond(MapTransform):
             image's metadata, and the numbers of ``BatchOutputs`` under ``result_key``.
 
         Raises:
-            RuntimeError: the inferer kept no graph.
+            RuntimeError: the inferer made no prediction in this thread, or that of another image.
             ValueError: an impossible component, rank or energy, or a result with NaN.
         """
         result = dict(data)
         for key in self.key_iterator(result):
             component, options = self._requested(data)
-            kept = self.inferer.take()
-            if kept is None:
-                raise RuntimeError(
-                    "expected a prediction whose graph IFIMInferer kept, got none; call the "
-                    "inferer under torch.no_grad() with the network in eval mode, in this thread"
-                )
-            with torch.inference_mode(False), torch.enable_grad():
-                forward = kept_forward(*kept, output_transform=options.output_transform)
-                space = decompose(forward, options)
-            outputs = batch_outputs(space, kept[0], (component,))
-            if not torch.isfinite(space.trace).all():
+            image = result[self.image_key]
+            outputs = _outputs_of(self.inferer.take_call(), image, options, component)
+            if not torch.isfinite(outputs.values["ifim_trace"]).all():
                 raise ValueError(
                     "expected finite logits and gradients, got NaN or infinity; look at the image "
                     "and at the network's forward"
                 )
             volume = outputs.values[f"ifim_{component}"][0].float()
-            result[key] = with_metadata(volume, result[self.image_key])
+            result[key] = with_metadata(volume.as_subclass(Tensor), image)
             result[self.result_key] = {
                 "component": component,
                 **with_class_names(outputs.numbers[0], self.class_names),
@@ -137,3 +136,33 @@ def _check_component(component: Any) -> str:
     if component not in VOLUMES:
         raise ValueError(f"expected component from {VOLUMES}, got {component!r}; choose one")
     return str(component)
+
+
+def _outputs_of(
+    call: PredictionCall | None, image: Tensor, options: EigenspaceOptions, component: str
+) -> BatchOutputs:
+    """Component and numbers of the image that a prediction was made of."""
+    network = None if call is None else call.network()
+    if call is None or network is None:
+        raise RuntimeError(
+            "expected a prediction that IFIMInferer made in this thread, got none; call the "
+            "inferer under torch.no_grad() with a torch.nn.Module, and keep the network until here"
+        )
+    images = call.images
+    if not _same_image(images, image):
+        raise RuntimeError(
+            f"expected the image that was predicted last in this thread, {tuple(images.shape)}, "
+            f"got another, {tuple(image.shape)}; let this transform follow the inferer at once, "
+            "with the image as the inferer had it, one image at a time"
+        )
+    return outputs_of_network(network, images, options, (component,), predict=call.predict)
+
+
+def _same_image(images: Tensor, image: Tensor) -> bool:
+    """Whether a batch is this image alone, value by value; NaN is the same as itself."""
+    one = torch.as_tensor(image).detach().as_subclass(Tensor)
+    one = one if one.shape == images.shape else one[None]
+    if len(images) != 1 or one.shape != images.shape:
+        return False
+    one = one.to(images.device, images.dtype)
+    return torch.allclose(images.as_subclass(Tensor), one, rtol=0, atol=0, equal_nan=True)

@@ -57,6 +57,8 @@ class SaveComponentsd(MapTransform):
         ValueError: another extension, the same key twice, or a transform that cannot be inverted.
     """
 
+    in_background = True  # one thread may call it while another one loads and computes
+
     def __init__(
         self,
         keys: KeysCollection,
@@ -106,8 +108,9 @@ class SaveComponentsd(MapTransform):
         if not restored.volumes:
             return dict(data)
         image = data[self.orig_keys]
+        volumes = _on_cpu(restored.volumes)
         subject, index = self._name(restored.file, image, data.get(PART_KEY))
-        for key, volume in restored.volumes.items():
+        for key, volume in volumes.items():
             path = self._layouts[key].filename(subject, index)
             write_component(
                 volume,
@@ -133,6 +136,19 @@ class SaveComponentsd(MapTransform):
             part = seen.index(own)
         ends = [end for end in (patch, str(part) if part else None) if end is not None]
         return file, "_".join(ends) or None
+
+
+def _on_cpu(volumes: Mapping[Hashable, Tensor]) -> Mapping[Hashable, Tensor]:
+    """The volumes where they can be written; from a GPU they come in one block."""
+    first = next(iter(volumes.values()))
+    alike = all((v.dtype, v.shape) == (first.dtype, first.shape) for v in volumes.values())
+    if first.device.type == "cpu" or not alike:  # the writer brings them one by one
+        return volumes
+    block = torch.stack([volume.as_subclass(Tensor) for volume in volumes.values()]).cpu()
+    return {
+        key: MetaTensor(own).copy_meta_from(volume) if isinstance(volume, MetaTensor) else own
+        for own, (key, volume) in zip(block, volumes.items(), strict=True)
+    }
 
 
 def _digest(image: Tensor) -> bytes:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import pairwise
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
+from monai.data.utils import no_collation, to_affine_nd
 from monai.transforms import (
     Compose,
     ConcatItemsd,
     CopyItemsd,
     InvertibleTransform,
+    Lambdad,
     LoadImage,
     LoadImaged,
+    MapTransform,
     ToTensord,
 )
-from monai.transforms.utils import allow_missing_keys_mode
 from monai.utils.enums import TraceKeys
 from torch import Tensor
 
@@ -57,10 +58,15 @@ class ScanGrid:
                 "volumes that stay on the network's grid"
             )
         self.orig_keys = orig_keys
-        self._transform = transform
         flat = transform.flatten().transforms if isinstance(transform, Compose) else (transform,)
-        self._back = list(_way_back(flat, orig_keys))
+        recorded = list(_way_back(flat, orig_keys))
+        self._back = [(_alone(part), key) for part, key in recorded]
         self._parts = [part for part, _ in self._back]
+        # MONAI compares the transform that undoes with the one that was recorded.
+        self._ids = {
+            id(part): id(own) for (part, _), own in zip(recorded, self._parts, strict=True)
+        }
+        self._recorded = [part for part, _ in recorded]  # alive, so that their ids stay theirs
         self.loads_files = any(isinstance(part, LoadImage | LoadImaged) for part in flat)
         self._channelwise = all(map(_channelwise, self._parts))
 
@@ -102,10 +108,11 @@ class ScanGrid:
     def _undo(self, volume: Tensor, image: MetaTensor) -> MetaTensor:
         current = MetaTensor(volume, meta=deepcopy(image.meta))
         current.applied_operations = deepcopy(image.applied_operations)
+        for record in current.applied_operations:
+            record[TraceKeys.ID] = self._ids.get(record.get(TraceKeys.ID), record.get(TraceKeys.ID))
         current = _without_padding(current)
-        with allow_missing_keys_mode(self._transform):
-            for part, key in self._back:
-                current = part.inverse({key: current})[key]
+        for part, key in self._back:
+            current = part.inverse({key: current})[key]
         return current
 
     def _check(self, volumes: Mapping[Hashable, Tensor], image: Tensor) -> None:
@@ -137,6 +144,15 @@ def _way_back(transforms: Any, key: Hashable) -> Any:
             key = part.keys[part.names.index(key) % len(part.keys)]
         elif isinstance(part, InvertibleTransform) and key in getattr(part, "keys", [key]):
             yield part, key
+
+
+def _alone(transform: InvertibleTransform) -> InvertibleTransform:
+    """The transform for one of its keys; a copy, since the loader may use it at the same time."""
+    if not isinstance(transform, MapTransform):
+        return transform
+    own = copy(transform)
+    own.allow_missing_keys = True
+    return own
 
 
 def _padded_by_collate(image: Any) -> bool:
@@ -180,6 +196,8 @@ def _refuse_lost_axes(image: MetaTensor) -> None:
 
 
 def _channelwise(transform: Any) -> bool:
+    if isinstance(transform, Lambdad):  # whose inverse is nothing, unless it is given
+        return all(inverse is no_collation for inverse in transform.inv_func)
     module = f"{type(transform).__module__}."
     return isinstance(transform, _CHANNELWISE) or module.startswith(_CHANNELWISE_MODULES)
 

@@ -24,6 +24,7 @@ def write_slice(path: Path, number: int = 1, series: str = "1.2.3", **fields: ob
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
+    ds.StudyInstanceUID = "1.2.8"
     ds.SeriesInstanceUID, ds.Modality, ds.InstanceNumber = series, "MR", number
     ds.FrameOfReferenceUID, ds.SliceThickness = "1.2.9", 3
     ds.ImageOrientationPatient, ds.PixelSpacing = AXIAL, [0.5, 0.75]
@@ -43,7 +44,13 @@ def write_slice(path: Path, number: int = 1, series: str = "1.2.3", **fields: ob
 
 
 def write_series(
-    folder: Path, numbers=range(1, 8), series="1.2.3", orientation=AXIAL, step=3.0, prefix="IM"
+    folder: Path,
+    numbers=range(1, 8),
+    series="1.2.3",
+    orientation=AXIAL,
+    step=3.0,
+    prefix="IM",
+    **fields: object,
 ) -> np.ndarray:
     """Slices along the normal, named against their order; (columns, rows, slices) as ITK has it."""
     normal = np.cross(orientation[:3], orientation[3:])
@@ -57,6 +64,7 @@ def write_series(
                 series,
                 ImageOrientationPatient=orientation,
                 ImagePositionPatient=position,
+                **fields,
             )
         )
     return np.stack(slices, -1).swapaxes(0, 1).astype(np.float32)

@@ -62,8 +62,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(folder, command, **environment):
-    """Start a server and wait until it answers."""
+def start(folder, command, path="/info/", **environment):
+    """Start a server and wait until it answers at a path."""
     import requests
 
     (folder / "tmp").mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def start(folder, command, **environment):
         if process.poll() is not None:
             break
         try:
-            if server.get("/info/").ok:
+            if server.get(path).ok:
                 return server
         except requests.ConnectionError:
             time.sleep(0.5)

@@ -38,8 +38,15 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 def test_the_commands():
     assert [
-        *("run", "merge", "doctor", "config", "sheet", "demo", "report", "view", "signal-images"),
-        *("hippocampus-patches", "experiment", "evidence-page", "label-app", "label-server"),
+        *("run", "merge", "doctor", "config", "sheet", "demo", "report", "view", "dicom"),
+        *(
+            "signal-images",
+            "hippocampus-patches",
+            "experiment",
+            "evidence-page",
+            "label-app",
+            "label-server",
+        ),
     ] == NAMES
     assert [command.alias for command in COMMANDS if command.alias] == ["results-page"]
 

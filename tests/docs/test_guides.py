@@ -1,5 +1,6 @@
 """The code of Start, the guides and the pages beside them runs as it stands."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ PYTHON_ALONE = (
     "index.md",
     "mathematics.md",
     "other_tools.md",
+    "report.md",
     "guides/my_training_loop.md",
     "guides/my_plain_network.md",
     "guides/dicom.md",
@@ -21,11 +23,12 @@ WITH_COMMANDS = ("index.md", "guides/my_bundle.md")
 ELSEWHERE = {
     "command_line.md": "test_command_line_page.py",
     "experiments.md": "test_experiments.py",
+    "guides/dicom_results.md": "test_dicom_results_page.py",
     "large.md": "test_docs.py",
     "questions.md": "test_docs.py",
 }
-# Needs a MONAI Label server: tests/label runs it.
-WITH_A_SERVER = ("monai_label.md",)
+# Need hosts in environments of their own: tests/label and tests/deploy run them.
+WITH_A_HOST = ("monai_label.md", "guides/deploy.md")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
@@ -55,6 +58,14 @@ def test_python_blocks(page: str, folder: Path):
         run_python(page)
 
 
+def test_the_training_loop_logs_its_epochs(folder: Path):
+    with torch.random.fork_rng():
+        run_python("guides/my_training_loop.md")
+    tables = {path.name for path in (folder / "epochs").glob("*.csv")}
+    assert tables == {"ifim.csv", "ifim_epoch_0001.csv", "ifim_epoch_0002.csv"}
+    assert list((folder / "runs").glob("events.out.tfevents.*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands(page: str, folder: Path):
@@ -68,7 +79,7 @@ def test_commands(page: str, folder: Path):
 def test_every_page_with_code_is_run_by_some_test():
     pages = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
     with_code = {p for p in pages if blocks(p, "python")}
-    known = {*PYTHON_ALONE, *WITH_COMMANDS, *ELSEWHERE, *WITH_A_SERVER}
+    known = {*PYTHON_ALONE, *WITH_COMMANDS, *ELSEWHERE, *WITH_A_HOST}
     assert with_code - known == set()
     for page, test in ELSEWHERE.items():
         assert page in (Path(__file__).parent / test).read_text()
@@ -80,3 +91,14 @@ def test_refusals_of_dicom_are_those_of_the_source():
     source = (ROOT / "monai_ifim" / "data" / "sources" / "dicom.py").read_text()
     assert len(told) == 5
     assert [sentence for sentence in told if f'"{sentence}' not in source] == []
+
+
+def test_links_stay_among_the_pages():
+    """``mkdocs --strict`` refuses others; this is quicker."""
+    for page in DOCS.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            place = (page.parent / target).resolve()
+            assert place.is_relative_to(DOCS.resolve()), f"{page.name}: {target}"
+            assert place.exists(), f"{page.name}: {target}"

@@ -12,11 +12,12 @@ pytest.importorskip(
 
 from starlette.exceptions import HTTPException
 
-from monai_ifim.label.datastore import CheckedDatastore, check_new_id, check_tag
+from monai_ifim.label.stores.checked import CheckedDatastore
+from monai_ifim.label.stores.checks import check_new_id, check_tag
 
 WRITER = """
 import sys
-from monai_ifim.label.datastore import CheckedDatastore
+from monai_ifim.label.stores.checked import CheckedDatastore
 store = CheckedDatastore(sys.argv[1], auto_reload=False)
 for i in range(40):
     store.update_image_info(f"image{i % 5}", {f"process{i}": i})

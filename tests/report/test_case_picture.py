@@ -91,9 +91,9 @@ def test_without_an_affine_that_means_something_no_side_of_a_patient_is_named(af
     turned = Turned(affine, SHAPE)
     assert [plane.size for plane in turned.planes] == [(5, 7), (5, 9), (7, 9)]
     assert [plane.name for plane in turned.planes] == [
-        "axes 1 and 2",
-        "axes 1 and 3",
-        "axes 2 and 3",
+        "across axis 3",
+        "across axis 2",
+        "across axis 1",
     ]
     said = texts(case_figure(a_case(affine=affine))).splitlines()
     assert not {*"RLAPSI"} & {*said}
@@ -159,8 +159,8 @@ def test_words_of_the_picture():
     )
     said = texts(case_figure(a_case(numbers=numbers, model="Net 12")))
     for text in ("predicted b, p = 0.700", "label a", "25 % of the image's energy", "Net 12",
-                 "0.5 (100 %)", "trace of 0.5", "99.5th percentile", RESEARCH_ONLY,
-                 "mm", "R", "A", "S", "axial\nslice 6 of 8"):  # fmt: skip
+                 "0.5 (100 %)", "eigenvalues, trace 0.5", "99.5th percentile",
+                 RESEARCH_ONLY, "mm", "R", "A", "S", "axial\nslice 6 of 8"):  # fmt: skip
         assert text in said
     said = texts(case_figure(a_case(sensitivity=None)))
     for way in ("--volumes", "mi.run(volumes=…)", "ifim_volumes"):  # of whichever host
@@ -267,3 +267,17 @@ def test_labels_with_other_columns_are_refused(tmp_path):
     (tmp_path / "l.csv").write_text("name,class\na,1\n")
     with pytest.raises(ValueError, match="expected the columns file and label"):
         read_labels(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("depth", [2, 5, 17])
+def test_names_of_thin_planes_stand_apart(depth):
+    """Coronal and sagittal planes of few slices are lower than their names are long."""
+    rng = np.random.default_rng(0)
+    high, orth = rng.normal(size=(2, 1, 88, 128, depth))
+    figure = case_figure(Case("thin", high, orth, np.eye(4), np.abs(high)))
+    figure.draw_without_rendering()
+    labels = [a.yaxis.label.get_window_extent() for a in figure.axes if "slice" in a.get_ylabel()]
+    assert len(labels) == 3
+    for i, one in enumerate(labels):
+        assert one.x0 >= 0
+        assert not any(one.overlaps(other) for other in labels[:i])

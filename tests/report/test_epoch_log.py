@@ -1,6 +1,7 @@
 """What TensorBoard and MLflow get of each epoch."""
 
 import logging
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -159,34 +160,120 @@ def test_mlflow_itself(files, tmp_path):
     assert names == ["ifim/cases_epoch_0002.png", "ifim/traces_epoch_0002.png"]
 
 
-def test_whatever_goes_wrong_the_engine_goes_on(files, caplog):
-    handler = mi.IFIMHandler(volumes=VOLUMES)
-    log = mi.IFIMEpochLog(handler, Recording(fail=True))
+def test_a_writer_that_fails_is_alone_and_the_engine_goes_on(files, caplog):
+    handler, good = mi.IFIMHandler(volumes=VOLUMES), Recording()
+    log = mi.IFIMEpochLog(handler, [Recording(fail=True), good], most=1)
     with caplog.at_level(logging.WARNING):
         evaluator = validate(files, handler, log, epochs=(1, 2))
     assert evaluator.state.epoch == 2
-    told = [r.message for r in caplog.records if "not logged" in r.message]
-    assert len(told) == 2  # once an epoch
-    assert "no space left" in told[0]
+    (told,) = [r.message for r in caplog.records if "does not log" in r.message]  # once
+    assert told.startswith("TensorBoardWriter does not log the epoch in full: OSError: no space")
+    assert list(good.histograms) == list(good.figures) == [1, 2]
 
 
-@pytest.mark.parametrize("options", [{"most": 0}, {"most": 3}])
-def test_without_pictures(files, options):
-    writer, handler = Recording(), mi.IFIMHandler(volumes=[])
-    validate(files, handler, mi.IFIMEpochLog(handler, writer, **options))
-    assert len(writer.histograms[1]) == len(files)
+@pytest.mark.parametrize("volumes", [[], ["high", "orth"]])
+def test_pictures_without_their_volumes(files, caplog, volumes):
+    writer, handler = Recording(), mi.IFIMHandler(volumes=volumes)
+    with caplog.at_level(logging.WARNING):
+        validate(files, handler, mi.IFIMEpochLog(handler, writer), epochs=(1, 2))
+    assert len(writer.histograms[2]) == len(files)
     assert writer.figures == {}
+    (told,) = [r.message for r in caplog.records if "no pictures" in r.message]
+    assert "got no " in told
+    assert "sensitivity" in told.split("got no")[1]
 
 
-def test_plain_ignite(files):
+def test_no_pictures_are_wanted(files, caplog):
+    writer, handler = Recording(), mi.IFIMHandler(volumes=[])
+    with caplog.at_level(logging.WARNING):
+        validate(files, handler, mi.IFIMEpochLog(handler, writer, most=0))
+    assert len(writer.histograms[1]) == len(files)
+    assert not [r for r in caplog.records if "picture" in r.message]
+
+
+@pytest.mark.parametrize("first", ["handler", "log"])
+@pytest.mark.parametrize("given", [None, 0.5, [0.1, 0.2], [torch.zeros(3)] * 2, {"loss": 1.0}])
+def test_plain_ignite_whatever_it_returns_and_in_any_order(files, first, given):
     from ignite.engine import Engine
 
     writer, handler = Recording(), mi.IFIMHandler(smooth_network(3), volumes=VOLUMES)
-    engine = Engine(lambda engine, batch: None)
-    handler.attach(engine)
-    mi.IFIMEpochLog(handler, writer, most=1).attach(engine)
+    log = mi.IFIMEpochLog(handler, writer, most=1)
+    engine = Engine(lambda engine, batch: given)
+    for each in (handler, log) if first == "handler" else (log, handler):
+        each.attach(engine)
     engine.run(DataLoader(dataset(files), batch_size=2))
+    assert len(writer.histograms[1]) == len(files)
     assert "the most sensitive 1 of 5 images" in texts(writer.figures[1])
+
+
+def test_attached_after_a_first_run_and_twice(files):
+    from ignite.engine import Engine
+
+    writer, handler = Recording(), mi.IFIMHandler(smooth_network(3), volumes=VOLUMES)
+    engine, loader = Engine(lambda engine, batch: None), DataLoader(dataset(files), batch_size=2)
+    handler.attach(engine)
+    engine.run(loader)
+    host = SimpleNamespace(writer=writer)  # as MONAI's handlers hold one
+    log = mi.IFIMEpochLog(handler, [writer, host], most=1)
+    log.attach(engine)
+    log.attach(engine)
+    engine.run(loader)
+    assert len(writer.histograms[1]) == len(files)
+    assert len(writer.scalars[1]) == 3
+
+
+def test_what_could_log_nothing_is_refused(files):
+    from ignite.engine import Engine
+
+    handler, engine = mi.IFIMHandler(smooth_network(3)), Engine(lambda engine, batch: None)
+    with pytest.raises(ValueError, match="expected something to log to, got no writers"):
+        mi.IFIMEpochLog(handler).attach(engine)
+    mi.IFIMEpochLog(handler, Recording()).attach(engine)
+    with pytest.raises(ValueError, match="got one without it; attach the handler"):
+        engine.run([torch.zeros(2, 1, 12, 12, 12)])
+
+
+def test_detached_it_logs_no_more_and_keeps_nothing(files):
+    from ignite.engine import Engine
+
+    writer, handler = Recording(), mi.IFIMHandler(smooth_network(3), volumes=VOLUMES)
+    engine, loader = Engine(lambda engine, batch: None), DataLoader(dataset(files), batch_size=2)
+    log = mi.IFIMEpochLog(handler, writer, most=1)
+    log.attach(engine)
+    handler.attach(engine)
+    engine.run(loader)
+    log.detach(engine)
+    log.detach(engine)  # a second time changes nothing
+    engine.run(loader, max_epochs=2)
+    assert list(writer.histograms) == [1]
+    handler.detach(engine)
+    engine.run(loader, max_epochs=3)
+    log.attach(engine)
+    handler.attach(engine)
+    engine.run(loader, max_epochs=4)
+    assert list(writer.histograms) == [1, 4]
+
+
+def test_a_resumed_run_logs_all_numbers_and_says_which_images_are_drawn(files, tmp_path):
+    first = mi.IFIMHandler(output_dir=tmp_path, volumes=VOLUMES)
+    validate(files[:2], first)
+    writer = Recording()
+    handler = mi.IFIMHandler(output_dir=tmp_path, volumes=VOLUMES, resume=True)
+    validate(files, handler, mi.IFIMEpochLog(handler, writer, most=1))
+    traces = [float(row["trace"]) for row in read_table(tmp_path)]
+    np.testing.assert_allclose(sorted(writer.histograms[1]), sorted(traces), rtol=1e-6)
+    told = "the most sensitive 1 of 3 images at hand, of 5 in the epoch"
+    assert told in " ".join(texts(writer.figures[1]).split())
+
+
+def test_without_matplotlib(files, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    writer, handler = Recording(), mi.IFIMHandler(volumes=VOLUMES)
+    with caplog.at_level(logging.WARNING):
+        validate(files, handler, mi.IFIMEpochLog(handler, writer))
+    assert len(writer.histograms[1]) == len(files)
+    (told,) = [r.message for r in caplog.records if "matplotlib" in r.message]
+    assert "pip install 'monai_ifim[report]'" in told
 
 
 def test_it_takes_the_writers_that_an_evaluator_has(files, tmp_path):
@@ -200,6 +287,19 @@ def test_it_takes_the_writers_that_an_evaluator_has(files, tmp_path):
     assert log.adopt([first, mlflow, second])
     assert {getattr(w, "writer", None) for w in log.writers} == {first._writer, None}
     assert handler.volumes == VOLUMES
+
+
+def test_without_matplotlib_an_evaluator_forms_no_volumes_for_pictures(files, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    handler, writer = mi.IFIMHandler(volumes=[]), Recording()
+    log = mi.IFIMEpochLog(handler)
+    with caplog.at_level(logging.WARNING):
+        assert log.adopt([SimpleNamespace(writer=writer)])
+        validate(files, handler, log, epochs=(1, 2))
+    assert handler.volumes == ()
+    assert list(writer.histograms) == [1, 2]
+    (told,) = [r.message for r in caplog.records if "matplotlib" in r.message]  # once
+    assert "pip install 'monai_ifim[report]'" in told
 
 
 def test_another_kind_of_writer():

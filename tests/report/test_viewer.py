@@ -158,3 +158,37 @@ def test_without_the_extra(batch, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipyniivue", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'monai_ifim\[notebook\]'"):
         mi.view(batch, space_of(batch))
+
+
+def test_another_channel_has_its_own_limits():
+    images = torch.rand(1, 2, 6, 7, 5)
+    images[:, 0] *= 1000
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(images[0].numel(), 3))
+    with torch.no_grad():
+        network[1].weight[:, : images[0, 0].numel()] *= 1e-3
+    space = mi.eigenspace(network, images)
+    assert int(space.sensitivity()[0].flatten(1).sum(1).argmax()) == 1
+    _, volumes = held(mi.view(images, space, channel=0))
+    assert volumes["image.nii.gz"].cal_max > 500
+    sensitivity = np.sqrt(space.sensitivity()[0].numpy())
+    top = volumes["sensitivity.nii.gz"].cal_max
+    assert 0 < top <= sensitivity[0].max() / sensitivity.max() * 1.001
+    _, volumes = held(mi.view(images, space))
+    assert volumes["image.nii.gz"].cal_max < 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"opacity": 5}, "opacity from 0 to 1, got 5"), ({"opacity": -1}, "got -1"),
+     ({"height": 0}, "height of at least 1 pixel")],
+)  # fmt: skip
+def test_looks_that_cannot_be(batch, options, told):
+    with pytest.raises(ValueError, match=told):
+        mi.view(batch, space_of(batch), **options)
+
+
+def test_what_is_no_batch(batch):
+    with pytest.raises(TypeError, match=r"expected images as a tensor, got ndarray"):
+        mi.view(batch.numpy(), space_of(batch))
+    with pytest.raises(ValueError, match=r"got the shape \(0, 2"):
+        mi.view(batch[:0], space_of(batch))

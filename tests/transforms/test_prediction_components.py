@@ -119,10 +119,10 @@ def test_impossible_requests(images, params, message):
         Host("ifim_signal_2d").run(images / "2d" / "signal_0000.nii.gz", **params)
 
 
-def test_no_graph():
+def test_no_prediction():
     transform = mi.ComponentOfPredictiond("pred", mi.IFIMInferer())
-    with pytest.raises(RuntimeError, match="expected a prediction whose graph"):
-        transform({"pred": torch.zeros(2)})
+    with pytest.raises(RuntimeError, match="expected a prediction that IFIMInferer made"):
+        transform({"image": torch.zeros(1, 4, 4), "pred": torch.zeros(2)})
 
 
 def test_threads_do_not_mix(images):
@@ -133,7 +133,7 @@ def test_threads_do_not_mix(images):
 
     def serve(i):
         data = host.predict(files[i])
-        meet.wait(timeout=60)  # both have their graph before either takes it
+        meet.wait(timeout=60)  # both are predicted before either is finished
         found[i] = host.finish(data)["result"]["trace"]
 
     threads = [threading.Thread(target=serve, args=(i,)) for i in range(2)]
@@ -148,8 +148,12 @@ def test_threads_do_not_mix(images):
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda i: pickle.loads(pickle.dumps(i))])
 def test_an_inferer_with_a_graph_can_be_copied(duplicate):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
-    inferer = mi.IFIMInferer()
+    inferer, images = mi.IFIMInferer(), torch.rand(1, 1, 4)
     with torch.no_grad():
-        inferer(torch.rand(1, 1, 4), network)
-    assert duplicate(inferer).take() is None
-    assert inferer.take() is not None
+        inferer(images, network)
+        assert duplicate(inferer).take_call() is None
+        assert inferer.take_call() is not None
+        graph = inferer.keep_graph()
+        inferer(images, network)
+        duplicate(inferer)
+        assert graph.take(images) is not None

@@ -17,6 +17,7 @@ from monai_ifim.data.run_folder.record import RECORD, Record
 logger = logging.getLogger(__name__)
 
 EARLIER = "earlier-"  # beginning of the names of folders with results that were moved aside
+DICOM_FOLDER = "dicom"  # of the results as DICOM objects, which would pass for the new run's
 _VOLUMES = ("*_ifim_high.nii*", "*_ifim_orth.nii*", "*_ifim_sensitivity.nii*")
 _OLD = 3600.0  # seconds; a file that another host has not finished in them is left over
 
@@ -45,6 +46,8 @@ def move_aside(folder: Path, table: str, record: Record | None) -> Path:
     if record is None:
         found = [path.relative_to(folder) for kind in _VOLUMES for path in folder.rglob(kind)]
         volumes += [str(path) for path in found if not path.parts[0].startswith(EARLIER)]
+    objects = (folder / DICOM_FOLDER).rglob("*_ifim_*.dcm")
+    volumes += [str(path.relative_to(folder)) for path in objects]
     hidden = [f"{HIDDEN}/{path.name}" for path in journals(folder)] + [f"{HIDDEN}/{LIST}"]
     # The record last: until then the folder says whose results these are.
     for name in (*volumes, *dict.fromkeys(tables), *hidden, RECORD):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import ImageWriter
 from torch import Tensor
 
 _DEPTH = 6
@@ -76,7 +77,8 @@ def _object(value: Any, depth: int) -> Any:
     except TypeError:
         attributes = {}
     public = {
-        key: described(each, depth + 1)
+        # SaveImage keeps the writer of its last image: what it did, not what it is.
+        key: described(None if isinstance(each, ImageWriter) else each, depth + 1)
         for key, each in sorted(attributes.items())
         if not key.startswith("_") and not isinstance(each, np.random.RandomState)
     }

@@ -23,10 +23,12 @@ class ImageList:
         names: of the images, in the order of the list: the path of each, of a DICOM series that
             of its first slice or of its folder.
         members: the paths of all files of an image that has several, by its name.
+        place: folder that the run was started in, from which relative paths go; empty for this one.
     """
 
     names: tuple[str, ...]
     members: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
     def __len__(self) -> int:
         """How many images."""
@@ -89,4 +91,4 @@ def read_list(folder: Path) -> ImageList | None:
     except FileNotFoundError:
         return None
     content = json.loads(text)
-    return ImageList(tuple(content["files"]), content.get("members", {}))
+    return ImageList(tuple(content["files"]), content.get("members", {}), content.get("place", ""))

@@ -198,6 +198,7 @@ class TableWriter(CollectedRows):
         if self.folder is not None and self.folder.journal is not None:
             self.folder.journal.check()
         self.note_failures(failures)
+        self.settle(wait=False)
 
     def numbered(self, count: int) -> list[str]:
         """Names for the next images, which have none of their own.
@@ -221,6 +222,7 @@ class TableWriter(CollectedRows):
             RuntimeError: another rank has failed.
         """
         if self._ranks is not None and not self._waited:
+            self.settle()
             self._waited = True
             self._ranks.meet("last batch")
 
@@ -235,6 +237,7 @@ class TableWriter(CollectedRows):
             RuntimeError: another rank has failed.
         """
         self.commit()
+        self.settle()
         self.note_failures(failures)
         ranks = self._ranks or Ranks.next_run("table")
         ranks.meet("table")  # other handlers come between the last batch and this
@@ -267,7 +270,8 @@ class TableWriter(CollectedRows):
                 self.folder.close()
             return
         ranks = self._ranks or Ranks.next_run("table")
-        self._closed, self._ranks, self.staged = True, None, []
+        self._closed, self._ranks = True, None
+        unwritten = self.abandon()
         try:
             self.note_failures(failures)
             self.leave()
@@ -276,7 +280,10 @@ class TableWriter(CollectedRows):
         alone = ranks.size == 1
         known = {line["row"]["file"] for line in (*self.lines, *self.earlier.lines * alone)}
         unreached = listed if alone else ()
-        lines = [*self.lines, *lines_of_unreached(files, unreached, known, reason(error))]
+        lines = [
+            *self.lines,
+            *lines_of_unreached([*unwritten, *files], unreached, known, reason(error)),
+        ]
         parts = ranks.leave(lines, reason(error))
         try:
             if parts is not None and (self._began or self.folder is None):  # one writes for all

@@ -17,10 +17,12 @@ import numpy as np
 from monai_ifim.data.sources.dicom_stream import read_dicom, unpacks_to_more
 from monai_ifim.data.sources.formats import is_dicom
 
+OWN = "monai_ifim"  # manufacturer of the objects that this package writes
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 # Header fields that say where a slice lies and what it belongs to.
 _FIELDS = [
     "SOPClassUID",
+    "Manufacturer",
     "Modality",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
@@ -106,9 +108,10 @@ def image_slices(paths: Sequence[str]) -> list[Slice]:
         paths: of one entry of a data list.
 
     Returns:
-        Those that hold pixels; segmentations only where they are all there is.
+        Those that hold pixels; segmentations only where they are all there is, and never what this
+        package has written.
     """
-    slices = [each for each in read_slices(paths) if each.has_image]
+    slices = [each for each in read_slices(paths) if each.has_image and not is_own(each.header)]
     return [each for each in slices if not is_segmentation(each.header)] or slices
 
 
@@ -205,6 +208,30 @@ def is_segmentation(header: Any) -> bool:
         Yes or no.
     """
     return header is not None and header.get("SOPClassUID") in _SEGMENTATIONS
+
+
+def is_own(header: Any) -> bool:
+    """Whether a file is a result of this package, which a PACS gives back beside its source.
+
+    Args:
+        header: pydicom data set, or None.
+
+    Returns:
+        Yes or no.
+    """
+    return header is not None and header.get("Manufacturer") == OWN
+
+
+def is_no_source(header: Any) -> bool:
+    """Whether a file is drawn on, or computed from, an image.
+
+    Args:
+        header: pydicom data set, or None.
+
+    Returns:
+        Yes or no.
+    """
+    return is_segmentation(header) or is_own(header)
 
 
 def _header(path: str | os.PathLike[str]) -> Any:

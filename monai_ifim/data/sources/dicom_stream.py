@@ -19,12 +19,13 @@ class BoundedStream(io.BufferedReader):
     says before they look whether it is there.
 
     Attributes:
-        beyond: the longest read that was longer than the whole file and a block; 0 for none.
+        beyond: the furthest byte that an element was to reach behind the file's end; 0 for none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(io.FileIO(path))
-        self._length = max(os.fstat(self.fileno()).st_size, _BLOCK)
+        self._end = os.fstat(self.fileno()).st_size
+        self._length = max(self._end, _BLOCK)
         self.beyond = 0
 
     def read(self, size: int | None = -1) -> bytes:
@@ -37,9 +38,24 @@ class BoundedStream(io.BufferedReader):
             The bytes that are there.
         """
         if size is not None and size > self._length:
-            self.beyond = max(self.beyond, size)
+            self.beyond = max(self.beyond, self.tell() + size)
             size = self._length
         return super().read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, as over an element whose value is not wanted.
+
+        Args:
+            offset: in bytes.
+            whence: from where, as in Python's files.
+
+        Returns:
+            The place.
+        """
+        place = super().seek(offset, whence)
+        if place > self._end:
+            self.beyond = max(self.beyond, place)
+        return place
 
 
 def read_dicom(path: str | os.PathLike[str], **options: Any) -> Any:
@@ -68,20 +84,18 @@ def problem_of_stream(path: str | os.PathLike[str], limit: float) -> str | None:
     Returns:
         A sentence: expected, got, how to fix it; None where there is no such problem.
     """
-    import pydicom
-
     with BoundedStream(path) as stream:
         try:
             if _is_deflated(stream):
                 return _problem_of_deflated(stream, limit)
             stream.seek(0)
-            problem = _problem_of_pixels(pydicom.dcmread(stream))
+            problem = _problem_of_pixels(stream)
         except Exception:  # its reader says what is wrong, unless a length was
             problem = None
         if stream.beyond:
             return (
                 f"expected elements that fit into the file's {os.path.getsize(path)} bytes, got "
-                f"one that says {stream.beyond}; it is cut or damaged: copy it again"
+                f"one up to byte {stream.beyond}; it is cut or damaged: copy it again"
             )
     return problem
 
@@ -126,17 +140,21 @@ def _problem_of_deflated(stream: BoundedStream, limit: float) -> str | None:
     return None
 
 
-def _problem_of_pixels(dataset: Any) -> str | None:
+def _problem_of_pixels(stream: BoundedStream) -> str | None:
     """Pixels that pydicom does not find; GDCM takes a gigabyte to say so of some small files."""
+    import pydicom
     from pydicom.encaps import generate_fragments
 
+    # Values of pixels are passed over: a series is not read twice.
+    dataset = pydicom.dcmread(stream, defer_size=_BLOCK)
     if not dataset.get("Rows"):
         return None
     if not any(name in dataset for name in _PIXELS):
         return "expected DICOM with an image, got a size without pixels; copy the file again"
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        stream.seek(0)
         try:
-            for _ in generate_fragments(dataset.PixelData):
+            for _ in generate_fragments(pydicom.dcmread(stream).PixelData):
                 pass
         except Exception as error:  # pydicom's and struct's
             return f"expected compressed pixels, got a damaged file ({error}); copy it again"

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monai_ifim.data.sources.dicom import group_slices, is_segmentation, problem_of, read_slices
+from monai_ifim.data.sources.dicom import (
+    group_slices,
+    is_own,
+    is_segmentation,
+    problem_of,
+    read_slices,
+)
 from monai_ifim.data.sources.formats import DICOM, format_of, is_regular, missing_reader
 from monai_ifim.messages import printable
 
@@ -184,6 +190,8 @@ def _sort_dicom(content: FolderContent, folder: str, files: Sequence[str]) -> No
     for each in slices:
         if not each.has_image:
             content.left_out[each.path] = "DICOM without an image"
+        elif is_own(each.header):
+            content.left_out[each.path] = "our own result"
         elif is_segmentation(each.header):
             content.left_out[each.path] = "DICOM with a segmentation"
     slices = [each for each in slices if each.path not in content.left_out]

@@ -30,7 +30,7 @@ from monai_ifim.data.sources.formats import (
     is_regular,
     missing_reader,
 )
-from monai_ifim.messages import as_number
+from monai_ifim.messages import as_number, reason
 
 MAX_VOXELS = 2**29  # values; 2 GB in float32, a volume of 1024 x 1024 x 512
 _ENVIRONMENT = "MONAI_IFIM_MAX_VOXELS"
@@ -45,7 +45,10 @@ class RefusedError(ValueError):
 def check_source(
     source: str | os.PathLike[str] | Sequence[str], max_voxels: int | None = None
 ) -> None:
-    """Refuse what must not be loaded, with the reason; nothing but headers is read.
+    """Refuse what must not be loaded, with the reason.
+
+    Of files as they are only headers are read; compressed ones are read to see whether they are
+    whole, and unpacked as far as the limit.
 
     Refused are pipes and devices, an image of more values than ``max_voxels``, a file too short
     for its header, one whose reader is missing, and DICOM that is no regular volume. A damaged file
@@ -135,8 +138,13 @@ def _check_file(path: str, limit: float) -> None:
 def _check_arrays(path: str, limit: float) -> None:
     try:
         arrays = array_files.arrays_of(path)
-    except Exception:  # damaged: its reader says why
+    except OSError:  # not there, or not ours to read: its reader says why
         return
+    except Exception as error:  # NumPy's and zip's; NumPy takes what is no array for a pickle
+        raise RefusedError(
+            f"expected an array file, got a damaged one, or no array ({reason(error)}); save it "
+            "again with numpy.save"
+        ) from error
     if any(objects for *_, objects in arrays):
         raise RefusedError(
             "expected an array of numbers, got one of Python objects: a pickle, which can run "

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from monai.data import ITKReader, NibabelReader, PILReader, PydicomReader
+from monai.data import ITKReader, NibabelReader, NumpyReader, PILReader, PydicomReader
 from monai.data.image_reader import ImageReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 
@@ -131,13 +131,17 @@ def use_own_readers(transform: Any) -> None:
     """Let every image loader in a preprocessing read what MONAI's readers get wrong or pass over.
 
     Those are DICOM series and slices (see ``SeriesReader``), and TIFF, MGH and Analyze files where
-    no reader is named. Loaders that name a reader with other conventions keep it.
+    no reader is named. Loaders that name a reader with other conventions keep it. None of them
+    loads pickles, which can run code, even where it was made to.
 
     Args:
         transform: a transform, or transforms in containers; its loaders learn further readers,
             once.
     """
     for loader in _loaders(transform):
+        for reader in loader.readers:
+            if isinstance(reader, NumpyReader):
+                reader.allow_pickle = False
         if any(isinstance(reader, SeriesReader) for reader in loader.readers):
             continue
         named = loader.readers[-1] if loader.readers and not loader.auto_select else None

@@ -71,7 +71,7 @@ def draw_eigenvalues(axis: Axes, numbers: Numbers) -> None:
         numbers: of the case.
     """
     values, trace = list(numbers.eigenvalues), numbers.trace
-    axis.set_title(f"eigenvalues\nof a trace of {trace:.3g}", fontsize=8)
+    axis.set_title(f"eigenvalues, trace {trace:.3g}", fontsize=8)
     if not (math.isfinite(trace) and trace > 0 and values):
         axis.axis("off")
         axis.text(0.5, 0.5, "F = 0: no direction\nchanges the prediction", ha="center", va="center",

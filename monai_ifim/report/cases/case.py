@@ -66,8 +66,8 @@ class Case:
         name: of the image, as it is shown.
         high: the high-sensitivity component, (C, X, Y, Z); Z is 1 for a single slice.
         orth: the orthogonal component, the same shape.
-        affine: (4, 4), indices to millimetres, axes to the right, front and head; None where it
-            is not known how the image lies in a patient.
+        affine: (4, 4), indices to millimetres, axes to the right, front and head; None where the
+            image's place in a patient is not known.
         sensitivity: diag F, the same shape; None where it was not written.
         numbers: what the tables say.
         picture: a PNG or JPEG, whose axes are columns and rows and not those of a patient; its

@@ -109,7 +109,9 @@ def _draw_case(part: FigureBase, case: Case, panels: Panels | None) -> None:
         for axis, plane in zip(column, panels.planes, strict=True):
             panels.draw(axis, number, plane)
             if number == 0:
-                axis.set_ylabel(panels.cut_at(plane), fontsize=8)
+                # Upright letters: the planes of thin series are lower than a turned line is long.
+                label = panels.cut_at(plane)
+                axis.set_ylabel(label, fontsize=7.5, rotation=0, ha="right", va="center")
         note = panels.note(number, case.numbers.energy_share).split("\n")
         lines = [title, *(drawable(line, 46) for line in note)]
         column[0].set_title("\n".join(filter(None, lines)), fontsize=8, parse_math=False)

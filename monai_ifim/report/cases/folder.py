@@ -15,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from monai_ifim.data.nifti import affine_in_millimetres, model_of
 from monai_ifim.data.run_folder.earlier import EARLIER
 from monai_ifim.data.run_folder.journal import read_history
 from monai_ifim.data.tables import Row, read_table
@@ -28,13 +29,11 @@ _VOLUME = {
     name: re.compile(rf"_ifim_{name}((?:_\d+)*)\.nii(?:\.gz)?$")
     for name in ("high", "orth", "sensitivity")
 }
-_MODEL = re.compile(r"iFIM \w+; (?!research use only)([^;]+);")
 # In the place of a file in the row that says that the run was cut short, or one of its ranks.
 _CUT = re.compile(r"(run|rank \d+)$")
 _KNOWN = re.compile(
     r"(file|predicted_class|trace|rank|trace_share|high_energy_share|status)$|probability|eigenvalue_"
 )
-_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
 class RunFolder:
@@ -138,20 +137,17 @@ class RunFolder:
         if not {"high", "orth"} <= set(paths):
             return None
         header = nib.load(paths["high"])
-        affine = np.array(header.affine, dtype=np.float64)
-        affine[:3] *= _MILLIMETRES.get(header.header.get_xyzt_units()[0], 1.0)
-        model = _MODEL.match(bytes(header.header["descrip"]).rstrip(b"\0").decode("latin-1"))
         sensitivity = paths.get("sensitivity")
         return Case(
             name=_VOLUME["high"].sub(r"\1", os.path.relpath(paths["high"], self.path)),
             high=_volume(paths["high"], np.float32),
             orth=_volume(paths["orth"], np.float32),
-            affine=affine,
+            affine=affine_in_millimetres(header),
             sensitivity=None if sensitivity is None else _volume(sensitivity, np.float64),
             numbers=self.numbers(row),
             picture=row["file"].lower().endswith(PICTURES),
             channel_names=tuple(map(str, self.settings.get("channel_names") or ())),
-            model=model[1] if model else "",
+            model=model_of(header.header),
         )
 
     @cached_property

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 NAMES = ("sagittal", "coronal", "axial")  # by the axis that they are perpendicular to
+UNPLACED = ("across axis 1", "across axis 2", "across axis 3")
 _POSITIVE, _NEGATIVE = "RAS", "LPI"
 # A direction is named by every axis with which its cosine is at least this: 0.3 is 17 degrees off.
 _COSINE = 0.3
@@ -24,12 +25,11 @@ class Plane:
     """One way of cutting a turned volume.
 
     Attributes:
-        name: axial, coronal or sagittal; where no affine says so, the axes that are seen, and
-            nothing for a picture or a single slice.
+        name: axial, coronal or sagittal; across which axis where the place in a patient is not
+            known; empty for a picture or a single slice.
         normal: the axis that it is perpendicular to, of the turned volume.
         size: width and height in the unit of ``Turned``.
-        letters: of the left, right, upper and lower edge; empty for a picture and without an
-            affine.
+        letters: of the left, right, upper and lower edge; empty where they are not known.
         slices: how many there are.
     """
 
@@ -74,13 +74,14 @@ class Turned:
     ) -> None:
         known = not picture and is_usable(affine)
         self.unit = "mm" if known else "px"
+        self._named = ("", "", "") if picture else NAMES if known else UNPLACED
         affine = grid_affine(affine, picture)
         self._ornt = nib.orientations.io_orientation(affine)
         self.affine = affine @ nib.orientations.inv_ornt_aff(self._ornt, shape)
         turned = [0, 0, 0]
         for axis, (to, _) in enumerate(self._ornt):
             turned[int(to)] = shape[axis]
-        self.planes = [self._plane(normal, turned, known) for normal in _normals(turned)]
+        self.planes = [self._plane(normal, turned) for normal in _normals(turned)]
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         """Turn a volume.
@@ -94,12 +95,12 @@ class Turned:
         last = np.moveaxis(volume, 0, -1)
         return np.moveaxis(nib.orientations.apply_orientation(last, self._ornt), -1, 0)
 
-    def _plane(self, normal: int, shape: list[int], known: bool) -> Plane:
+    def _plane(self, normal: int, shape: list[int]) -> Plane:
         across, up = (axis for axis in range(3) if axis != normal)
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         size = (shape[across] * float(spacing[across]), shape[up] * float(spacing[up]))
-        if not known:
-            name = f"axes {across + 1} and {up + 1}" if shape[normal] > 1 else ""
+        if self._named is not NAMES:
+            name = self._named[normal] if shape[normal] > 1 else ""
             return Plane(name, normal, size, ("", "", "", ""), shape[normal])
         right, top = (self.affine[:3, axis] / spacing[axis] for axis in (across, up))
         edges = (letters(right), letters(-right), letters(top), letters(-top))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
 import shutil
 import threading
 import time
@@ -15,85 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.exception import ImageNotFoundException
 
 from monai_ifim.data.atomic import complete_file
 from monai_ifim.label.options import refusal, short
+from monai_ifim.label.stores.checks import (
+    FINAL,
+    OVERLAY,
+    check_annotation,
+    check_info,
+    check_new_id,
+    check_tag,
+)
+from monai_ifim.messages import reason
 
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-
-
-def check_tag(tag: str) -> None:
-    """Refuse a label tag that could leave its folder.
-
-    Args:
-        tag: name of a folder below ``labels``.
-
-    Raises:
-        HTTPException: 400.
-
-    >>> check_tag("../final")
-    Traceback (most recent call last):
-        ...
-    starlette.exceptions.HTTPException: 400: expected a tag of letters, digits, '_', '-' and '.', \
-got '../final'; choose another
-    """
-    if not _TAG.fullmatch(tag):
-        raise refusal(
-            f"expected a tag of letters, digits, '_', '-' and '.', got {short(tag)}; choose another"
-        )
-
-
-def check_new_id(image_id: str) -> None:
-    """Refuse an id for a new image that is not a plain file name.
-
-    Args:
-        image_id: as the client sent it.
-
-    Raises:
-        HTTPException: 400.
-    """
-    plain = image_id.isprintable() and not set(image_id) & set('/\\:*?"<>|')
-    if not plain or image_id.startswith(".") or not 0 < len(image_id.encode()) <= 200:
-        raise refusal(
-            f"expected an image id that is a plain file name, got {short(image_id)}; use letters, "
-            "digits, '_' and '-'"
-        )
-
-
-def check_info(info: Any) -> None:
-    """Refuse info that the datastore's file could not hold.
-
-    MONAI Label writes it with Python's JSON and reads it with a strict one: a NaN or half a
-    surrogate pair, and the server would not start again.
-
-    Args:
-        info: as the client sent it.
-
-    Raises:
-        HTTPException: 400.
-
-    >>> check_info({"a": float("nan")})
-    Traceback (most recent call last):
-        ...
-    starlette.exceptions.HTTPException: 400: expected a JSON object without NaN, infinity and \
-broken text, got {'a': nan}; leave it out
-    """
-    try:
-        if not isinstance(info, dict):
-            raise ValueError
-        json.dumps(info, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise refusal(
-            "expected a JSON object without NaN, infinity and broken text, got "
-            f"{short(info)}; leave it out"
-        ) from error
+logger = logging.getLogger(__name__)
 
 
 def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def wrapper(self: CheckedDatastore, *args: Any, **kwargs: Any) -> Any:
-        with self._mutex:
+        with self._present():
             return method(self, *args, **kwargs)
 
     return wrapper
@@ -113,7 +56,8 @@ class CheckedDatastore(LocalDatastore):
 
     The stock datastore empties and refills its list of images whenever a file appears, and writes
     its whole state without reading what the scoring process wrote meanwhile. Here every call
-    holds a lock; one that changes something first reads the state anew.
+    holds a lock; one that changes something first reads the state anew. The stock one tells by the
+    file's time whether it has changed, which stands still for some milliseconds; here by its bytes.
 
     Args:
         path: of the folder.
@@ -122,16 +66,105 @@ class CheckedDatastore(LocalDatastore):
 
     def __init__(self, path: str, **options: Any) -> None:
         self._mutex = threading.RLock()
+        self._state, self._seen = b"", (0, 0, 0)
         os.makedirs(path, exist_ok=True)
         # A lock of our own around theirs, which is taken anew inside and does not nest.
         self._process_lock = FileLock(os.path.join(path, ".ifim.lock"))
         super().__init__(path, **options)
 
     @contextmanager
+    def _present(self) -> Iterator[None]:
+        """The state as any process left it, to read from."""
+        with self._mutex:
+            if self._stamp() != self._seen:
+                self._init_from_datastore_file()
+            yield
+
+    @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._mutex, self._process_lock:
             self._init_from_datastore_file()
             yield
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        stamp = self._stamp()
+        try:
+            state = Path(self._datastore_config_path).read_bytes()
+            if state != self._state:
+                self._datastore = LocalDatastoreModel.model_validate_json(state)
+                self._datastore.base_path = self._datastore_path
+        except FileNotFoundError:
+            return
+        except ValueError as error:  # changed by hand
+            if throw_exception:
+                raise
+            logger.error("%s is left as it was: %s", self._datastore_config_path, reason(error))
+            return
+        self._state, self._seen = state, stamp
+
+    def _stamp(self) -> tuple[int, int, int]:
+        try:
+            stat = os.stat(self._datastore_config_path)
+        except FileNotFoundError:
+            return 0, 0, 0
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        content = self._datastore.model_dump(exclude={"base_path"})
+        state = json.dumps(content, indent=2, default=str).encode()
+        self._ignore_event_config = True
+        with complete_file(self._datastore_config_path) as partial:
+            partial.write_bytes(state)
+        self._state, self._seen = state, self._stamp()
+
+    def holds(self, image_id: Any) -> bool:
+        """Whether an image is stored.
+
+        Args:
+            image_id: as a client sent it.
+
+        Returns:
+            Yes or no.
+        """
+        return isinstance(image_id, str) and image_id in self.list_images()
+
+    def answers(self) -> bool:
+        """Whether the place of the images answers; a folder always does."""
+        return True
+
+    def path_here(self, image_id: str) -> str:
+        """Path of an image's file on this machine.
+
+        Args:
+            image_id: of a stored image.
+
+        Returns:
+            The path.
+        """
+        return str(self.get_image_uri(image_id))
+
+    @_changing
+    def record(self, image_id: str, key: str, name: str, value: dict[str, Any]) -> None:
+        """Set one entry of a table in an image's info, and leave its other entries as they are.
+
+        Args:
+            image_id: of a stored image.
+            key: of the table, for example ``ifim``.
+            name: of the entry.
+            value: plain JSON.
+
+        Raises:
+            ImageNotFoundException: the image has been removed meanwhile.
+        """
+        check_info(value)
+        stored = self._datastore.objects.get(image_id)
+        if stored is None:
+            raise ImageNotFoundException(
+                f"expected a stored image, got {short(image_id)}, which is gone; list them anew"
+            )
+        table = stored.image.info.get(key)
+        stored.image.info[key] = {**(table if isinstance(table, dict) else {}), name: value}
+        self._update_datastore_file()
 
     @_changing
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
@@ -182,13 +215,16 @@ class CheckedDatastore(LocalDatastore):
             The label's id, which is the image's.
 
         Raises:
-            HTTPException: 400, a tag that is no plain name; 404, an unknown id.
+            HTTPException: 400, a tag that is no plain name; 404, an unknown id; 422, a component,
+                sensitivity map or overlay as final label.
         """
         check_tag(label_tag)
         check_info(label_info or {})
         stored = self._datastore.objects.get(image_id)
         if stored is None:
             raise refusal(f"expected the id of a stored image, got {short(image_id)}", 404)
+        if label_tag == FINAL:
+            self._check_annotation(image_id, label_filename, label_info or {})
         _, extension = self._to_id(os.path.basename(label_filename))
         folder = Path(self._datastore.label_path(label_tag))
         name = self._filename(image_id, extension)
@@ -198,6 +234,11 @@ class CheckedDatastore(LocalDatastore):
         stored.labels[label_tag] = DataModel(info=info, ext=extension)
         self._update_datastore_file()
         return image_id
+
+    def _check_annotation(self, image_id: str, file: str, info: dict[str, Any]) -> None:
+        tags = [t for t in self._datastore.objects[image_id].labels if t.endswith(OVERLAY)]
+        uris = [LocalDatastore.get_label_uri(self, image_id, tag) for tag in tags]
+        check_annotation(Path(file), info, [Path(uri) for uri in uris if os.path.isfile(uri)])
 
     @_changing
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Results as DICOM objects: Parametric Maps, pictures and measurement reports."""

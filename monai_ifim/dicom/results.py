@@ -1,0 +1,233 @@
+"""All results of a run as DICOM objects: a row that cannot be converted leaves the others alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from monai_ifim.data.atomic import complete_file
+from monai_ifim.data.nifti import affine_in_millimetres, model_of
+from monai_ifim.data.run_folder.earlier import DICOM_FOLDER
+from monai_ifim.data.tables import Row
+from monai_ifim.dicom.identity import Result
+from monai_ifim.dicom.numbers import numbers_report
+from monai_ifim.dicom.parametric_map import channels_of, check_highdicom, parametric_map
+from monai_ifim.dicom.picture import case_picture, case_pixels
+from monai_ifim.dicom.series import SourceSeries, read_series
+from monai_ifim.dicom.sources import Sources
+from monai_ifim.messages import RESEARCH_ONLY, printable, reason
+from monai_ifim.report.cases.folder import RunFolder
+
+OBJECTS = ("maps", "picture", "numbers")
+_COMPONENT = re.compile(r"_ifim_(?:high|orth|sensitivity)((?:_\d+)*)\.nii(?:\.gz)?$")
+_NAMED = 10  # images that are named
+
+
+@dataclass
+class Export:
+    """What was written of a run.
+
+    Attributes:
+        folder: of the objects.
+        written: paths of the objects, by image.
+        failed: images of which nothing was written, with the reason of each.
+        notes: what could not be written of an image of which the rest was.
+        others: how many images are no DICOM.
+    """
+
+    folder: Path
+    written: dict[str, list[Path]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every DICOM image has its objects."""
+        return not self.failed
+
+    def __str__(self) -> str:
+        objects = sum(map(len, self.written.values()))
+        lines = [f"{len(self.written)} images as {objects} DICOM objects: {self.folder}"]
+        for what, said in (("failed", self.failed), ("in part", self.notes)):
+            named = list(said.items())
+            lines += [f"  {what}: {file}: {why}" for file, why in named[:_NAMED]]
+            if len(named) > _NAMED:
+                lines.append(f"  and {len(named) - _NAMED} more")
+        if self.others:
+            lines.append(f"  {self.others} images are no DICOM and were left out")
+        return "\n".join(printable(line) for line in [*lines, RESEARCH_ONLY])
+
+
+def write_results(
+    output_dir: Path,
+    *,
+    sources: Sequence[Path] = (),
+    folder: Path | None = None,
+    objects: Sequence[str] = OBJECTS,
+) -> Export:
+    """Write the results of a run as DICOM objects.
+
+    Of each image that was a DICOM series: a Parametric Map for each component, the picture of the
+    case as a Secondary Capture, the numbers as a structured report, all in the study of the series.
+
+    Args:
+        output_dir: of the run, with its table and volumes.
+        sources: series, or folders that are searched for them, in the place of those on record.
+        folder: of the objects; ``dicom`` in ``output_dir`` by default. Objects that are there are
+            replaced.
+        objects: which of "maps", "picture" and "numbers" to write.
+
+    Returns:
+        What was written, and why not.
+
+    Raises:
+        FileNotFoundError: there is no table, or no such source.
+        ModuleNotFoundError: highdicom or matplotlib is not installed.
+        ValueError: no image of the run was a DICOM series.
+    """
+    check_highdicom()
+    run = RunFolder(output_dir)
+    results = [row["file"] for row in run.rows if not run.numbers(row).failed]
+    known = Sources(output_dir, results, sources)
+    export = Export(folder or output_dir / DICOM_FOLDER)
+    rows = list(zip(run.rows, _labels(run.rows), strict=True))
+    shown = tqdm(rows, desc="DICOM", unit="image", leave=False, disable=None)
+    for number, (row, name) in enumerate(shown, start=1):
+        try:
+            entry = known.of(row["file"])
+            if entry is None:
+                export.others += 1
+                continue
+            if run.numbers(row).failed:
+                export.failed[name] = f"no result ({row['status']})"
+                continue
+            one = _Image(run, row, number, read_series(entry))
+            export.written[name] = one.write(export.folder, objects)
+            if one.note:
+                export.notes[name] = one.note
+        except Exception as error:  # of one image: the others are unaffected
+            export.failed[name] = reason(error)
+    if not export.written and not export.failed:
+        raise ValueError(
+            f"expected images that were DICOM series, got {export.others} others in {output_dir}; "
+            "name the series that they were made of with --source"
+        )
+    return export
+
+
+class _Image:
+    """The objects of one image."""
+
+    def __init__(self, run: RunFolder, row: Row, number: int, source: SourceSeries) -> None:
+        self._run, self._row, self._source = run, row, source
+        self._volumes = run.volumes(row)
+        self._name = _stem(run.path, self._volumes, row, number)
+        first = next(iter(self._volumes.values()), None)
+        self._result = Result(
+            model_of(nib.load(first).header) if first else "",
+            _time(first or run.path / "ifim.csv"),
+            str(run.settings.get("run", "")),
+            number,
+        )
+        self.note = ""
+
+    def write(self, folder: Path, objects: Sequence[str]) -> list[Path]:
+        """Make the objects, and write them when all are made.
+
+        Args:
+            folder: of the objects.
+            objects: which of them.
+
+        Returns:
+            Their paths.
+
+        Raises:
+            ValueError: there is nothing to write, or the volumes are not on the series' grid.
+        """
+        made: dict[str, Any] = {}
+        if "maps" in objects:
+            made |= self._maps()
+        if "picture" in objects:
+            made |= self._picture()
+        if "numbers" in objects:
+            numbers = self._run.numbers(self._row)
+            others = list(made.values())
+            made["numbers"] = numbers_report(numbers, self._source, self._result, others)
+        if not made:
+            raise ValueError(self.note or "expected something to write, got nothing; see its row")
+        paths = []
+        for kind, dataset in made.items():
+            path = folder / f"{self._name}_ifim_{kind}.dcm"
+            with complete_file(path) as partial_path:
+                dataset.save_as(partial_path, enforce_file_format=True)
+            paths.append(path)
+        return paths
+
+    def _maps(self) -> dict[str, Any]:
+        if self._source.planes is None:
+            self.note = self._source.why
+            return {}
+        return dict(self._each_map())
+
+    def _each_map(self) -> Iterator[tuple[str, Any]]:
+        for component, path in self._volumes.items():
+            image = nib.load(path)
+            channels = channels_of(np.asarray(image.dataobj))
+            make = partial(
+                parametric_map,
+                affine=affine_in_millimetres(image),
+                source=self._source,
+                component=component,
+                result=self._result,
+            )
+            if len(channels) == 1:
+                yield component, make(channels[0])
+                continue
+            for channel, values in enumerate(channels):
+                yield f"{component}_channel{channel + 1}", make(values, channel=channel)
+
+    def _picture(self) -> dict[str, Any]:
+        case = self._run.case(self._row)
+        if case is None:
+            why = "no picture: it needs the volumes high and orth, and the run did not write both"
+            self.note = "; ".join(filter(None, (self.note, why)))
+            return {}
+        if not self._source.in_space:  # no letters of sides that nobody knows
+            case = replace(case, picture=True)
+        return {"picture": case_picture(case_pixels(case), self._source, self._result)}
+
+
+def _stem(folder: Path, volumes: dict[str, Path], row: Row, number: int) -> str:
+    """Path of an image's objects below their folder, as its volumes have it."""
+    for path in volumes.values():
+        inside = os.path.relpath(path, folder)
+        name = path.name if inside.startswith(os.pardir) else inside
+        return _COMPONENT.sub(r"\1", name)
+    return f"{number:05d}-{re.sub(r'[^A-Za-z0-9_-]+', '-', Path(row['file']).name)[:40]}"
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """The file of each row, with a number where it has several rows."""
+    counts, seen = Counter(row["file"] for row in rows), Counter[str]()
+    labels = []
+    for row in rows:
+        seen[row["file"]] += 1
+        end = f" ({seen[row['file']]})" if counts[row["file"]] > 1 else ""
+        labels.append(f"{row['file']}{end}")
+    return labels
+
+
+def _time(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime)

@@ -1,0 +1,1 @@
+"""Images of the MONAI Label app in a PACS that speaks DICOMweb."""

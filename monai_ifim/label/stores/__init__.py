@@ -1,0 +1,1 @@
+"""Where images, labels and scores of the MONAI Label app are kept."""
