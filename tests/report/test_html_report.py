@@ -80,6 +80,8 @@ def test_every_image_has_a_row_and_a_page(tmp_path):
     assert "the image cannot be read" in pages[1]
     assert "<img" not in pages[1]
     assert "Net 0123abcd" in pages[0]
+    assert "<dd>about 0.75 input units (L2 norm), to benign</dd>" in pages[0]
+    assert "flip_" not in pages[0]
 
 
 @pytest.mark.parametrize("folder", ["", "sub"])
