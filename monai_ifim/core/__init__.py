@@ -25,6 +25,7 @@ from monai_ifim.core.flips import FlipDistance
 from monai_ifim.core.gradients.at_rest import at_rest, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.forward import Forward, as_leaf, kept_forward, run_forward
 from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
+from monai_ifim.core.inputs import SeveralInputs
 from monai_ifim.core.nuisances import Nuisance, NuisanceSensitivity, nuisance_sensitivity
 from monai_ifim.core.options import (
     EigenspaceOptions,
@@ -63,6 +64,7 @@ __all__ = [
     "Perturbation",
     "PerturbationCurve",
     "PooledEigenspace",
+    "SeveralInputs",
     "Smooth",
     "Solver",
     "Truncated",

@@ -145,7 +145,7 @@ class Eigenspace:
         check_rank(rank, None, self.mixing.shape[2])
         high = self.synthesis(self.coefficients(images)[:, :rank]).to(images.dtype)
         orth = images.detach().as_subclass(Tensor) - high
-        return _like(high, images), _like(orth, images)
+        return like(high, images), like(orth, images)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """The combination of the leading eigenvectors with these coefficients.
@@ -322,8 +322,16 @@ def _range(values: Tensor) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def _like(values: Tensor, images: Tensor) -> Tensor:
-    """The values as the images' own kind of tensor, which gives its metadata to its results."""
+def like(values: Tensor, images: Tensor) -> Tensor:
+    """The values as the images' own kind of tensor, which gives its metadata to its results.
+
+    Args:
+        values: plain, of the images' shape.
+        images: perhaps of a subclass.
+
+    Returns:
+        The values, or a tensor of that subclass.
+    """
     if type(images) is Tensor:
         return values
     return torch.empty_like(images).copy_(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,7 +18,21 @@ from monai_ifim.core.gradients.vjp import backward
 _ROUNDING = 1e-6
 
 # Networks that were found to treat images one by one, with the modules that they had then.
-_known: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_known: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class Identity:
+    """For a network that is made anew for each batch: which one it is for all of them.
+
+    It has this object as its attribute ``identity``.
+
+    Attributes:
+        held: fingerprint of the network that was found to treat the inputs that are held fixed one
+            by one; None before.
+    """
+
+    held: int | None = None
 
 
 class IndependenceCheck:
@@ -80,7 +95,7 @@ class IndependenceCheck:
                 "change that layer"
             )
         if self._network is not None and bool(finite.all()):
-            _known[self._network] = _fingerprint(self._network)
+            _known[_key(self._network)] = fingerprint(self._network)
 
 
 def _changes(forward: Forward, image: int) -> bool:
@@ -93,7 +108,7 @@ def _changes(forward: Forward, image: int) -> bool:
     others[image] = own[0]
     before = _visible(forward.logits[image : image + 1])
     after = _logits_of(function, others, image)
-    bound = _tolerance(forward.logits) * before.abs().amax()
+    bound = rounding(forward.logits) * before.abs().amax()
     if (
         after is None
         or after.shape != before.shape
@@ -115,8 +130,15 @@ def _visible(logits: Tensor) -> Tensor:
     return logits.detach().masked_fill(masked_classes(logits), 0).double()
 
 
-def _tolerance(logits: Tensor) -> float:
-    """Share of the largest logit that is rounding."""
+def rounding(logits: Tensor) -> float:
+    """Share of the largest logit that is rounding.
+
+    Args:
+        logits: of which dtype and device count.
+
+    Returns:
+        The share.
+    """
     if logits.dtype is torch.float64:
         return 1e-9
     if logits.dtype is torch.float32 and logits.device.type == "cpu":
@@ -148,13 +170,28 @@ def _check_half(forward: Forward, chosen: Tensor, others: Tensor) -> None:
 
 
 def _is_known(network: nn.Module | None) -> bool:
-    return network is not None and _known.get(network) == _fingerprint(network)
+    return network is not None and _known.get(_key(network)) == fingerprint(network)
 
 
-def _fingerprint(network: nn.Module) -> int:
-    """Changes when a module is replaced, or a norm begins or ceases to use running statistics."""
+def _key(network: nn.Module) -> object:
+    return getattr(network, "identity", network)
+
+
+def fingerprint(network: nn.Module) -> int:
+    """Changes when a module is replaced, or a norm begins or ceases to use running statistics.
+
+    Args:
+        network: the classifier; which object it is itself does not count.
+
+    Returns:
+        A number.
+    """
     parts = [
-        (id(m), getattr(m, "track_running_stats", None), getattr(m, "running_mean", None) is None)
+        (
+            m is network or id(m),
+            getattr(m, "track_running_stats", None),
+            getattr(m, "running_mean", None) is None,
+        )
         for m in network.modules()
     ]
     return hash(tuple(parts))
