@@ -128,7 +128,7 @@ def check_scales(
 def _scale(name: Name, scale: Scale | None, shape: tuple[int, ...]) -> Scale:
     if scale is None:
         return 1.0
-    values = torch.as_tensor(scale).detach().as_subclass(Tensor).double()
+    values = torch.as_tensor(scale, dtype=torch.float64).detach().as_subclass(Tensor)
     if not bool((torch.isfinite(values) & (values > 0)).all()):
         raise ValueError(
             f"expected a scale > 0 for {name!r}, got {scale}; is a column constant over the data? "

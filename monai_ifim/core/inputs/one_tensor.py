@@ -76,9 +76,12 @@ class OneTensor(nn.Module):
         first = torch.is_grad_enabled() and x.requires_grad and not self._checked
         if first:
             self._check_held(parts)
+        starts = {
+            name: part.grad_fn for name, part in parts.items()
+        }  # before it is edited in place
         output = self._run(parts, self._held)
         if first:
-            _check_reached(output, parts)
+            _check_reached(output, starts)
             self._checked = True
         return output
 
@@ -153,7 +156,7 @@ def _differ(before: list[Tensor], after: list[Tensor]) -> bool:
     return False
 
 
-def _check_reached(output: Any, parts: Mapping[Name, Tensor]) -> None:
+def _check_reached(output: Any, starts: Mapping[Name, Any]) -> None:
     """Refuse an input to which no path leads from the output."""
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     stack = [leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None]
@@ -163,7 +166,7 @@ def _check_reached(output: Any, parts: Mapping[Name, Tensor]) -> None:
             if node is not None and node not in seen:
                 seen.add(node)
                 stack.append(node)
-    missed = [name for name, part in parts.items() if part.grad_fn not in seen]
+    missed = [name for name, node in starts.items() if node not in seen]
     if missed:
         raise ValueError(
             f"expected a network that reacts to each input in wrt, got logits that do not depend "
