@@ -62,8 +62,8 @@ def as_names(wrt: Name | Sequence[Name], inputs: Mapping[Name, Any]) -> list[Nam
     names = [wrt] if isinstance(wrt, (str, int)) else list(wrt)
     unknown = [name for name in names if name not in inputs or isinstance(name, bool)]
     if unknown or not names or len(set(names)) < len(names):
-        known = [n for n in inputs if isinstance(n, str)]
-        close = [c for n in unknown for c in get_close_matches(str(n), known, n=1)]
+        known = {n.lower(): n for n in inputs if isinstance(n, str)}
+        close = [known[c] for n in unknown for c in get_close_matches(str(n).lower(), known, n=1)]
         fix = f"did you mean {close[0]!r}?" if close else f"for example wrt={fitting}"
         raise ValueError(f"expected wrt from {list(inputs)}, each once, got {names}; {fix}")
     for name in names:

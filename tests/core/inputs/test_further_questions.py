@@ -1,0 +1,102 @@
+"""What else is asked of a network of one input, of a network of several."""
+
+from functools import reduce
+
+import torch
+from monai.data import MetaTensor
+
+import monai_ifim as mi
+from _helpers.fusion import SIZES, Fusion, fusion_inputs
+
+SCALES = {"mr": 0.5, "ct": 4.0}
+
+
+def several(inputs=None, network=None):
+    inputs = fusion_inputs() if inputs is None else inputs
+    return mi.SeveralInputs(network or Fusion(), inputs, wrt=["mr", "ct"], scale=SCALES)
+
+
+def mean_of_unit_traces(*batches):
+    total = 0
+    for batch in batches:
+        space = mi.eigenspace(batch.network, batch.images)
+        vectors, values = space.eigenvectors.flatten(2), space.eigenvalues / space.trace[:, None]
+        total = total + torch.einsum("bri,br,brj->ij", vectors, values, vectors)
+    return total / sum(len(batch.images) for batch in batches)
+
+
+def test_pooled_over_batches_whose_other_inputs_differ():
+    network = Fusion()
+    batches = [several(fusion_inputs(batch=4, seed=seed), network) for seed in range(3)]
+    each = [mi.pooled_eigenspace(b.network, [b.images], rank=3) for b in batches]
+    pooled = reduce(mi.PooledEigenspace.merged, each)
+    expected = torch.linalg.eigvalsh(mean_of_unit_traces(*batches)).flip(0)
+    torch.testing.assert_close(pooled.eigenvalues, expected[:3], rtol=1e-9, atol=0)
+    assert pooled.count == 12
+    parts = batches[0].parts(pooled.eigenvectors)
+    assert {name: tuple(part.shape[1:]) for name, part in parts.items()} == {
+        name: SIZES[name] for name in ("mr", "ct")
+    }
+
+
+def test_random_weights_beside_it():
+    batch = several(fusion_inputs(batch=4))
+    pooled = mi.pooled_eigenspace(batch.network, [batch.images], rank=2, control="random_weights")
+    assert pooled.control is not None
+    assert float(pooled.angles(pooled.control).max()) > 0.01
+
+
+def test_smoothed_without_noise_is_the_eigenspace():
+    batch = several()
+    space = mi.eigenspace(batch.network, batch.images)
+    smoothed = mi.smoothed_eigenspace(batch.network, batch.images)
+    torch.testing.assert_close(smoothed.eigenvalues[:, :2], space.eigenvalues)
+    noisy = mi.smoothed_eigenspace(batch.network, batch.images, noise=0.1, samples=2)
+    assert batch.parts(noisy.eigenvectors)["ct"].shape[2:] == SIZES["ct"]
+
+
+def test_the_quadratic_law_along_the_joint_eigenvectors():
+    batch = several()
+    space = mi.eigenspace(batch.network, batch.images)
+    curve = mi.perturbation_curve(
+        batch.network, batch.images, space.eigenvectors[:, :1], [1e-4], space=space
+    )
+    torch.testing.assert_close(curve.divergence, curve.quadratic, rtol=1e-2, atol=0)
+
+
+def test_a_mask_of_one_input_leaves_the_others_as_they_are():
+    batch = several()
+    mask = batch.join({"mr": torch.ones(1, 4, 5)})
+    space = mi.eigenspace(batch.network, batch.images, perturbation=mi.Mask(mask))
+    parts = batch.parts(space.eigenvectors)
+    assert not parts["ct"].any()
+    alone = mi.SeveralInputs(Fusion(), fusion_inputs(), wrt="mr", scale=SCALES["mr"])
+    expected = mi.eigenspace(alone.network, alone.images)
+    torch.testing.assert_close(space.eigenvalues, expected.eigenvalues, rtol=1e-9, atol=1e-15)
+
+
+def test_components_have_the_metadata_of_their_inputs():
+    inputs = fusion_inputs()
+    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0])).double()
+    inputs["mr"] = MetaTensor(inputs["mr"], affine=affine)
+    batch = several(inputs)
+    assert type(batch.images) is torch.Tensor
+    high, orth = batch.split(mi.eigenspace(batch.network, batch.images))
+    assert isinstance(high["mr"], MetaTensor)
+    assert torch.equal(high["mr"].affine, affine)
+    assert type(orth["ct"]) is torch.Tensor
+    torch.testing.assert_close((high["mr"] + orth["mr"]).as_tensor(), inputs["mr"].as_tensor())
+
+
+def test_it_says_what_is_held_fixed():
+    assert repr(several()) == (
+        "SeveralInputs(3 of mr (1, 4, 5), ct (2, 3); held fixed: clinical, stage)"
+    )
+
+
+def test_flags_and_nothing_are_handed_on():
+    inputs = {**fusion_inputs(), "use": False}
+    without = mi.SeveralInputs(Fusion(), {**inputs, "use": False}, wrt="mr")
+    nothing = mi.SeveralInputs(Fusion(), {**inputs, "stage": None, "use": True}, wrt="mr")
+    first, second = (mi.eigenspace(s.network, s.images) for s in (without, nothing))
+    assert torch.equal(first.eigenvalues, second.eigenvalues)
