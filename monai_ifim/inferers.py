@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_map_only
 
 from monai_ifim.core import as_leaf, exclusive, frozen_parameters, unwrap
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
-from monai_ifim.core.one_by_one import each_alone, of_zeros
+from monai_ifim.core.gradients.forward import copies
+from monai_ifim.core.one_by_one import each_alone, of_image, of_zeros
 from monai_ifim.messages import check_on_error, reason
 
 
@@ -70,7 +71,8 @@ class PredictionCall:
 
     def predict(self, images: Tensor) -> Any:
         """What the network, called as before, returns for images (B, C, *S)."""
-        return self.inferer(images, self.network(), *self.args, **self.kwargs)
+        args, kwargs = copies((self.args, self.kwargs))
+        return self.inferer(images, self.network(), *args, **kwargs)
 
 
 class IFIMInferer(Inferer):
@@ -241,8 +243,9 @@ class IFIMInferer(Inferer):
         """Predictions of a batch that failed as a whole, NaN for images that fail alone."""
         plain = inputs.detach().as_subclass(Tensor)
 
-        def run(images: Tensor) -> Any:
-            return self._predicted(images, network, *args, **kw)
+        def run(images: Tensor, index: int | None) -> Any:
+            own_args, own_kw = of_image((args, kw), index, len(plain))
+            return self._predicted(images, network, *own_args, **own_kw)
 
         outputs = each_alone(run, plain, error)
         model = next((each for each in outputs if isinstance(each, Tensor)), self._blank_of(plain))
@@ -271,6 +274,7 @@ class IFIMInferer(Inferer):
         with torch.inference_mode(False), torch.enable_grad(), frozen_parameters(network):
             leaf = as_leaf(inputs)
             images = leaf.clone()
+            args, kwargs = copies((args, kwargs))
             if isinstance(inputs, MetaTensor):
                 images = MetaTensor(images).copy_meta_from(inputs)
             with input_gradients(images):

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 T = TypeVar("T")
+# Takes images (1, C, *S), and the place in the batch of the one that it is, None of zeros.
+Run = Callable[[Tensor, int | None], T]
 
 
-def each_alone(run: Callable[[Tensor], T], images: Tensor, error: Exception) -> list[T | Exception]:
+def of_image(values: Any, index: int | None, count: int) -> Any:
+    """What one image has of the further inputs of a batch, such as clinical data.
+
+    Args:
+        values: tensors and lists of texts with one row for each image, also nested; anything else
+            is for all images.
+        index: of the image; None for zeros in the place of each tensor's rows.
+        count: how many images the batch has.
+
+    Returns:
+        The same with one row.
+
+    >>> of_image((torch.tensor([3, 4]), ["a", "b"], (96, 96)), 1, 2)
+    (tensor([4]), ['b'], (96, 96))
+    """
+    start = 0 if index is None else index
+
+    def is_texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+    def row(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if value.ndim == 0 or len(value) != count:
+                return value
+            # Plain: slices of a tensor with metadata look at it.
+            own = value.as_subclass(Tensor)[start : start + 1]
+            return torch.zeros_like(own) if index is None else own
+        return value[start : start + 1] if is_texts(value) and len(value) == count else value
+
+    return tree_map(row, values, is_leaf=is_texts)
+
+
+def each_alone(run: Run[T], images: Tensor, error: Exception) -> list[T | Exception]:
     """What becomes of each image without the others.
 
     Args:
-        run: images (B, C, *S) to a result.
+        run: an image (1, C, *S) and its place to a result.
         images: (B, C, *S), for which it raised.
         error: that it raised; of a batch of one it is the image's own.
 
@@ -26,15 +61,15 @@ def each_alone(run: Callable[[Tensor], T], images: Tensor, error: Exception) -> 
         return [_without_memory(error)]
     _without_memory(error)
     results: list[T | Exception] = []
-    for image in images:
+    for index, image in enumerate(images):
         try:
-            results.append(run(image[None]))
+            results.append(run(image[None], index))
         except Exception as own:
             results.append(_without_memory(own))
     return results
 
 
-def of_zeros(run: Callable[[Tensor], T], images: Tensor, error: Exception) -> T | None:
+def of_zeros(run: Run[T], images: Tensor, error: Exception) -> T | None:
     """The result of an image of zeros, which tells a fault of an image from one of the network.
 
     Args:
@@ -49,7 +84,7 @@ def of_zeros(run: Callable[[Tensor], T], images: Tensor, error: Exception) -> T 
         Exception: the error, where an image of zeros fails, too.
     """
     try:
-        return run(torch.zeros_like(images[:1]))
+        return run(torch.zeros_like(images[:1]), None)
     except Exception:
         if is_out_of_memory(error):
             return None

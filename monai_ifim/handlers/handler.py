@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
-from monai_ifim.handlers.inference import graph_of_next, inference_of, network_of
+from monai_ifim.handlers.inference import Inference, graph_of_next, network_of
 from monai_ifim.handlers.observer import Observer
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.postprocessing import Postprocessing
@@ -248,7 +249,7 @@ class IFIMHandler:
             images = self.batch_transform(engine.state.batch)
         graph, self._graph = self._graph, None
         kept = None if graph is None else graph.take(images)
-        output.update(self._serve(engine, network, images, inference_of(engine, network), kept))
+        output.update(self._serve(engine, network, images, Inference(engine, network), kept))
         self._served = True
 
     def _serve_others(self, engine: Any) -> None:
@@ -271,7 +272,7 @@ class IFIMHandler:
         engine: Engine,
         network: nn.Module,
         images: Tensor,
-        predict: Callable[[Tensor], Any] | None = None,
+        predict: Inference | None = None,
         kept: tuple[Tensor, Any] | None = None,
     ) -> dict[str, Tensor]:
         """The ``ifim_*`` values of a batch; its rows go to the table."""
@@ -292,21 +293,17 @@ class IFIMHandler:
         self,
         network: nn.Module,
         images: Tensor,
-        predict: Callable[[Tensor], Any] | None,
+        predict: Inference | None,
         kept: tuple[Tensor, Any] | None,
     ) -> BatchOutputs:
-        def run(batch: Tensor, kept: tuple[Tensor, Any] | None = None) -> BatchOutputs:
-            return outputs_of_network(
-                network, batch, self.options, self.volumes, predict=predict, kept=kept
-            )
-
+        run = partial(outputs_of_network, network, options=self.options, volumes=self.volumes)
         try:
-            outputs = run(images, kept)
+            outputs = run(images, predict=predict, kept=kept)
         except Exception as error:
             if self.on_error == "raise":
                 raise
             del kept
-            outputs = Trial(run, self.volumes, self._reference).one_by_one(images, error)
+            outputs = Trial(run, predict, self.volumes, self._reference).one_by_one(images, error)
         if not all(map(is_failure, outputs.statuses)):
             self._reference = outputs.shapes()
         return outputs

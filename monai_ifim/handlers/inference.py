@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from monai_ifim.core import unwrap
+from monai_ifim.core.gradients.forward import copies
+from monai_ifim.core.one_by_one import of_image
 from monai_ifim.inferers import IFIMInferer, KeptGraph
 
 
@@ -49,25 +51,44 @@ def graph_of_next(engine: Any, network: nn.Module | None) -> KeptGraph | None:
     return inferer.keep_graph() if network is None or unwrap(network) is unwrap(own) else None
 
 
-def inference_of(engine: Any, network: nn.Module) -> Callable[[Tensor], Any]:
+class Inference:
     """The engine's inference of its present batch, on other images.
 
     Args:
         engine: a MONAI evaluator or trainer.
         network: in the place of the engine's.
-
-    Returns:
-        Images (B, C, *S) to the network's output.
     """
 
-    @cache
-    def further() -> tuple[Sequence[Any], Mapping[str, Any]]:
+    def __init__(self, engine: Any, network: nn.Module) -> None:
+        self._engine, self._network = engine, network
+
+    def __call__(self, images: Tensor) -> Any:
+        """What the network returns for the whole batch (B, C, *S), its further inputs as ever."""
+        return self._run(images, self._further)
+
+    def of_image(self, index: int | None, count: int) -> Callable[[Tensor], Any]:
+        """The same for one image, with its own rows of the network's further inputs.
+
+        Args:
+            index: of the image; None for an image of zeros, whose further inputs are zeros, too.
+            count: how many images the batch has.
+
+        Returns:
+            Images (1, C, *S) to the network's output.
+        """
+        return lambda images: self._run(images, of_image(self._further, index, count))
+
+    @cached_property
+    def _further(self) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        engine = self._engine
         batch = engine.prepare_batch(
             engine.state.batch, engine.state.device, engine.non_blocking, **engine.to_kwargs
         )
-        return batch[2:] if len(batch) == 4 else ((), {})
+        return tuple(batch[2:]) if len(batch) == 4 else ((), {})
 
-    inferer = engine.inferer
-    if isinstance(inferer, IFIMInferer):  # which would keep a graph of its own
-        inferer = inferer.inferer
-    return lambda x: inferer(x, network, *further()[0], **further()[1])
+    def _run(self, images: Tensor, further: tuple[Sequence[Any], Mapping[str, Any]]) -> Any:
+        inferer = self._engine.inferer
+        if isinstance(inferer, IFIMInferer):  # which would keep a graph of its own
+            inferer = inferer.inferer
+        args, kwargs = copies(further)
+        return inferer(images, self._network, *args, **kwargs)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.core.one_by_one import each_alone, of_zeros
+from monai_ifim.handlers.inference import Inference
 from monai_ifim.messages import failed, reason
 from monai_ifim.outputs import VOLUMES, BatchOutputs, with_metadata
 
@@ -19,13 +20,15 @@ class Trial:
     """A batch in which an image can fail by an exception, too.
 
     Args:
-        run: images (B, C, *S) to their outputs.
+        run: images (B, C, *S) to their outputs, with the inference ``predict``.
+        inference: the engine's, where the network has further inputs; of each image its own.
         volumes: those of ``VOLUMES`` that are formed.
         reference: outputs of a batch of this run that had results, for the number of eigenvalues;
             None before there were any.
     """
 
-    run: Callable[[Tensor], BatchOutputs]
+    run: Callable[..., BatchOutputs]
+    inference: Inference | None = None
     volumes: Sequence[str] = ()
     reference: BatchOutputs | None = None
 
@@ -44,9 +47,15 @@ class Trial:
                 then it is not the image's fault.
         """
         plain = images.detach().as_subclass(Tensor)
-        parts = each_alone(self.run, plain, error)
+
+        def run(image: Tensor, index: int | None) -> BatchOutputs:
+            whole = self.inference
+            own = None if whole is None else whole.of_image(index, len(plain))
+            return self.run(image, predict=own)
+
+        parts = each_alone(run, plain, error)
         good = [part for part in parts if isinstance(part, BatchOutputs)]
-        model = good[0] if good else self.reference or of_zeros(self.run, plain, error)
+        model = good[0] if good else self.reference or of_zeros(run, plain, error)
         whole = [
             part
             if isinstance(part, BatchOutputs)

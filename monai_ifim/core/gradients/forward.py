@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from monai_ifim.core.changes.perturbation import Perturbation
 from monai_ifim.core.checks import check_images, check_logits
@@ -48,6 +49,21 @@ def as_leaf(images: Tensor) -> Tensor:
     """
     leaf = images.detach().as_subclass(Tensor)
     return (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+
+
+def copies(values: Any) -> Any:
+    """Further inputs of a network as copies of their own.
+
+    Some networks edit their inputs in place, and autograd cannot record what was made under
+    ``inference_mode``; a copy made outside of it is a tensor like any other.
+
+    Args:
+        values: tensors and anything else, also nested.
+
+    Returns:
+        The same with each tensor copied, without a graph.
+    """
+    return tree_map_only(Tensor, lambda value: value.detach().clone(), values)
 
 
 def run_forward(
