@@ -59,6 +59,7 @@ TOPICS = {
     "core/options.py": "Methods, rank and tolerance",
     "core/spectrum.py": "Methods, rank and tolerance",
     "core/changes": "Which changes count",
+    "core/inputs": "Several inputs",
     "core/pooling": "Pooled eigenspaces",
     "core/nuisances.py": "Rotation, gain, blur and other nuisances",
     "nuisances.py": "Rotation, gain, blur and other nuisances",

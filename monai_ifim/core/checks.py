@@ -61,7 +61,8 @@ def check_images(images: Tensor) -> None:
     """
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"expected images as a torch.Tensor, got {type(images).__name__}; use torch.as_tensor"
+            f"expected images as a torch.Tensor, got {type(images).__name__}; use torch.as_tensor, "
+            "or SeveralInputs for a network of several inputs"
         )
     if images.ndim < 3:
         raise ValueError(
