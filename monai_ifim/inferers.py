@@ -6,7 +6,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +73,18 @@ class PredictionCall:
         """What the network, called as before, returns for images (B, C, *S)."""
         args, kwargs = copies((self.args, self.kwargs))
         return self.inferer(images, self.network(), *args, **kwargs)
+
+    def of_image(self, index: int | None) -> PredictionCall:
+        """The call with the further arguments of one image.
+
+        Args:
+            index: of the image in the batch; None for zeros in their place.
+
+        Returns:
+            A call that predicts images (1, C, *S).
+        """
+        args, kwargs = of_image((self.args, self.kwargs), index, len(self.images))
+        return replace(self, args=args, kwargs=kwargs)
 
 
 class IFIMInferer(Inferer):

@@ -249,7 +249,8 @@ class IFIMHandler:
             images = self.batch_transform(engine.state.batch)
         graph, self._graph = self._graph, None
         kept = None if graph is None else graph.take(images)
-        output.update(self._serve(engine, network, images, Inference(engine, network), kept))
+        inference = Inference(engine, network, images)
+        output.update(self._serve(engine, network, images, inference, kept))
         self._served = True
 
     def _serve_others(self, engine: Any) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from monai_ifim.core import unwrap
-from monai_ifim.core.gradients.forward import copies
-from monai_ifim.core.one_by_one import of_image
-from monai_ifim.inferers import IFIMInferer, KeptGraph
+from monai_ifim.inferers import IFIMInferer, KeptGraph, PredictionCall
 
 
 def network_of(engine: Any) -> nn.Module:
@@ -57,38 +56,35 @@ class Inference:
     Args:
         engine: a MONAI evaluator or trainer.
         network: in the place of the engine's.
+        images: of the batch, (B, C, *S).
     """
 
-    def __init__(self, engine: Any, network: nn.Module) -> None:
-        self._engine, self._network = engine, network
+    def __init__(self, engine: Any, network: nn.Module, images: Tensor) -> None:
+        self._engine, self._network, self._images = engine, network, images
 
     def __call__(self, images: Tensor) -> Any:
         """What the network returns for the whole batch (B, C, *S), its further inputs as ever."""
-        return self._run(images, self._further)
+        return self._call.predict(images)
 
-    def of_image(self, index: int | None, count: int) -> Callable[[Tensor], Any]:
+    def of_image(self, index: int | None) -> Callable[[Tensor], Any]:
         """The same for one image, with its own rows of the network's further inputs.
 
         Args:
             index: of the image; None for an image of zeros, whose further inputs are zeros, too.
-            count: how many images the batch has.
 
         Returns:
             Images (1, C, *S) to the network's output.
         """
-        return lambda images: self._run(images, of_image(self._further, index, count))
+        return lambda images: self._call.of_image(index).predict(images)
 
     @cached_property
-    def _further(self) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        engine = self._engine
+    def _call(self) -> PredictionCall:
+        engine, inferer = self._engine, self._engine.inferer
+        if isinstance(inferer, IFIMInferer):  # which would keep a graph of its own
+            inferer = inferer.inferer
         batch = engine.prepare_batch(
             engine.state.batch, engine.state.device, engine.non_blocking, **engine.to_kwargs
         )
-        return tuple(batch[2:]) if len(batch) == 4 else ((), {})
-
-    def _run(self, images: Tensor, further: tuple[Sequence[Any], Mapping[str, Any]]) -> Any:
-        inferer = self._engine.inferer
-        if isinstance(inferer, IFIMInferer):  # which would keep a graph of its own
-            inferer = inferer.inferer
-        args, kwargs = copies(further)
-        return inferer(images, self._network, *args, **kwargs)
+        args, kwargs = batch[2:] if len(batch) == 4 else ((), {})
+        network = weakref.ref(self._network)
+        return PredictionCall(self._images, network, inferer, args, kwargs)

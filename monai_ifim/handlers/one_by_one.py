@@ -50,7 +50,7 @@ class Trial:
 
         def run(image: Tensor, index: int | None) -> BatchOutputs:
             whole = self.inference
-            own = None if whole is None else whole.of_image(index, len(plain))
+            own = None if whole is None else whole.of_image(index)
             return self.run(image, predict=own)
 
         parts = each_alone(run, plain, error)

@@ -64,8 +64,11 @@ def as_names(wrt: Name | Sequence[Name], inputs: Mapping[Name, Any]) -> list[Nam
     if unknown or not names or len(set(names)) < len(names):
         known = {n.lower(): n for n in inputs if isinstance(n, str)}
         close = [known[c] for n in unknown for c in get_close_matches(str(n).lower(), known, n=1)]
-        fix = f"did you mean {close[0]!r}?" if close else f"for example wrt={fitting}"
-        raise ValueError(f"expected wrt from {list(inputs)}, each once, got {names}; {fix}")
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(
+            f"expected wrt from {list(inputs)}, each once, got {names}{hint}; name the inputs that "
+            f"F is about, for example {fitting}"
+        )
     for name in names:
         if name not in fitting:
             raise TypeError(

@@ -16,8 +16,8 @@ def made(**changes):
 
 REFUSED = {
     "unknown": ({"wrt": ["MR"]}, ValueError, r"wrt from \['mr', 'ct', .*'MR'.*did you mean 'mr'"),
-    "a position": ({"wrt": 0}, ValueError, r"wrt from \['mr', .*got \[0\]; for example"),
-    "none": ({"wrt": []}, ValueError, r"each once, got \[\]; for example wrt="),
+    "a position": ({"wrt": 0}, ValueError, r"wrt from \['mr', .*got \[0\]; name"),
+    "none": ({"wrt": []}, ValueError, r"each once, got \[\]; name"),
     "twice": ({"wrt": ["mr", "mr"]}, ValueError, r"each once, got \['mr', 'mr'\]"),
     "integers": (
         {"wrt": ["mr", "stage"]},
