@@ -53,7 +53,8 @@ def eigenspace(
 
     Args:
         network: trained classifier, (B, C, *S) to logits (B, K); or a segmentation network, to
-            logits (B, K, *S'), whose prediction is a softmax at each voxel.
+            logits (B, K, *S'), whose prediction is a softmax at each voxel. One of several inputs
+            comes through ``SeveralInputs``.
         images: (B, C, *S), preprocessed as the network expects them.
         options: a value that holds all choices; instead of ``keywords``.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5``:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.engines import PrepareBatchExtraInput
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -94,6 +95,29 @@ def test_the_other_inputs_are_held_fixed(inferer, size, method):
     rank = 2 if method == "krylov" else None
     _, found = run(Patient(), mi.IFIMHandler(method=method, rank=rank), size, inferer=inferer)
     assert len(found) == COUNT
+    for index, item in enumerate(found):
+        check(item, index)
+
+
+class Plain(nn.Module):
+    """``Patient`` as MONAI's own prepare_batch calls it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = Patient()
+
+    def forward(self, image, clinical, stage):
+        return self.body(image, clinical, stage=stage, note=["x"] * len(image))
+
+
+@INFERERS
+@pytest.mark.parametrize(
+    "keys", [("clinical", "stage"), {"stage": "stage", "clinical": "clinical"}]
+)
+def test_the_keys_of_monais_own_prepare_batch(inferer, keys):
+    loader = DataLoader(items(), batch_size=2)
+    extra = PrepareBatchExtraInput(extra_keys=keys)
+    _, found = evaluate(Plain(), loader, mi.IFIMHandler(), prepare_batch=extra, inferer=inferer)
     for index, item in enumerate(found):
         check(item, index)
 

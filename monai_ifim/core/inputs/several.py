@@ -80,7 +80,7 @@ class SeveralInputs:
         self._given = {name: named[name] for name in names}
         self._held = [name for name in named if name not in names]
         way = _Call(call, isinstance(inputs, Mapping))
-        identity = identity_of(network, tuple(named), tuple(names), way)
+        identity = identity_of(network, tuple(named), tuple(names), *way.key)
         self.network = OneTensor(network, named, self._layout, way, identity)
         with torch.inference_mode(False):
             self.images = self._layout.from_inputs({n: v.detach() for n, v in self._given.items()})
@@ -193,7 +193,7 @@ class SeveralInputs:
 
 
 class _Call:
-    """How the network is called; equal where it is the same way.
+    """How the network is called.
 
     Args:
         call: ``"separate"``, ``"whole"`` or a function.
@@ -210,14 +210,15 @@ class _Call:
                 f"{call!r}; 'separate' calls network(**inputs) or network(*inputs)"
             )
         self._call, self._by_name = call, by_name
-        # A lambda in a loop is a new object each time, with the same code.
-        self._key = (getattr(call, "__code__", call), by_name)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Call) and self._key == other._key
+    @property
+    def key(self) -> tuple[Any, bool]:
+        """The same for the same way of calling; keeps no function, which may hold the network.
 
-    def __hash__(self) -> int:
-        return hash(self._key)
+        A lambda in a loop is a new object each time, with the same code.
+        """
+        word = self._call if isinstance(self._call, str) else type(self._call)
+        return getattr(self._call, "__code__", word), self._by_name
 
     def __call__(self, network: nn.Module, inputs: dict[Name, Any]) -> Any:
         given: Any = inputs if self._by_name else tuple(inputs.values())

@@ -1,5 +1,7 @@
 """What else is asked of a network of one input, of a network of several."""
 
+import gc
+import weakref
 from functools import reduce
 
 import torch
@@ -100,3 +102,42 @@ def test_flags_and_nothing_are_handed_on():
     nothing = mi.SeveralInputs(Fusion(), {**inputs, "stage": None, "use": True}, wrt="mr")
     first, second = (mi.eigenspace(s.network, s.images) for s in (without, nothing))
     assert torch.equal(first.eigenvalues, second.eigenvalues)
+
+
+def test_one_number_for_each_patient():
+    class Aged(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = Fusion()
+
+        def forward(self, age, **given):
+            return self.body(**{**given, "clinical": given["clinical"] * age[:, None]})
+
+    network, inputs = Aged(), {**fusion_inputs(), "age": torch.tensor([0.5, 1.0, 2.0]).double()}
+    alone = mi.SeveralInputs(network, inputs, wrt="age", scale=10.0)
+    space = mi.eigenspace(alone.network, alone.images)
+    moved = {**inputs, "age": inputs["age"] + 1e-5}
+    p = network(**inputs).softmax(dim=1)
+    slope = (network(**moved) - network(**inputs)) / 1e-6
+    expected = (p * slope.square()).sum(dim=1) - (p * slope).sum(dim=1).square()
+    torch.testing.assert_close(space.trace, expected, rtol=1e-3, atol=0)
+    assert space.rank.tolist() == [1, 1, 1]
+    torch.testing.assert_close(
+        alone.parts(space.eigenvectors)["age"][:, 0].abs(), torch.ones(3).double()
+    )
+
+
+def test_no_network_is_kept_alive_by_what_is_known_of_it():
+    network = Fusion()
+
+    def ask(model):
+        batch = mi.SeveralInputs(
+            model, fusion_inputs(), wrt="mr", call=lambda _, given: model(**given)
+        )
+        mi.eigenspace(batch.network, batch.images)
+
+    ask(network)
+    known = weakref.ref(network)
+    del network
+    gc.collect()
+    assert known() is None
