@@ -74,16 +74,17 @@ class PredictionCall:
         args, kwargs = copies((self.args, self.kwargs))
         return self.inferer(images, self.network(), *args, **kwargs)
 
-    def of_image(self, index: int | None) -> PredictionCall:
+    def of_image(self, index: int | None, repeat: int = 1) -> PredictionCall:
         """The call with the further arguments of one image.
 
         Args:
             index: of the image in the batch; None for zeros in their place.
+            repeat: for so many images.
 
         Returns:
-            A call that predicts images (1, C, *S).
+            A call that predicts images (repeat, C, *S).
         """
-        args, kwargs = of_image((self.args, self.kwargs), index, len(self.images))
+        args, kwargs = of_image((self.args, self.kwargs), index, len(self.images), repeat)
         return replace(self, args=args, kwargs=kwargs)
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 Run = Callable[[Tensor, int | None], T]
 
 
-def of_image(values: Any, index: int | None, count: int) -> Any:
+def of_image(values: Any, index: int | None, count: int, repeat: int = 1) -> Any:
     """What one image has of the further inputs of a batch, such as clinical data.
 
     Args:
@@ -22,9 +22,10 @@ def of_image(values: Any, index: int | None, count: int) -> Any:
             is for all images.
         index: of the image; None for zeros in the place of each tensor's rows.
         count: how many images the batch has.
+        repeat: how often the row is to be there.
 
     Returns:
-        The same with one row.
+        The same with that row.
 
     >>> of_image((torch.tensor([3, 4]), ["a", "b"], (96, 96)), 1, 2)
     (tensor([4]), ['b'], (96, 96))
@@ -40,8 +41,10 @@ def of_image(values: Any, index: int | None, count: int) -> Any:
                 return value
             # Plain: slices of a tensor with metadata look at it.
             own = value.as_subclass(Tensor)[start : start + 1]
-            return torch.zeros_like(own) if index is None else own
-        return value[start : start + 1] if is_texts(value) and len(value) == count else value
+            own = torch.zeros_like(own) if index is None else own
+            return own.expand(repeat, *own.shape[1:])
+        texts = is_texts(value) and len(value) == count
+        return value[start : start + 1] * repeat if texts else value
 
     return tree_map(row, values, is_leaf=is_texts)
 

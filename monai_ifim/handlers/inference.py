@@ -77,6 +77,20 @@ class Inference:
         """
         return lambda images: self._call.of_image(index).predict(images)
 
+    def with_inputs_of(self, images: Tensor, index: int) -> Any:
+        """The same for the batch when all images have the further inputs of one.
+
+        Args:
+            images: (B, C, *S).
+            index: of the image.
+
+        Returns:
+            The network's output; None where it has no further inputs.
+        """
+        if not (self._call.args or self._call.kwargs):
+            return None
+        return self._call.of_image(index, repeat=len(images)).predict(images)
+
     @cached_property
     def _call(self) -> PredictionCall:
         engine, inferer = self._engine, self._engine.inferer

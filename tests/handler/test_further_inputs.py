@@ -123,6 +123,18 @@ def test_the_keys_of_monais_own_prepare_batch(inferer, keys):
 
 
 @INFERERS
+def test_patients_whose_clinical_data_influence_each_other(inferer):
+    class Centred(Plain):
+        def forward(self, image, clinical, stage):
+            return super().forward(image, clinical - clinical.mean(dim=0), stage)
+
+    extra = PrepareBatchExtraInput(extra_keys=("clinical", "stage"))
+    loader, handler = DataLoader(items(), batch_size=5), mi.IFIMHandler(on_error="raise")
+    with pytest.raises(ValueError, match=r"one by one.*held fixed, such as clinical data"):
+        evaluate(Centred(), loader, handler, prepare_batch=extra, inferer=inferer)
+
+
+@INFERERS
 def test_under_inference_mode_and_with_edits_in_place(inferer):
     network = Patient()
     with torch.inference_mode():
@@ -154,10 +166,9 @@ def test_each_image_alone_has_its_own_clinical_data(inferer, size, index, tmp_pa
     patients = {i["image"].flatten()[0].item(): i for i in items()}
     alone = [seen for seen in network.seen if len(seen[0]) == 1]
     assert len(alone) > 1
-    for voxels, clinical, notes in network.seen:
-        for voxel, number, note in zip(voxels, clinical, notes, strict=True):
-            own = patients.get(voxel)  # None of an image of zeros, or of the check of the batch
-            assert own is None or (number, note) == (own["clinical"][0].item(), own["note"])
+    for (voxel,), (number,), (note,) in alone:
+        own = patients[voxel]
+        assert (number, note) == (own["clinical"][0].item(), own["note"])
 
 
 def test_predictions_one_by_one():

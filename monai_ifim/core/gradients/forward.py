@@ -27,12 +27,15 @@ class Forward:
             when the pass cannot be repeated, and the graph is then differentiated twice.
         perturbation: A of the changes x + A u that products with the Jacobian are about; None for
             all changes of the images.
+        with_inputs_of: of a network with further inputs: (images, i) to logits when all images have
+            those of image i; None where they have none.
     """
 
     images: Tensor
     logits: Tensor
     function: Callable[[Tensor], Tensor] | None = None
     perturbation: Perturbation | None = None
+    with_inputs_of: Callable[[Tensor, int], Any] | None = None
 
 
 def as_leaf(images: Tensor) -> Tensor:
@@ -95,7 +98,8 @@ def run_forward(
 
     with input_gradients(images):
         logits = check_logits(function(leaf), len(leaf))
-    return Forward(leaf, logits, function)
+    others = _with_inputs_of(network, output_transform)
+    return Forward(leaf, logits, function, with_inputs_of=others)
 
 
 def kept_forward(
@@ -119,8 +123,27 @@ def kept_forward(
     logits = check_logits(choose_logits(output, output_transform), len(leaf))
     if network is None:
         return Forward(leaf, logits)
-    repeat = network
-    return Forward(leaf, logits, lambda x: choose_logits(repeat(x.clone()), output_transform))
+    repeat, others = network, _with_inputs_of(network, output_transform)
+
+    def function(x: Tensor) -> Tensor:
+        return choose_logits(repeat(x.clone()), output_transform)
+
+    return Forward(leaf, logits, function, with_inputs_of=others)
+
+
+def _with_inputs_of(
+    network: Callable[..., Any], output_transform: OutputTransform | None
+) -> Callable[[Tensor, int], Any] | None:
+    """The method of this name, of a network with further inputs, to logits."""
+    method = getattr(network, "with_inputs_of", None)
+    if method is None:
+        return None
+
+    def logits(images: Tensor, index: int) -> Any:
+        output = method(images.clone(), index)
+        return None if output is None else choose_logits(output, output_transform)
+
+    return logits
 
 
 def lacks_batch_axis(

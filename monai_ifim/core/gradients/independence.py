@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,18 +22,11 @@ _ROUNDING = 1e-6
 _known: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
 
-@dataclass(eq=False)
 class Identity:
     """For a network that is made anew for each batch: which one it is for all of them.
 
     It has this object as its attribute ``identity``.
-
-    Attributes:
-        held: fingerprint of the network that was found to treat the inputs that are held fixed one
-            by one; None before.
     """
-
-    held: int | None = None
 
 
 class IndependenceCheck:
@@ -87,41 +81,55 @@ class IndependenceCheck:
         images, finite = self._forward.images.detach(), self._finite
         means = images.flatten(1).mean(dim=1, dtype=torch.float64)
         image = int(means.masked_fill(~finite, -torch.inf).argmax())
-        if _changes(self._forward, image):
+        if _changes(self._forward, image, partial(_beside_others, self._forward, image)):
             raise ValueError(
                 "expected a network that treats the images of a batch one by one, got other "
                 f"logits for image {image} (counted from 0) beside other images; does the network "
                 "use the maximum, the mean or the order of the batch? Use batches of one image, or "
                 "change that layer"
             )
+        others = self._forward.with_inputs_of
+        if others is not None and _changes(self._forward, image, partial(others, images, image)):
+            raise ValueError(
+                "expected a network that treats the images of a batch one by one, got other "
+                f"logits for image {image} (counted from 0) beside other values of the inputs that "
+                "are held fixed, such as clinical data; does a layer take their maximum, mean or "
+                "order in the batch? Use batches of one image, or change that layer"
+            )
         if self._network is not None and bool(finite.all()):
-            _known[_key(self._network)] = fingerprint(self._network)
+            _known[_key(self._network)] = _fingerprint(self._network)
 
 
-def _changes(forward: Forward, image: int) -> bool:
-    """Whether other images, of larger values, change the logits of one."""
-    function, images = forward.function, forward.images.detach()
-    if function is None:
-        return False
+def _beside_others(forward: Forward, image: int) -> Any:
+    """Logits of the batch with other images, of larger values, beside one."""
+    if forward.function is None:
+        return None
+    images = forward.images.detach()
     own = images[image : image + 1]
     others = (2 * own.abs() + 1).expand_as(images).clone()
     others[image] = own[0]
+    return forward.function(others)
+
+
+def _changes(forward: Forward, image: int, run: Callable[[], Any]) -> bool:
+    """Whether the logits of an image are others in another batch, and are so again."""
     before = _visible(forward.logits[image : image + 1])
-    after = _logits_of(function, others, image)
-    bound = rounding(forward.logits) * before.abs().amax()
+    after = _logits_of(run, image)
+    bound = _tolerance(forward.logits) * before.abs().amax()
     if (
         after is None
         or after.shape != before.shape
         or not bool((after - before).abs().amax() > bound)
     ):
         return False
-    again = _logits_of(function, others, image)
+    again = _logits_of(run, image)
     return again is not None and torch.equal(after, again)  # else it draws at random
 
 
-def _logits_of(function: Callable[[Tensor], Tensor], images: Tensor, image: int) -> Tensor | None:
+def _logits_of(run: Callable[[], Any], image: int) -> Tensor | None:
     try:
-        return _visible(function(images)[image : image + 1])
+        logits = run()
+        return None if logits is None else _visible(logits[image : image + 1])
     except Exception:  # of whatever kind a network raises that does not take these images
         return None
 
@@ -130,15 +138,8 @@ def _visible(logits: Tensor) -> Tensor:
     return logits.detach().masked_fill(masked_classes(logits), 0).double()
 
 
-def rounding(logits: Tensor) -> float:
-    """Share of the largest logit that is rounding.
-
-    Args:
-        logits: of which dtype and device count.
-
-    Returns:
-        The share.
-    """
+def _tolerance(logits: Tensor) -> float:
+    """Share of the largest logit that is rounding."""
     if logits.dtype is torch.float64:
         return 1e-9
     if logits.dtype is torch.float32 and logits.device.type == "cpu":
@@ -170,22 +171,16 @@ def _check_half(forward: Forward, chosen: Tensor, others: Tensor) -> None:
 
 
 def _is_known(network: nn.Module | None) -> bool:
-    return network is not None and _known.get(_key(network)) == fingerprint(network)
+    return network is not None and _known.get(_key(network)) == _fingerprint(network)
 
 
 def _key(network: nn.Module) -> object:
-    return getattr(network, "identity", network)
+    identity = getattr(network, "identity", None)
+    return identity if isinstance(identity, Identity) else network
 
 
-def fingerprint(network: nn.Module) -> int:
-    """Changes when a module is replaced, or a norm begins or ceases to use running statistics.
-
-    Args:
-        network: the classifier; which object it is itself does not count.
-
-    Returns:
-        A number.
-    """
+def _fingerprint(network: nn.Module) -> int:
+    """Changes when a module is replaced, or a norm begins or ceases to use running statistics."""
     parts = [
         (
             m is network or id(m),

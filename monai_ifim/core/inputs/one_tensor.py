@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from monai_ifim.core.gradients.independence import Identity, fingerprint, rounding
+from monai_ifim.core.gradients.forward import copies
+from monai_ifim.core.gradients.independence import Identity
 from monai_ifim.core.inputs.layout import Layout, Name
+from monai_ifim.core.one_by_one import of_image
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -62,71 +64,44 @@ class OneTensor(nn.Module):
             The network's output.
 
         Raises:
-            ValueError: another batch, an input to which the network does not react, or fixed inputs
-                of one image that change the output of another.
+            ValueError: another batch, or an input to which the network does not react.
         """
         if len(x) != self._batch:
             raise ValueError(
                 f"expected the whole batch of {self._batch} images, whose other inputs are held "
                 f"fixed, got {len(x)}; make SeveralInputs of the images that are wanted"
             )
-        parts = {
-            name: part.to(*self._like[name]) for name, part in self._layout.to_inputs(x).items()
-        }
-        first = torch.is_grad_enabled() and x.requires_grad and not self._checked
-        if first:
-            self._check_held(parts)
-        starts = {
-            name: part.grad_fn for name, part in parts.items()
-        }  # before it is edited in place
+        parts = self._parts(x)
+        starts = {name: part.grad_fn for name, part in parts.items()}  # they may be edited in place
         output = self._run(parts, self._held)
-        if first:
+        if torch.is_grad_enabled() and x.requires_grad and not self._checked:
             _check_reached(output, starts)
             self._checked = True
         return output
 
+    def with_inputs_of(self, x: Tensor, index: int) -> Any:
+        """What the network returns when all have the fixed inputs of one image.
+
+        Args:
+            x: as in ``forward``.
+            index: of the image.
+
+        Returns:
+            The network's output; None where nothing is held fixed that differs between images.
+        """
+        if not any(isinstance(value, Tensor) for value in self._held.values()):
+            return None
+        held = of_image(self._held, index, self._batch, repeat=self._batch)
+        return self._run(self._parts(x), held)
+
+    def _parts(self, x: Tensor) -> dict[Name, Tensor]:
+        found = self._layout.to_inputs(x)
+        return {name: part.to(*self._like[name]) for name, part in found.items()}
+
     def _run(self, parts: Mapping[Name, Tensor], held: Mapping[Name, Any]) -> Any:
         # Copies, because some networks edit their inputs in place.
-        copies = {n: v.clone() if isinstance(v, Tensor) else v for n, v in held.items()}
-        given = {**parts, **copies}
+        given = {**parts, **copies(held)}
         return self._call(self.several, {name: given[name] for name in self._order})
-
-    def _check_held(self, parts: Mapping[Name, Tensor]) -> None:
-        """Refuse a network for which the fixed inputs of other images matter.
-
-        Once for each network; no gradient shows it, and ``IndependenceCheck`` changes only what F
-        is taken with respect to.
-
-        Raises:
-            ValueError: they do matter.
-        """
-        image, known = self._batch // 2, fingerprint(self.several)
-        others = {
-            n: v[image : image + 1].expand_as(v)
-            for n, v in self._held.items()
-            if isinstance(v, Tensor)
-        }
-        same = all(torch.equal(v, self._held[n]) for n, v in others.items())
-        if same or self.identity.held == known:
-            return
-        with torch.no_grad():
-            plain = {n: part.detach() for n, part in parts.items()}
-
-            def outputs(held: Mapping[Name, Any]) -> list[Tensor]:
-                copies = {n: part.clone() for n, part in plain.items()}
-                leaves = tree_leaves(self._run(copies, {**self._held, **held}))
-                rows = [v for v in leaves if isinstance(v, Tensor) and len(v.shape) > 1]
-                return [v[image] for v in rows if len(v) == self._batch]
-
-            before, after = outputs({}), outputs(others)
-            if _differ(before, after) and not _differ(before, outputs({})):  # else it draws
-                raise ValueError(
-                    "expected a network that treats the images of a batch one by one, got other "
-                    f"logits for image {image} (counted from 0) beside other values of "
-                    f"{', '.join(map(repr, others))}; use batches of one image, or change the "
-                    "layer that mixes them"
-                )
-        self.identity.held = known
 
 
 def identity_of(network: nn.Module, *kind: Any) -> Identity:
@@ -140,20 +115,6 @@ def identity_of(network: nn.Module, *kind: Any) -> Identity:
         The same object for the same network and kind.
     """
     return _IDENTITIES.setdefault(network, {}).setdefault(kind, Identity())
-
-
-def _differ(before: list[Tensor], after: list[Tensor]) -> bool:
-    """Whether two lists of values differ by more than rounding."""
-    if [v.shape for v in before] != [v.shape for v in after]:
-        return True
-    for old, new in zip(before, after, strict=True):
-        if not old.is_floating_point():
-            continue  # classes and masks follow from the logits
-        old, new = (v.masked_fill(~v.isfinite(), 0).double() for v in (old, new))
-        bound = rounding(before[0]) * old.abs().amax() if old.numel() else 0
-        if bool(((new - old).abs() > bound).any()):
-            return True
-    return False
 
 
 def _check_reached(output: Any, starts: Mapping[Name, Any]) -> None:
