@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 
 import monai_ifim as mi
 from _helpers.fusion import SIZES, Fusion, fusion_inputs
+from monai_ifim.nuisances import Gain
 
 SCALES = {"mr": 0.5, "ct": 4.0}
 
@@ -75,6 +76,25 @@ def test_a_mask_of_one_input_leaves_the_others_as_they_are():
     alone = mi.SeveralInputs(Fusion(), fusion_inputs(), wrt="mr", scale=SCALES["mr"])
     expected = mi.eigenspace(alone.network, alone.images)
     torch.testing.assert_close(space.eigenvalues, expected.eigenvalues, rtol=1e-9, atol=1e-15)
+
+
+def test_how_far_the_gain_of_one_image_may_go_with_the_others_held_fixed():
+    """To first order θ = √(2 level / tᵀFt), t the image itself per per cent of gain."""
+    inputs = fusion_inputs()
+    alone = mi.SeveralInputs(Fusion(), inputs, wrt="mr")
+    found = mi.nuisance_sensitivity(alone.network, alone.images, [Gain()], level=1e-8)
+    form = mi.eigenspace(alone.network, alone.images).quadratic_form(inputs["mr"] / 100)
+    torch.testing.assert_close(found.local[:, 0], (2e-8 / form).sqrt(), rtol=1e-3, atol=0)
+    amount = found.measured[:, 0]
+    reached = amount.isfinite()
+    assert reached.any()
+    moved = {
+        **inputs,
+        "mr": inputs["mr"] * (1 + amount.nan_to_num(posinf=0) / 100).view(-1, 1, 1, 1),
+    }
+    before, after = (Fusion()(**each).log_softmax(dim=1) for each in (inputs, moved))
+    divergence = (before.exp() * (before - after)).sum(dim=1)[reached]
+    torch.testing.assert_close(divergence, torch.full_like(divergence, 1e-8), rtol=3e-2, atol=0)
 
 
 def test_components_have_the_metadata_of_their_inputs():
