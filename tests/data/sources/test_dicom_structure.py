@@ -54,7 +54,7 @@ def test_other_bytes_behind_the_end(file):
     content = path.read_bytes()
     path.write_bytes(content + bytes(3))  # some writers fill up to an even number
     check_source(path)
-    path.write_bytes(content + struct.pack("<2HI", 0xFFFE, 0xE00D, 0) + b"more of it that is no DICOM")
+    path.write_bytes(content + struct.pack("<2HI", 0xFFFE, 0xE00D, 0) + b"more that is no DICOM")
     assert "expected the last element at the end of the file" in refused(path)
 
 
