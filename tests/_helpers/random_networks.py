@@ -84,10 +84,14 @@ def problems(draw):
 
 
 def jacobian(network, image):
-    """(K, N) row by row: attention has no batched backward pass."""
-    x = image[None].clone().requires_grad_()
+    """(K, N) row by row: attention has no batched backward pass.
+
+    The image stands there twice: of one whose channels lie last torch's batch norm has a wrong
+    gradient.
+    """
+    x = torch.stack([image, image]).requires_grad_()
     logits = network(x)[0]
-    rows = [torch.autograd.grad(z, x, retain_graph=True)[0].flatten() for z in logits]
+    rows = [torch.autograd.grad(z, x, retain_graph=True)[0][0].flatten() for z in logits]
     return torch.stack(rows), logits.detach()
 
 

@@ -64,6 +64,8 @@ def input_gradients(images: Tensor | None = None) -> Iterator[None]:
 
 def _can_pay(images: Tensor) -> bool:
     """Watching costs about 15 ms for the 550 calls of a DenseNet121, for images of any size."""
+    if len(images) == 1 and images.device.type == "cpu":  # torch may be wrong, see _is_ambiguous
+        return True
     plane = images.shape[1] <= FEW and images.numel() >= _SMALLEST_PLANES
     return images.device.type == "cpu" and (images.ndim == 5 or plane)
 
@@ -95,9 +97,11 @@ class _Recording(TorchFunctionMode):
         x = input.as_subclass(Tensor) if metadata else input
         norm = _recordable_norm(x, *others, **named) if func is F.batch_norm else None
         if func is F.batch_norm:
-            ours = None
-            if norm is not None and x.numel() >= _SMALLEST_NORM:
+            ours, ambiguous = None, _is_ambiguous(x)
+            if norm is not None and (ambiguous or x.numel() >= _SMALLEST_NORM):
                 ours = _BatchNorm.apply(*norm)
+            elif ambiguous:
+                args, kwargs = (input.contiguous(), *others), named
         elif is_pooling(func):
             ours = self._stem.pooled(func, input, *others, **named)
         else:
@@ -112,6 +116,19 @@ class _Recording(TorchFunctionMode):
             _, _, variance, weight, _, eps = norm
             self._stem.normed(result, x, variance, weight, eps)
         return result
+
+
+def _is_ambiguous(x: Any) -> bool:
+    """Whether torch's batch norm on the CPU would give a wrong gradient for the input."""
+    # One image whose channels lie last, with another stride between images than the image is long,
+    # as a map of tokens has it: the backward pass takes the gradient's channels to lie last, too.
+    return bool(
+        isinstance(x, Tensor)
+        and x.ndim > 3
+        and len(x) == 1
+        and not x.is_contiguous()
+        and x.stride(0) != x.numel()
+    )
 
 
 def _is_plain_inside(x: Any) -> bool:
