@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monai_ifim.dicom import codes
@@ -67,6 +67,33 @@ def numbers_report(
         **character_set(source, [text for _, text in texts] + [name for _, _, name in measured]),
         **about,
     )
+
+
+def told_numbers(told: Mapping[str, Any]) -> Numbers:
+    """The numbers of an image as hosts tell them in JSON.
+
+    Args:
+        told: as ``with_class_names`` gives them, with ``status``.
+
+    Returns:
+        The same for a report.
+    """
+    flips = {n: str(told[n]) for n in ("flip_distance", "flip_class") if told.get(n) is not None}
+    return Numbers(
+        predicted=str(told["predicted_class"]),
+        probability=_known_number(told["probability"]),
+        probabilities=dict(told["probabilities"]),
+        trace=_known_number(told["trace"]),
+        eigenvalues=tuple(told["eigenvalues"]),
+        trace_share=_known_number(told["trace_share"]),
+        energy_share=_known_number(told["high_energy_share"]),
+        status=str(told["status"]),
+        others=flips,
+    )
+
+
+def _known_number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 Measured = tuple[Concept, float, str]

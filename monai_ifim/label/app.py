@@ -116,9 +116,10 @@ class IFIMApp(MONAILabelApp):
         Returns:
             Tasks by name.
         """
-        tasks: list[BundleTask] = [ComponentTask(bundle) for bundle in self.bundles]
+        stores = self.remote and "results" in self.pacs_settings.receives
+        tasks: list[BundleTask] = [ComponentTask(each, stores=stores) for each in self.bundles]
         if str(self.conf.get("overlay", "true")).lower() != "false":
-            tasks += [OverlayTask(bundle) for bundle in self.bundles]
+            tasks += [OverlayTask(bundle, stores=stores) for bundle in self.bundles]
         return {task.name: task for task in tasks}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:

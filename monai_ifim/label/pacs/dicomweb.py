@@ -10,13 +10,12 @@ import itertools
 import mmap
 import queue
 import re
-import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.message import Message
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import requests
 from pydicom.datadict import tag_for_keyword
@@ -31,7 +30,7 @@ from monai_ifim.messages import reason
 T = TypeVar("T")
 Row = Mapping[str, Any]
 _DICOM_JSON = "application/dicom+json"
-_DICOM_PARTS = 'multipart/related; type="application/dicom"'
+DICOM_PARTS = 'multipart/related; type="application/dicom"'
 _CHUNK = 2**18
 _PAGE = 1000
 _AT_ONCE = 8
@@ -58,8 +57,8 @@ class DicomWeb:
         url: of its DICOMweb interface, for example ``http://127.0.0.1:8042/dicom-web``.
         login: user and password, None where it asks for none.
         prefixes: of the paths of QIDO, WADO and STOW, mostly empty.
-        seconds: within which a search, a store or the start of an answer must be there.
-        download_seconds: within which a series must be there.
+        seconds: within which a search or the start of an answer must be there.
+        download_seconds: within which a series must be there, or have been stored.
     """
 
     def __init__(
@@ -155,7 +154,7 @@ class DicomWeb:
 
         def work(cut: _Cut) -> tuple[str, Path]:
             file = folder / "answer"
-            headers = {"Accept": _DICOM_PARTS}
+            headers = {"Accept": DICOM_PARTS}
             with (
                 self._get(self.address("wado", path), headers, {}) as response,
                 file.open("wb") as f,
@@ -181,29 +180,12 @@ class DicomWeb:
         finally:
             answer.unlink(missing_ok=True)
 
-    def store(self, study: str, objects: Sequence[bytes]) -> None:
-        """Send objects to the PACS.
-
-        Args:
-            study: their StudyInstanceUID.
-            objects: DICOM files.
-        """
-        boundary = secrets.token_hex(16)
-        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        body = b"".join(head + each + b"\r\n" for each in objects) + f"--{boundary}--\r\n".encode()
-        address = self.address("stow", f"studies/{study}")
-        answer = self.send(address, body, f"{_DICOM_PARTS}; boundary={boundary}")
-        self._check(answer)
-        told = answer.json() if answer.content else {}
-        if isinstance(told, dict) and told.get("00081198", {}).get("Value"):  # FailedSOPSequence
-            raise PacsError(f"expected the PACS at {self.url} to store the label, got a refusal")
-
-    def send(self, address: str, body: bytes, kind: str) -> requests.Response:
-        """Post something.
+    def send(self, address: str, body: bytes | BinaryIO, kind: str) -> requests.Response:
+        """Post something, once.
 
         Args:
             address: complete.
-            body: of the request.
+            body: of the request, or a file with it.
             kind: its content type.
 
         Returns:
@@ -214,7 +196,11 @@ class DicomWeb:
             self.download_seconds,
             address,
             lambda cut: self._session.post(
-                address, data=body, headers=headers, timeout=self.seconds
+                # It answers when it has stored everything.
+                address,
+                data=body,
+                headers=headers,
+                timeout=(self.seconds, self.download_seconds),
             ),
         )
 
@@ -261,13 +247,21 @@ class DicomWeb:
             address, headers=headers, params=query, timeout=self.seconds, stream=True
         )
         try:
-            self._check(response)
+            self.check(response)
         except PacsError:
             response.close()
             raise
         return response
 
-    def _check(self, response: requests.Response) -> None:
+    def check(self, response: requests.Response) -> None:
+        """Refuse an answer that tells of an error.
+
+        Args:
+            response: of the PACS.
+
+        Raises:
+            PacsError: it is one.
+        """
         status = response.status_code
         if status in (401, 403):
             raise PacsError(
