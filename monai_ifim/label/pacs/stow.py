@@ -54,8 +54,7 @@ def store(pacs: DicomWeb, study: str, objects: Sequence[Any]) -> None:
     refused = _refused(told or {})
     taken = {text(item, "ReferencedSOPInstanceUID") for item in _items(told or {}, _STORED)}
     silent = {str(each.SOPInstanceUID) for each in objects} - taken - set(refused)
-    if silent and answer.ok:
-        silent -= present(pacs, study, silent)
+    silent -= present(pacs, study, silent)
     lost = [each for each in objects if each.SOPInstanceUID in {*silent, *refused}]
     if lost:
         raise PacsError(_sentence(pacs, objects, lost, refused))
