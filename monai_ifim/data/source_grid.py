@@ -83,8 +83,9 @@ class SourceGrid:
             )
         raise ValueError(
             f"expected the affine {_short(self.affine)} of {name}, got "
-            f"{_short(to_affine_nd(3, affine))} after undoing the preprocessing; a transform "
-            "without an inverse moved it: use one with an inverse"
+            f"{_short(to_affine_nd(3, affine))}, {self._off(affine):.2g} voxels beside it, after "
+            "undoing the preprocessing; a transform without an inverse moved it: use one with an "
+            "inverse"
         )
 
     def array(self, volume: Tensor) -> np.ndarray:
@@ -106,9 +107,13 @@ class SourceGrid:
 
     def _known(self, affine: Any) -> bool:
         # With all three rows: the two first ones of a sagittal or coronal slice are singular.
-        own = to_affine_nd(3, np.asarray(affine, dtype=np.float64))
         wanted = (self.affine,) if self.canonical else (self.affine, self.loaded)
+        own = to_affine_nd(3, np.asarray(affine, dtype=np.float64))
         return any(same_grid(own, each, self.spatial) for each in wanted)
+
+    def _off(self, affine: Any) -> float:
+        own = to_affine_nd(3, np.asarray(affine, dtype=np.float64))
+        return _voxels_apart(own, self.affine, self.spatial)
 
 
 def source_grid(file: str | os.PathLike[str], meta: Mapping[Any, Any]) -> SourceGrid | None:
@@ -185,13 +190,18 @@ def same_grid(one: Any, other: Any, size: tuple[int, ...]) -> bool:
     Returns:
         Yes where no corner moves by a hundredth of the smallest voxel; no where one is not finite.
     """
+    return _voxels_apart(one, other, size) <= _OF_A_VOXEL
+
+
+def _voxels_apart(one: Any, other: Any, size: tuple[int, ...]) -> float:
+    """By how many of the smallest voxels the corners of two grids differ at the most."""
     one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     axes = len(size)
     used = [*range(axes), 3]
     corners = np.array(np.meshgrid(*[(0, max(n - 1, 1)) for n in size])).reshape(axes, -1)
     moved = (one - other)[:3, used] @ np.vstack([corners, np.ones(corners.shape[1])])
     voxel = np.linalg.norm(other[:3, :axes], axis=0)
-    return bool(np.abs(moved).max() <= _OF_A_VOXEL * voxel.min())
+    return float(np.abs(moved).max() / max(voxel.min(), np.finfo(np.float64).tiny))
 
 
 def _turned(volume: Tensor, affine: np.ndarray, target: np.ndarray) -> Tensor | None:
