@@ -91,7 +91,7 @@ def identity(
         kind: "high", "orth", "sensitivity", "picture" or "numbers".
         result: what is known of it.
         content: arrays and texts that the object holds.
-        part: which of several objects of this kind, from 0; None for the only one.
+        part: which channel of several, from 0; None for the only one. Each has its own series.
 
     Returns:
         UIDs, numbers, equipment and description, as highdicom's classes take them.
@@ -99,19 +99,20 @@ def identity(
     from monai_ifim.dicom.codes import scheme
 
     made_by = (_version("monai_ifim"), _version("highdicom"))
-    of_series = (source.first.SeriesInstanceUID, kind, result.run, result.model, *made_by)
+    of_series = (source.first.SeriesInstanceUID, kind, part, result.run, result.model, *made_by)
     images = tuple(str(d.SOPInstanceUID) for d in source.datasets)
+    what = kind if part is None else f"{kind}, channel {part + 1}"
     values = (result.key,) if result.key else (result.created, result.number, *content)
     return {
         "series_instance_uid": uid_of("series", *of_series),
         "series_number": _NUMBERS[kind],
-        "sop_instance_uid": uid_of("object", *of_series, images, part, *values),
+        "sop_instance_uid": uid_of("object", *of_series, images, *values),
         "instance_number": result.number,
         "manufacturer": OWN,
         "manufacturer_model_name": shortened(result.model or "unknown network"),
         "software_versions": made_by[0],
         "device_serial_number": shortened(result.model.rpartition(" ")[2] or "unknown"),
-        "series_description": shortened(f"iFIM {kind}, {_IN_SERIES} {result.model}"),
+        "series_description": shortened(f"iFIM {what}, {_IN_SERIES} {result.model}"),
         "content_qualification": "RESEARCH",
         "coding_schemes": scheme(),
     }

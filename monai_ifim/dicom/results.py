@@ -27,6 +27,7 @@ from monai_ifim.messages import RESEARCH_ONLY, printable, reason
 from monai_ifim.report.cases.folder import RunFolder
 
 _COMPONENT = re.compile(r"_ifim_(?:high|orth|sensitivity)((?:_\d+)*)\.nii(?:\.gz)?$")
+_ANOTHER = "written for the series {}, which is another than the run has read"
 _NAMED = 10  # images that are named
 
 
@@ -39,6 +40,7 @@ class Export:
         written: paths of the objects, by image.
         failed: images of which nothing was written, with the reason of each.
         notes: what could not be written of an image of which the rest was.
+        doubts: what somebody should look at, of images that were written.
         others: how many images are no DICOM.
     """
 
@@ -46,6 +48,7 @@ class Export:
     written: dict[str, list[Path]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
     others: int = 0
 
     @property
@@ -56,7 +59,8 @@ class Export:
     def __str__(self) -> str:
         objects = sum(map(len, self.written.values()))
         lines = [f"{len(self.written)} images as {objects} DICOM objects: {self.folder}"]
-        for what, said in (("failed", self.failed), ("in part", self.notes)):
+        told = {"failed": self.failed, "in part": self.notes, "check": self.doubts}
+        for what, said in told.items():
             named = list(said.items())
             lines += [f"  {what}: {file}: {why}" for file, why in named[:_NAMED]]
             if len(named) > _NAMED:
@@ -109,8 +113,13 @@ def write_results(
             if run.numbers(row).failed:
                 export.failed[name] = f"no result ({row['status']})"
                 continue
-            one = _Image(run, row, number, read_series(entry))
+            source = read_series(entry)
+            one = _Image(run, row, number, source)
             export.written[name] = one.write(export.folder, objects)
+            uid = str(source.first.SeriesInstanceUID)
+            other = _ANOTHER.format(uid) if known.is_another(row["file"], uid) else ""
+            if other:
+                export.doubts[name] = other
             if one.note:
                 export.notes[name] = one.note
         except Exception as error:  # of one image: the others are unaffected

@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from starlette.exceptions import HTTPException
 
+from monai_ifim.label.app_folder import check_address
 from monai_ifim.label.bundle import MAX_VOXELS, find_bundles
 from monai_ifim.label.infer import BundleTask, ComponentTask, OverlayTask
 from monai_ifim.label.options import Options, parse_options, refusal, short
@@ -97,6 +98,7 @@ class IFIMApp(MONAILabelApp):
             settings.MONAI_LABEL_DICOMWEB_PASSWORD,
         )
         chosen = self.pacs_settings
+        check_address(self.studies)
         pacs = DicomWeb(
             self.studies,
             login=(user, password) if user else None,

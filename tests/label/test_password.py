@@ -118,7 +118,10 @@ def test_roles(server, key):
     score = f"{server.url}/scoring/ifim_signal_2d?run_sync=true"
     assert requests.post(score, headers=user, timeout=60).status_code == 403
     assert requests.post(score, headers=annotator, timeout=60).status_code == 200
-    storing, both = '{"store_in_pacs": true}', header(key, "monailabel-user", "monailabel-annotator")
+    storing, both = (
+        '{"store_in_pacs": true}',
+        header(key, "monailabel-user", "monailabel-annotator"),
+    )
     refused = server.post(url, storing, headers=user)
     assert (refused.status_code, "role monailabel-annotator" in refused.text) == (403, True)
     refused = server.post(url, storing, headers=both)

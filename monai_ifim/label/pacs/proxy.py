@@ -68,7 +68,9 @@ async def write(request: Request, path: str, user: User = _ANNOTATOR) -> Respons
     body, kind = await request.body(), request.headers.get("content-type", "")
     address = store.pacs.address("stow", rest)
     answer = await run_in_threadpool(store.pacs.send, address, body, kind)
-    return Response(answer.content, answer.status_code, media_type=answer.headers["content-type"])
+    return Response(
+        answer.content, answer.status_code, media_type=answer.headers.get("content-type")
+    )
 
 
 def _store() -> PacsDatastore:
