@@ -189,10 +189,16 @@ def _refuse_lost_axes(image: MetaTensor) -> None:
     records.append(("the end", image.ndim - 1))
     for (former, before), (latter, after) in pairwise(records):
         if before != after and latter not in {each.__name__ for each in _CHANGES_AXES}:
-            raise ValueError(
-                f"expected {before} spatial axes after {former}, got {after} before {latter}: a "
-                "transform without an inverse, such as SqueezeDimd, came between, and what was "
+            cause = (
+                "a transform without an inverse, such as SqueezeDimd, came between, and what was "
                 "done before it cannot be undone; use monai_ifim.SqueezeSingleSliced in its place"
+                if after < before
+                else "it was made a volume of a single slice, which cannot be undone; give this "
+                "network volumes, and leave single slices out"
+            )
+            raise ValueError(
+                f"expected {before} spatial axes after {former}, got {after} before {latter}: "
+                f"{cause}"
             )
 
 

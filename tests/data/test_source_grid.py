@@ -127,3 +127,24 @@ def test_a_slice_looks_the_same_from_every_orientation(tmp_path, orientation):
     for each in found[1:]:
         np.testing.assert_allclose(each.affine, found[0].affine, atol=1e-6)
         np.testing.assert_allclose(each.get_fdata(), found[0].get_fdata(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:axcodes .* length is smaller")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("98892001/CT2N/6293", "got a single sagittal or coronal slice, of whose two axes"),
+        ("../CT_small.dcm", "got 3 before Resize: it was made a volume of a single slice"),
+    ],
+)
+def test_a_bundle_of_volumes_says_what_it_cannot_do_with_a_slice(tmp_path, name, words):
+    """A preprocessing that others wrote: Orientation has seen two axes, Resize makes three."""
+    load = [mt.LoadImaged("image"), mt.EnsureChannelFirstd("image")]
+    turn = mt.Orientationd("image", axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
+    steps = mt.Compose([*load, turn, mt.Resized("image", (24, 20, 9))])
+    mi.run(resnet(), LOCALIZERS / name, tmp_path, preprocessing=steps, progress=False)
+    with (tmp_path / "ifim.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["status"].startswith("failed:")
+    assert words in row["status"]
+    assert "leave single slices out" in row["status"]
