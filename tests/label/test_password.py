@@ -31,6 +31,14 @@ def test_no_other_machine_without_a_password(host, tmp_path, monkeypatch):
     check_host(host, False)
 
 
+def test_no_password_in_the_address_of_a_pacs(tmp_path):
+    """MONAI Label would write it into its log, and every answer would show it."""
+    address = "http://reader:secret@127.0.0.1:8042/dicom-web"
+    with pytest.raises(ValueError, match="MONAI_LABEL_DICOMWEB_PASSWORD") as raised:
+        start_server(tmp_path, address, "127.0.0.1", 8000, [])
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
 def test_this_machine(host, monkeypatch):
     monkeypatch.delenv("MONAI_LABEL_AUTH_ENABLE", raising=False)

@@ -11,6 +11,7 @@ import mmap
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.message import Message
@@ -108,7 +109,8 @@ class DicomWeb:
             DICOM JSON, one row for each value of ``key``.
         """
         rows: dict[str, Row] = {}
-        while True:
+        end = time.monotonic() + self.download_seconds
+        while time.monotonic() < end:
             query = {**(filters or {}), "limit": str(_PAGE), "offset": str(len(rows))}
             page = self.page(path, query)
             new = {text(row, key): row for row in page if text(row, key) not in rows}
@@ -116,6 +118,7 @@ class DicomWeb:
             if not new:
                 return list(rows.values())
             rows |= new
+        raise self._explained(requests.Timeout(), self.download_seconds, path)
 
     def page(self, path: str, query: Mapping[str, str]) -> list[Row]:
         """One answer to a search.

@@ -124,10 +124,8 @@ def _sentence(
         for each in lost[:_NAMED]
     ]
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-    rest = len(objects) - len(lost)
-    kept = f"; the other {rest} are stored and stay there" if rest else ""
     return (
-        f"expected the PACS at {pacs.url} to store {len(objects)} objects, got none of "
-        f"{', '.join(named)}{more}{kept}; ask again once it takes them, what it has is not sent "
-        "twice"
+        f"expected the PACS at {pacs.url} to store {len(objects)} objects, got "
+        f"{len(objects) - len(lost)} stored, and not {', '.join(named)}{more}; ask again once it "
+        "takes them: what it has stays there and is not sent twice"
     )
