@@ -93,7 +93,7 @@ def _objects(
     volumes = list(_volumes(found))
     values = {name: each for name, each, _ in volumes}
     case = Case(
-        name=f"series {series['SeriesInstanceUID']}",
+        name=", ".join(filter(None, (f"series {series['SeriesInstanceUID']}", result.options))),
         high=values["high"],
         orth=values["orth"],
         affine=volumes[0][2],
