@@ -6,15 +6,11 @@ time or the size of an answer, and holds a whole series in memory.
 
 from __future__ import annotations
 
-import itertools
-import mmap
 import queue
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -26,6 +22,7 @@ from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from monai_ifim.label.options import short
+from monai_ifim.label.pacs.multipart import UnusableError, parts_of
 from monai_ifim.messages import reason
 
 T = TypeVar("T")
@@ -157,11 +154,7 @@ class DicomWeb:
 
         def work(cut: _Cut) -> tuple[str, Path]:
             file = folder / "answer"
-            headers = {"Accept": DICOM_PARTS}
-            with (
-                self._get(self.address("wado", path), headers, {}) as response,
-                file.open("wb") as f,
-            ):
+            with self._objects(self.address("wado", path)) as response, file.open("wb") as f:
                 cut.response = response
                 for chunk in response.iter_content(_CHUNK):
                     f.write(chunk)
@@ -174,8 +167,8 @@ class DicomWeb:
 
         kind, answer = self._in_time(self.download_seconds, path, work)
         try:
-            return list(_parts(answer, kind))
-        except _UnusableError as error:
+            return list(parts_of(answer, kind))
+        except UnusableError as error:
             raise PacsError(
                 f"expected the DICOM objects of {path} from {self.url}, got {error}; ask again, or "
                 "look into the log of the PACS"
@@ -242,6 +235,15 @@ class DicomWeb:
                 "address of a DICOMweb interface?"
             )
         return rows
+
+    def _objects(self, address: str) -> requests.Response:
+        """Uncompressed; of a PACS that cannot do that, as it has them."""
+        try:
+            return self._get(address, {"Accept": DICOM_PARTS}, {})
+        except PacsError as error:
+            if error.away:
+                raise
+            return self._get(address, {"Accept": f"{DICOM_PARTS}; transfer-syntax=*"}, {})
 
     def _get(
         self, address: str, headers: Mapping[str, str], query: Mapping[str, str]
@@ -333,10 +335,6 @@ def _ran_out_of_time(error: Exception) -> bool:
     return isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
 
 
-class _UnusableError(Exception):
-    """What came in the place of the objects; ``download`` makes a sentence of it."""
-
-
 class _Cut:
     """Ends the reading of an answer from another thread.
 
@@ -371,26 +369,3 @@ def text(row: Row, keyword: str) -> str:
     values = entry.get("Value") if isinstance(entry, dict) else None
     value = values[0] if isinstance(values, list) and values else ""
     return str(value) if isinstance(value, str | int | float) else ""
-
-
-def _parts(file: Path, kind: str) -> Iterator[Path]:
-    """Bodies of a multipart answer, as files beside it."""
-    header = Message()
-    header["Content-Type"] = kind or "application/octet-stream"
-    boundary = header.get_param("boundary")
-    if header.get_content_maintype() != "multipart" or not isinstance(boundary, str):
-        raise _UnusableError(f"an answer of the type {kind or 'unknown'}")
-    if not file.stat().st_size:
-        raise _UnusableError("an empty answer")
-    mark = re.escape(b"--" + boundary.encode())
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        marks = [(m.start(), m.end()) for m in re.finditer(rb"(?:\r\n|\A)" + mark, data)]
-        if not marks or data[marks[-1][1] : marks[-1][1] + 2] != b"--":
-            raise _UnusableError("an answer that ends early")
-        for number, ((_, start), (end, _)) in enumerate(itertools.pairwise(marks)):
-            body = data.find(b"\r\n\r\n", start, end) + 4
-            if body < 4:
-                raise _UnusableError("a part without a header")
-            part = file.with_name(f"{number:06d}.dcm")
-            part.write_bytes(data[body:end])
-            yield part
