@@ -174,6 +174,13 @@ def test_a_connection_that_was_closed_meanwhile(fake):
         client.search("series", "SeriesInstanceUID")
 
 
+@pytest.mark.parametrize(("modality", "listed"), [("CT", ["1.2.3"]), ("OT", [])])
+def test_a_series_of_unknown_kind(fake, tmp_path, modality, listed):
+    """The PACS does not say: a result of our own would have the modality OT."""
+    fake.rows = [{**ROW, "00080060": {"vr": "CS", "Value": [modality]}}]
+    assert store_of(fake, tmp_path, modalities=("ALL",)).list_images() == listed
+
+
 def test_a_listing_without_end(fake):
     fake.endless = 1
     start = time.monotonic()
