@@ -310,6 +310,8 @@ class PacsDatastore(CheckedDatastore):
             stored = store_results(self.pacs, series, found, options, self.max_voxels)
         for each in stored["objects"].values():
             self._listing.kinds[each["series"]] = each["class"]
+        told = image_id, len(stored["new"]), len(stored["objects"])
+        logger.info("result of %s: %d of %d objects are new in the PACS", *told)
         return stored
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
