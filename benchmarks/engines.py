@@ -226,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.repeats} rounds; every run in new processes.",
             "Start-up: from the command to the first image. Images a second: from there to the end "
             "of the last image, by the journals; a second process that comes later counts.",
+            "Ratio: of images a second to those of one process in the same round, the median of "
+            "all rounds; not the ratio of the two medians of images a second.",
         ],
         tables=[
             {

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = finish_options(parser, argv)
     count = 2 if options.quick else options.images
     states = {"now": HERE} | ({"before": options.before.resolve()} if options.before else {})
+    then = f" Before: commit {_commit(options.before)}." if options.before else ""
     with tempfile.TemporaryDirectory() as made:
         write_noise(Path(made), count)
         functions: dict[str, Callable[[], object]] = {}
@@ -92,10 +93,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         ],
         notes=[
             f"{count} pictures of 64×64 with noise (PNG), `{BUNDLE}`, six classes, both volumes; "
-            "whole processes with their start, which take turns.",
+            f"whole processes with their start, which take turns.{then}",
         ],
         packages=("isal", "nibabel", "pillow"),
     )
+
+
+def _commit(root: Path) -> str:
+    words = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _claim(times: Times, count: int) -> str:

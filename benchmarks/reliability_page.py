@@ -137,8 +137,8 @@ def long_runs(found: dict[str, dict]) -> str:
         )
     lines.append(
         "- Pickles in weights and images, names that would leave the folder, links and "
-        "connections: `pytest tests/test_hostile.py`; what is trusted: SECURITY.md, beside the "
-        "README.\n"
+        "connections: `pytest tests/test_hostile.py`; what is trusted: `SECURITY.md` of the "
+        "repository.\n"
     )
     return "".join(lines)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import html
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,13 @@ PACKAGE = ROOT / "monai_ifim"
 MARK = "<!-- messages -->"
 # Raised for Python itself or caught inside the package: nobody reads these.
 INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError", "_UnusableError")
-# Fixes of the few messages that neither have one nor begin with what was expected.
 _FOLDER = (
     "choose another output folder, go on with --resume, or move the results with --existing move"
 )
 _OVERLAY = "run the bundle itself with the overlay `ifim.yaml`; the message has the command"
+# Fixes of the few messages that have none and do not begin with what was expected, or whose fix
+# depends on the case.
 KNOWN = {
-    "expected the package …, got none": "the message has the command that installs it",
     "expected one of …, got …": "choose one of those that it names, or leave it out",
     "expected no results of another run in …, got … or journals without a run.json": _FOLDER,
     "expected results of the same network and settings in …, got a run of others: ……": _FOLDER,
@@ -37,8 +38,18 @@ KNOWN = {
         "leave track_meta on in the bundle's preprocessing"
     ),
     "no file …": "give the path of the weights",
-    "…: …": "the part before the colon is a file; make it anew with `monai-ifim experiment`",
+    "the experiment … failed: …": "the message after the colon has its own entry on this page",
+    "expected the package …, got none": (
+        "install it, or the extra that has it; the message ends with the command to paste"
+    ),
+    "expected an id of the configuration, got …": "take one of those that the message lists",
+    "expected one of the arguments …, got …": (
+        "take the name that the message proposes (did you mean …?), or leave the argument out"
+    ),
 }
+# Words that alone do not say what went wrong.
+EMPTY = {"expected", "got", "in", "from", "of", "as", "a", "an", "the", "one", "or", "and"}
+EMPTY |= {"none", "nothing", "neither"}
 
 # Where a message is listed: the longest folder or file that a module's path begins with.
 TOPICS = {
@@ -101,44 +112,88 @@ class Message:
         raise KeyError(f"no topic for {self.module}; give it one in TOPICS of {__name__}")
 
 
-def constants(tree: ast.Module) -> dict[str, str]:
-    """The texts that a module has names for."""
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            text = text_of(node.value)
-            if text is not None:
-                found[node.targets[0].id] = text
-    return found
-
-
 def text_of(node: ast.AST, named: Mapping[str, str] | None = None) -> str | None:
-    """The text that an expression makes, ``…`` for what depends on the case; None if it is none.
+    """The text that an expression makes, ``…`` for what depends on the case.
 
     Args:
-        node: the expression.
-        named: the texts that its module has names for.
+        node: of the expression.
+        named: texts of constants and functions, of ``named_texts``.
+
+    Returns:
+        The text; None where the expression is none.
     """
-    named = named or {}
-    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name):
-        return named.get(node.value.id, "…")
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.JoinedStr):
-        parts = [
-            text_of(v, named) or ("" if isinstance(v, ast.Constant) else "…") for v in node.values
-        ]
-        return "".join(part or "" for part in parts)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+    named, text = named or {}, None
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = node.value
+    elif isinstance(node, ast.Name):
+        text = named.get(node.id)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        text = named.get(f"{node.func.id}()")
+    elif isinstance(node, ast.FormattedValue) and not node.format_spec:
+        text = text_of(node.value, named)
+        text = repr(text) if text is not None and node.conversion == ord("r") else text
+    elif isinstance(node, ast.JoinedStr):
+        text = "".join(_shown(text_of(value, named)) for value in node.values)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         sides = text_of(node.left, named), text_of(node.right, named)
-        return None if sides == (None, None) else "".join("…" if s is None else s for s in sides)
-    return None
+        text = None if sides == (None, None) else "".join(map(_shown, sides))
+    return text
+
+
+def _shown(text: str | None) -> str:
+    return "…" if text is None else text
+
+
+def named_texts(tree: ast.Module) -> dict[str, str]:
+    """What the names of a module stand for in its messages.
+
+    Args:
+        tree: of the module.
+
+    Returns:
+        Texts by the names that are bound once in the module, whether outside of functions or
+        inside one, and by ``f()`` for functions that only return a text.
+    """
+    bound = Counter(
+        [node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)]
+        + [
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        ]
+    )
+    named: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+        elif isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Return):
+            returns = [part for part in ast.walk(node) if isinstance(part, ast.Return)]
+            name, value = f"{node.name}()", node.body[-1].value
+            bound[name] += len(returns)
+        else:
+            continue
+        text = None if bound[name] != 1 or value is None else text_of(value)
+        if text is not None and says(text):
+            named[name] = text
+    return named
+
+
+def says(text: str) -> bool:
+    """Whether a text has words of its own, beside those that all messages have.
+
+    Args:
+        text: of a message, or its fix.
+
+    Returns:
+        Whether a reader learns something from it.
+    """
+    return bool({word.lower() for word in re.findall(r"[^\W\d_]{2,}", text)} - EMPTY)
 
 
 def messages_of(source: str, module: str) -> Iterator[Message]:
     """Every message of one module: texts that are raised, and others that begin as ours do."""
     tree = ast.parse(source)
-    named = constants(tree)
+    named = named_texts(tree)
     inner: set[int] = set()  # parts of texts that are listed already, and docstrings
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
@@ -183,10 +238,8 @@ def split(text: str) -> tuple[str, str]:
     if not fix:
         wrong, mark, fix = text.partition("? ")
         wrong += mark.strip()
-    if not fix:
-        wrong, fix = text, KNOWN.get(text, "")
-    if not re.search("[A-Za-z]{3}", fix):  # it depends on the case
-        fix = KNOWN.get(wrong, "")
+    wrong = wrong if fix else text
+    fix = KNOWN.get(wrong, fix)
     if not fix and (given := re.match(r"expected (.+?), got ", text)):
         fix = f"give {given[1]}"
     return wrong, fix
@@ -198,16 +251,28 @@ def as_text(text: str) -> str:
 
 
 def markdown() -> str:
-    """The lists by topic, for the place of the mark in ``docs/errors.md``."""
+    """The lists by topic, for the place of the mark in ``docs/errors.md``.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        ValueError: a message that says nothing once what depends on the case is left out, or one
+            without a fix in words.
+    """
     by_topic: dict[str, dict[str, str]] = {topic: {} for topic in TOPICS.values()}
     for message in messages():
         wrong, fix = split(message.text)
+        if not (says(wrong) and says(fix)):
+            raise ValueError(
+                f"expected a sentence and its fix in {message.module}, line {message.line}, got "
+                f"{message.text!r}; write them in the source, or the fix in KNOWN of {__name__}"
+            )
         by_topic[message.topic][wrong] = fix
     lines = []
     for topic, found in by_topic.items():
         lines += [f"## {topic}", ""]
         for wrong, fix in sorted(found.items(), key=lambda item: item[0].lower()):
-            then = f"  \n    **Fix:** {as_text(fix)}" if fix else ""
-            lines.append(f"- {as_text(wrong)}{then}")
+            lines.append(f"- {as_text(wrong)}  \n    **Fix:** {as_text(fix)}")
         lines.append("")
     return "\n".join(lines)

@@ -1,14 +1,22 @@
-"""The pictures of "How to read the components": `python docs/hooks/pictures.py` draws them anew.
+"""The pictures of Start and "How to read the components": `python docs/hooks/pictures.py`.
 
 All images are drawn from the task of the bundle ``ifim_signal_2d``, and all networks have its
 architecture; two of them are trained here, for a minute each. The numbers that the page quotes are
-printed.
+printed. ``report.png`` is what the commands of Start lead to, photographed with playwright and
+Chromium after `make assets`; without them it stays as it is.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,12 +66,55 @@ def trained(seed: int) -> nn.Module:
 
 
 def save(figure: Figure, name: str) -> None:
-    """A small PNG."""
+    """A PNG in full colour: a palette would leave a colour bar a few steps."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
+    write(buffer, name)
+
+
+def write(buffer: io.BytesIO, name: str) -> None:
+    """Without transparency, which would cost a quarter of the bytes."""
     Image.open(buffer).convert("RGB").save(PICTURES / f"{name}.png", optimize=True)
     print(f"{name}.png: {(PICTURES / f'{name}.png').stat().st_size / 1000:.0f} kB")
+
+
+def report_page() -> None:
+    """The page of a case, as the commands of docs/index.md make it."""
+    assets = ROOT / "monai_ifim" / "report" / "assets" / "niivue.js"
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not assets.is_file() or program is None:
+        print("report.png stays: it takes `make assets`, playwright and Chromium")
+        return
+    from playwright.sync_api import sync_playwright
+
+    commands = re.findall(
+        r"^```bash\n(.*?)^```", (ROOT / "docs" / "index.md").read_text(), re.M | re.S
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "bundles").symlink_to(ROOT / "bundles")
+        for line in commands[0].replace("\\\n", " ").splitlines():
+            program_, *arguments = shlex.split(line)
+            subprocess.run(
+                [sys.executable, "-m", program_.replace("-", "_"), *arguments],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                check=True,
+            )
+        (page_file, *_) = sorted(Path(folder, "results", "report", "cases").glob("*.html"))
+        with sync_playwright() as play:
+            flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+            browser = play.chromium.launch(executable_path=program, args=flags)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(page_file.as_uri())
+            page.wait_for_selector("html[data-ready=yes]")
+            page.wait_for_timeout(2000)  # WebGL without a screen
+            # What follows are dates and folders.
+            end = page.get_by_role("heading", name="Provenance").bounding_box()
+            clip = {"x": 0, "y": 0, "width": 1280, "height": end["y"] - 12}
+            taken = page.screenshot(full_page=True, clip=clip)
+            browser.close()
+    write(io.BytesIO(taken), "report")
 
 
 def leading(network: nn.Module, image: Tensor) -> Tensor:
@@ -118,6 +169,7 @@ def main() -> None:
     print("traces:", mi.eigenspace(bundle, ends).trace.tolist())
     save(mi.show(ends, mi.eigenspace(bundle, ends), class_names=NAMES), "same_colours")
     one_network(bundle, images[order[:1]])
+    report_page()
 
 
 if __name__ == "__main__":

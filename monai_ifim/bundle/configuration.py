@@ -145,9 +145,10 @@ def _first_file(folder: Path, names: tuple[str, ...]) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ValueError(
-        f"expected {' or '.join(names)} in {folder}, got neither; put a whole bundle there"
+        f"expected {' or '.join(names)} in the folder {folder}, got neither; put a whole bundle "
+        "there"
         if len(names) > 1
-        else f"expected {names[0]} in {folder}, got none; put a whole bundle there"
+        else f"expected {names[0]} in the folder {folder}, got none; put a whole bundle there"
     )
 
 

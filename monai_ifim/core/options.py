@@ -178,4 +178,6 @@ def _check_names(keywords: Iterable[str], names: Sequence[str]) -> None:
         if name not in names:
             close = get_close_matches(name, names, n=1)
             fix = f"did you mean {close[0]!r}?" if close else "leave it out"
-            raise TypeError(f"expected one of {', '.join(names)}, got {name!r}; {fix}")
+            raise TypeError(
+                f"expected one of the arguments {', '.join(names)}, got {name!r}; {fix}"
+            )

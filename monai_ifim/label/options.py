@@ -151,5 +151,8 @@ def _flag(name: str, value: Any) -> bool:
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     text = _text(value)
     if text and text not in allowed:
-        raise refusal(f"expected {name} from {', '.join(allowed)}, got {short(value)}; choose one")
+        raise refusal(
+            f"expected {name} from {', '.join(allowed)} in the request, got {short(value)}; "
+            "choose one"
+        )
     return text or allowed[0]

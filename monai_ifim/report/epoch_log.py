@@ -137,6 +137,18 @@ class IFIMEpochLog:
         if not engine.has_event_handler(self._begin, Events.EPOCH_STARTED):
             engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
 
+    def detach(self, engine: Engine) -> None:
+        """Take back what ``attach`` did, between two runs of the engine; else nothing happens.
+
+        Args:
+            engine: that the log is attached to.
+        """
+        if engine.has_event_handler(self._begin, Events.EPOCH_STARTED):
+            engine.remove_event_handler(self._begin, Events.EPOCH_STARTED)
+        if self in self.handler.observers:
+            self.handler.observers.remove(self)
+        self._clear()
+
     def _begin(self, engine: Engine) -> None:
         attached = any(
             getattr(function, "__self__", None) is self.handler
@@ -145,7 +157,7 @@ class IFIMEpochLog:
         if not attached:
             raise ValueError(
                 "expected an engine with the IFIMHandler that is logged, got one without it; "
-                "attach the handler to this engine, too"
+                "attach the handler to this engine, too, or detach the log from it"
             )
         self._clear()
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_ifim.core import Eigenspace
+from monai_ifim.core import Approximation, Eigenspace
 from monai_ifim.outputs import batch_outputs, with_class_names
 
 if TYPE_CHECKING:  # matplotlib is loaded by the first picture
     from matplotlib.figure import Figure
 
     from monai_ifim.report.cases import Case
+
+T = TypeVar("T", Eigenspace, Approximation)
 
 
 def show(
@@ -38,8 +41,8 @@ def show(
 
     Args:
         images: (B, C, H, W) or (B, C, X, Y, Z), those that ``space`` belongs to. A MetaTensor's
-            affine says how they are turned; without one there are no sides of a patient, and
-            lengths are voxels.
+            affine says how they are turned; without one no sides of a patient are named, and sizes
+            are in pixels.
         space: their eigenspace, of ``eigenspace(network, images)``.
         class_names: in the order of the logits; numbers by default.
         channel_names: in the order of the channels.
@@ -53,6 +56,7 @@ def show(
         A figure; a notebook shows it, ``savefig`` writes it.
 
     Raises:
+        TypeError: images that are no tensor.
         ValueError: images of another shape than the eigenspace's, or neither 2D nor 3D.
         ModuleNotFoundError: matplotlib is not installed.
 
@@ -66,7 +70,11 @@ def show(
 
     if most < 1:
         raise ValueError(f"expected at least one image to draw, got {most}")
-    cases = cases_of(images, space, class_names, channel_names, picture)[:most]
+    check_images(images, space)
+    cases = [
+        case_of(images, space, i, class_names, channel_names, picture)
+        for i in range(min(most, len(images)))
+    ]
     title = f"{len(cases)} of {len(images)} images." if len(images) > len(cases) else ""
     return cases_figure(cases, Style(slices=slices, channel=channel), title)
 
@@ -87,41 +95,66 @@ def check_matplotlib() -> None:
         ) from error
 
 
-def cases_of(
+def check_images(images: Tensor, space: Eigenspace) -> None:
+    """Refuse what cannot be the images of an eigenspace, or cannot be drawn.
+
+    Args:
+        images: those given.
+        space: the eigenspace given.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: images of another shape than the eigenspace's, or neither 2D nor 3D.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"expected images as a tensor, got {type(images).__name__}; give what eigenspace was "
+            "given"
+        )
+    shape = (space.gradients.shape[0], *space.gradients.shape[2:])
+    if images.ndim not in (4, 5) or tuple(images.shape) != shape:
+        raise ValueError(
+            f"expected the {shape[0]} images of the eigenspace, {shape[1:]} each, 2D or 3D with a "
+            f"channel axis, got the shape {tuple(images.shape)}; give what eigenspace was given"
+        )
+
+
+def case_of(
     images: Tensor,
     space: Eigenspace,
+    index: int,
     class_names: Sequence[str] = (),
     channel_names: Sequence[str] = (),
     picture: bool = False,
-) -> list[Case]:
-    """What there is to show of a batch.
+) -> Case:
+    """What there is to show of one image of a batch; the others' components are not computed.
 
     Args:
-        images: (B, C, H, W) or (B, C, X, Y, Z).
+        images: (B, C, H, W) or (B, C, X, Y, Z), those of ``check_images``.
         space: their eigenspace.
+        index: of the image.
         class_names: in the order of the logits.
         channel_names: in the order of the channels.
         picture: whether the images are pictures, columns first.
 
     Returns:
-        One case an image.
-
-    Raises:
-        ValueError: images of another shape than the eigenspace's, or neither 2D nor 3D.
+        The case.
     """
     from monai_ifim.report.cases import Case, Numbers
 
-    if images.ndim not in (4, 5) or len(images) != len(space.trace):
-        raise ValueError(
-            f"expected the {len(space.trace)} images of the eigenspace, 2D or 3D with a channel "
-            f"axis, got the shape {tuple(images.shape)}; give what eigenspace was given"
-        )
-    outputs = batch_outputs(space, images, ("high", "orth", "sensitivity"))
-    volumes = {name: _volumes(value) for name, value in outputs.values.items() if value.ndim > 3}
-    found = []
-    for i, (given, status) in enumerate(zip(outputs.numbers, outputs.statuses, strict=True)):
-        named = with_class_names(given, class_names)
-        numbers = Numbers(
+    alone = images.detach().as_subclass(Tensor)[index : index + 1]
+    outputs = batch_outputs(one_image(space, index), alone, ("high", "orth", "sensitivity"))
+    named = with_class_names(outputs.numbers[0], class_names)
+    high, orth, sensitivity = (
+        _volume(outputs.values[f"ifim_{name}"]) for name in ("high", "orth", "sensitivity")
+    )
+    return Case(
+        name=f"image {index}",
+        high=high,
+        orth=orth,
+        affine=_affine(images, index),
+        sensitivity=sensitivity,
+        numbers=Numbers(
             predicted=named["predicted_class"],
             probability=named.get("probability", math.nan),
             probabilities=named["probabilities"],
@@ -129,28 +162,44 @@ def cases_of(
             eigenvalues=tuple(named["eigenvalues"]),
             trace_share=named["trace_share"],
             energy_share=named["high_energy_share"],
-            status=status,
-        )
-        found.append(
-            Case(
-                name=f"image {i}",
-                high=volumes["ifim_high"][i],
-                orth=volumes["ifim_orth"][i],
-                affine=_affine(images, i),
-                sensitivity=volumes["ifim_sensitivity"][i],
-                numbers=numbers,
-                picture=picture,
-                channel_names=tuple(channel_names),
-            )
-        )
-    return found
+            status=outputs.statuses[0],
+        ),
+        picture=picture,
+        channel_names=tuple(channel_names),
+    )
 
 
-def _volumes(values: Tensor) -> np.ndarray:
-    """(B, C, X, Y, Z) on the CPU."""
-    plain = values.detach().as_subclass(Tensor).cpu()
+def one_image(space: Eigenspace, index: int) -> Eigenspace:
+    """The eigenspace of one image of a batch, for its components and numbers.
+
+    Args:
+        space: of a batch.
+        index: of the image.
+
+    Returns:
+        An eigenspace of a batch of one, without its ``perturbation``: that may differ between
+        images, and takes no part in components and numbers.
+    """
+    return replace(_one(space, index), perturbation=None)
+
+
+def _one(batch: T, index: int) -> T:
+    """Of a dataclass whose tensors have an axis for the images, that of one image."""
+    parts: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            parts[field.name] = value[index : index + 1]
+        elif isinstance(value, Approximation):
+            parts[field.name] = _one(value, index)
+    return replace(batch, **parts)
+
+
+def _volume(values: Tensor) -> np.ndarray:
+    """(C, X, Y, Z) on the CPU, of a batch of one."""
+    plain = values[0].cpu()
     plain = plain.double() if plain.dtype == torch.float64 else plain.float()
-    return plain.reshape(*plain.shape, *[1] * (5 - plain.ndim)).numpy()
+    return plain.reshape(*plain.shape, *[1] * (4 - plain.ndim)).numpy()
 
 
 def _affine(images: Tensor, index: int) -> np.ndarray | None:

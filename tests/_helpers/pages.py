@@ -11,7 +11,15 @@ DOCS = ROOT / "docs"
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a page of docs/ in one language, as they stand."""
+    """The code blocks of a page in one language, as they stand.
+
+    Args:
+        page: its path below docs/.
+        language: as the block's first line has it.
+
+    Returns:
+        Their texts, in order.
+    """
     text = (DOCS / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 

@@ -55,6 +55,8 @@ def row(file, index=0, classes=3, status="ok"):
         "rank": classes - 1,
         "trace_share": 1.0,
         "high_energy_share": 0.01,
+        "flip_distance": 0.75,
+        "flip_class": str((index + 1) % classes),
         "status": status,
     } | {f"eigenvalue_{i}": value for i, value in enumerate(values, 1)}
 

@@ -9,17 +9,13 @@ import torch
 from monai.networks.nets import DenseNet121
 
 import monai_ifim as mi
+from _helpers.pages import DOCS, ROOT, blocks
 from monai_ifim.cli import main
 from monai_ifim.cli.program import COMMANDS
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "command_line.md").read_text()
+PAGE = (DOCS / "command_line.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_commands_and_python(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("command_line.md", "bash") for line in block.splitlines()]
     assert len(lines) >= 4
     for line in lines:
         program, *arguments = shlex.split(line)
@@ -43,7 +39,7 @@ def test_commands_and_python(folder: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("results", "one", "plain"):
         assert len((folder / name / "ifim.csv").read_text().splitlines()) == 5
     network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)
-    (python,) = blocks("python")
+    (python,) = blocks("command_line.md", "python")
     exec(python, {"mi": mi, "network": network})
     assert (folder / "python" / "ifim.csv").is_file()
 
@@ -54,8 +50,3 @@ def test_every_command_is_in_the_table():
     known = {name for command in COMMANDS for name in (command.name, command.alias)}
     assert named <= known
     assert {c.name for c in COMMANDS if not {c.name, c.alias} & named} == set()
-
-
-def test_links():
-    targets = re.findall(r"\]\(([^)#]+)\)", PAGE)
-    assert not [t for t in targets if "://" not in t and not (ROOT / "docs" / t).exists()]

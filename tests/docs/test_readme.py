@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 
 import monai_ifim
+from _helpers.pages import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -32,19 +28,19 @@ def test_short_enough():
 
 
 def test_three_ways_in():
-    assert len(blocks("python")) == 2
-    assert len(blocks("bash")) == 1
+    assert len(blocks("../README.md", "python")) == 2
+    assert len(blocks("../README.md", "bash")) == 1
 
 
 @pytest.mark.parametrize("number", range(2))
 def test_python_block(number: int, tmp_path: Path):
-    out = run([sys.executable, "-c", blocks("python")[number]], tmp_path)
+    out = run([sys.executable, "-c", blocks("../README.md", "python")[number]], tmp_path)
     assert out.strip()
 
 
 def test_bash_block(tmp_path: Path):
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
-    run(["bash", "-euc", blocks("bash")[0]], tmp_path)
+    run(["bash", "-euc", blocks("../README.md", "bash")[0]], tmp_path)
     results = tmp_path / "results"
     assert len(list(results.glob("*_ifim_high.nii.gz"))) == 4
     assert len((results / "ifim.csv").read_text().splitlines()) == 5
@@ -53,14 +49,14 @@ def test_bash_block(tmp_path: Path):
 
 def test_all_blocks_in_order_in_one_folder_lose_nothing(tmp_path: Path):
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
-    run(["bash", "-euc", blocks("bash")[0]], tmp_path)
+    run(["bash", "-euc", blocks("../README.md", "bash")[0]], tmp_path)
     results = tmp_path / "results"
     before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
-    for block in blocks("python"):
+    for block in blocks("../README.md", "python"):
         run([sys.executable, "-c", block], tmp_path)
     assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
     # A hook that writes to the same folder is refused, and still nothing is lost.
-    (hook,) = (block for block in blocks("python") if "IFIMHandler" in block)
+    (hook,) = (block for block in blocks("../README.md", "python") if "IFIMHandler" in block)
     same = re.sub(r'output_dir="\w+"', 'output_dir="results"', hook)
     done = subprocess.run(
         [sys.executable, "-c", same], cwd=tmp_path, capture_output=True, text=True

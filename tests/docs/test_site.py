@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 import monai_ifim
 from _helpers.browser import chromium
@@ -41,6 +42,13 @@ def test_every_page_is_in_the_navigation():
     assert listed == {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")} | NOT_PAGES
 
 
+def test_what_the_tutorial_writes_is_no_part_of_the_site():
+    """Its images and results lie in docs/tutorial/, which git ignores as well."""
+    assert "docs/tutorial/" in (ROOT / ".gitignore").read_text().splitlines()
+    excluded = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["exclude_docs"].splitlines()
+    assert "/tutorial/" in excluded
+
+
 def test_every_public_name_is_in_the_reference():
     named: dict[str, object] = {}
     for page in (DOCS / "reference").glob("*.md"):
@@ -59,7 +67,7 @@ def test_every_message_is_on_the_page(errors):
     missing, count = [], 0
     for path in sorted(errors.PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        named = errors.constants(tree)
+        named = errors.named_texts(tree)
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
                 continue
@@ -71,10 +79,60 @@ def test_every_message_is_on_the_page(errors):
                 continue
             count += 1
             wrong, fix = errors.split(text)
-            if errors.as_text(wrong) not in page or not re.search("[A-Za-z]{3}", fix):
+            words = [re.search(r"[a-z]{3}", part) for part in (wrong, fix)]
+            if errors.as_text(wrong) not in page or None in words:
                 missing.append((path.name, node.lineno, text))
     assert count > 300
     assert missing == []
+
+
+def test_no_entry_is_without_words(errors):
+    """A line such as "Fix: …" or "expected …, got …" tells a reader nothing."""
+    lines = [line for line in errors.markdown().splitlines() if line and line[0] != "#"]
+    wrong = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    fixes = [line.partition("**Fix:**")[2] for line in lines if "**Fix:**" in line]
+    assert len(wrong) == len(fixes) == len(lines) / 2
+    idle = re.compile(r"\b(expected|got|in|from|of|as|a|an|the|one|or|and|none|nothing|neither)\b")
+    assert [text for text in wrong if not re.search(r"[a-z]{2}", idle.sub("", text), re.I)] == []
+    assert [text for text in fixes if not re.search(r"[a-z]{3}", text, re.I)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'raise ValueError(f"expected {a}, got {b}; give another one")',
+        'raise ValueError(f"expected a number, got {b}; {fix}")',
+        'raise ValueError(f"{a}: {b}")',
+    ],
+)
+def test_a_message_without_words_ends_the_build(errors, source: str, monkeypatch):
+    monkeypatch.setattr(errors, "messages", lambda: list(errors.messages_of(source, "core/a.py")))
+    with pytest.raises(ValueError, match=r"a sentence and its fix in core/a\.py, line 1"):
+        errors.markdown()
+
+
+def test_constants_and_functions_stand_for_their_texts(errors):
+    source = """
+_HOW = "save it in " "grey"
+def check(name):
+    ways = "move it"
+    ways_of = 3 * "a"
+    if name:
+        raise ValueError(f"expected a, got {name}; {_HOW}")
+    elif _by_list(name):
+        raise ValueError(f"expected {_HOW!r}, got b; {ways}")
+    raise ValueError("expected c, got d; " + _by_list(name) + _twice + ways_of)
+def _by_list(name):
+    return f"run it on {name}"
+_twice = "x"
+_twice = "y"
+"""
+    found = errors.messages_of(source, "core/a.py")
+    assert [message.text for message in sorted(found, key=lambda message: message.line)] == [
+        "expected a, got …; save it in grey",
+        "expected 'save it in grey', got b; move it",
+        "expected c, got d; run it on ………",
+    ]
 
 
 @pytest.mark.parametrize(

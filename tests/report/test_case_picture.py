@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from monai.engines import SupervisedEvaluator
 
@@ -85,9 +86,35 @@ def test_a_single_slice_has_its_own_plane_alone(normal):
     assert [plane.normal for plane in Turned(np.eye(4), shape).planes] == [normal]
 
 
-@pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.full((4, 4), np.nan)])
-def test_an_affine_that_means_nothing_is_as_none(affine):
-    assert [plane.size for plane in Turned(affine, SHAPE).planes] == [(5, 7), (5, 9), (7, 9)]
+@pytest.mark.parametrize("affine", [None, np.zeros((4, 4)), np.full((4, 4), np.nan)])
+def test_without_an_affine_that_means_something_no_side_of_a_patient_is_named(affine):
+    turned = Turned(affine, SHAPE)
+    assert [plane.size for plane in turned.planes] == [(5, 7), (5, 9), (7, 9)]
+    assert [plane.name for plane in turned.planes] == [
+        "across axis 3",
+        "across axis 2",
+        "across axis 1",
+    ]
+    said = texts(case_figure(a_case(affine=affine))).splitlines()
+    assert not {*"RLAPSI"} & {*said}
+    assert not [text for text in said if "mm" in text or "axial" in text]
+    assert "2 px" in said
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 12, 1), (1, 8, 9, 7)])
+def test_nothing_is_cut_off_by_the_edge(shape):
+    """Of a picture as ``savefig`` writes it, without a tight box: its edge is white."""
+    peak = (0, 3, 4, 0)
+    numbers = Numbers("x", 0.9, trace=1.23e-105, eigenvalues=(1e-105,), trace_share=0.8)
+    for case in (
+        a_case(shape, peak, numbers=numbers),
+        a_case(shape, peak, sensitivity=None, affine=None),
+    ):
+        canvas = FigureCanvasAgg(case_figure(case))
+        canvas.draw()
+        drawn = np.asarray(canvas.buffer_rgba())
+        for edge in (drawn[:2], drawn[-2:], drawn[:, :2], drawn[:, -2:]):
+            assert (edge == 255).all()
 
 
 def test_slices_and_channel_follow_the_sensitivity():
@@ -135,7 +162,9 @@ def test_words_of_the_picture():
                  "0.5 (100 %)", "eigenvalues, trace 0.5", "99.5th percentile",
                  RESEARCH_ONLY, "mm", "R", "A", "S", "axial\nslice 6 of 8"):  # fmt: skip
         assert text in said
-    assert "not written" in texts(case_figure(a_case(sensitivity=None)))
+    said = texts(case_figure(a_case(sensitivity=None)))
+    for way in ("--volumes", "mi.run(volumes=…)", "ifim_volumes"):  # of whichever host
+        assert way in said.partition("not written; add 'sensitivity' to")[2].splitlines()[1]
 
 
 def test_eigenvalues_that_were_left_out_have_a_bar():

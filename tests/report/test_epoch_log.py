@@ -233,6 +233,27 @@ def test_what_could_log_nothing_is_refused(files):
         engine.run([torch.zeros(2, 1, 12, 12, 12)])
 
 
+def test_detached_it_logs_no_more_and_keeps_nothing(files):
+    from ignite.engine import Engine
+
+    writer, handler = Recording(), mi.IFIMHandler(smooth_network(3), volumes=VOLUMES)
+    engine, loader = Engine(lambda engine, batch: None), DataLoader(dataset(files), batch_size=2)
+    log = mi.IFIMEpochLog(handler, writer, most=1)
+    log.attach(engine)
+    handler.attach(engine)
+    engine.run(loader)
+    log.detach(engine)
+    log.detach(engine)  # a second time changes nothing
+    engine.run(loader, max_epochs=2)
+    assert list(writer.histograms) == [1]
+    handler.detach(engine)
+    engine.run(loader, max_epochs=3)
+    log.attach(engine)
+    handler.attach(engine)
+    engine.run(loader, max_epochs=4)
+    assert list(writer.histograms) == [1, 4]
+
+
 def test_a_resumed_run_logs_all_numbers_and_says_which_images_are_drawn(files, tmp_path):
     first = mi.IFIMHandler(output_dir=tmp_path, volumes=VOLUMES)
     validate(files[:2], first)

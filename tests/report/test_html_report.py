@@ -80,6 +80,8 @@ def test_every_image_has_a_row_and_a_page(tmp_path):
     assert "the image cannot be read" in pages[1]
     assert "<img" not in pages[1]
     assert "Net 0123abcd" in pages[0]
+    assert "<dd>about 0.75 input units (L2 norm), to benign</dd>" in pages[0]
+    assert "flip_" not in pages[0]
 
 
 @pytest.mark.parametrize("folder", ["", "sub"])
@@ -197,6 +199,23 @@ def test_values_come_back_from_the_browsers_files(scale):
     assert volumes.settings()["scale"]["sensitivity"] == pytest.approx(expected.max())
     high = np.moveaxis(opened(volumes, "high").get_fdata(), -1, 0)
     assert np.allclose(high * volumes.settings()["scale"]["high"], parts["high"], atol=1e-4)
+
+
+def test_a_small_range_beside_a_large_one_keeps_its_steps():
+    parts = components((2, 6, 7, 5), (1, 2, 3, 4))
+    for part in parts.values():
+        part[0] *= 1e5
+    volumes = BrowserVolumes(Case("a", affine=OBLIQUE, **parts))
+    image = opened(volumes, "image")
+    expected = parts["high"] + parts["orth"]
+    assert np.allclose(np.moveaxis(image.get_fdata(), -1, 0)[1], expected[1], rtol=1e-5)
+    for channel in (0, 1):
+        settings = volumes.settings(channel)
+        assert settings["channel"] == channel
+        window = np.percentile(expected[channel], (0.5, 99.5))
+        assert settings["limits"][channel]["window"] == pytest.approx(window)
+    with pytest.raises(ValueError, match="channel from 0 to 1, got 2"):
+        volumes.settings(2)
 
 
 def test_large_volumes_become_means_of_blocks_in_the_same_place():

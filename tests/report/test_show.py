@@ -7,6 +7,8 @@ from monai.data import MetaTensor
 
 import monai_ifim as mi
 from _helpers.run_folders import OBLIQUE
+from monai_ifim.outputs import batch_outputs
+from monai_ifim.report.notebook import case_of
 
 
 def texts(figure) -> str:
@@ -46,6 +48,44 @@ def test_affines_of_their_own():
     images = MetaTensor(torch.rand(2, 1, 6, 7, 5))
     images.meta["affine"] = affines
     assert mi.show(images, space_of(images)) is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 12, 10), (1, 1, 6, 7, 5)])
+def test_plain_tensors_have_no_sides_of_a_patient(shape):
+    images = torch.rand(shape)
+    said = texts(mi.show(images, space_of(images))).splitlines()
+    assert "2 px" in said or "1 px" in said
+    assert not {*"RLAPSI"} & {*said}
+    assert not [text for text in said if "mm" in text or "axial" in text]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"method": "truncated"}, {"perturbation": mi.Mask(torch.rand(3, 1, 5, 6) > 0.3)}],
+    ids=["exact", "approximate", "masks of their own"],
+)
+def test_a_case_is_that_of_the_whole_batch(options):
+    """Computed for one image alone, the numbers and volumes are those of its batch."""
+    images = torch.rand(3, 2, 5, 6)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 4))
+    space = mi.eigenspace(network, images, **options)
+    volumes = ("high", "orth", "sensitivity")
+    whole = batch_outputs(space, images, volumes)
+    for i in range(3):
+        case = case_of(images, space, i)
+        assert case.numbers.trace == whole.numbers[i]["trace"]
+        assert list(case.numbers.eigenvalues) == whole.numbers[i]["eigenvalues"]
+        assert case.numbers.energy_share == pytest.approx(whole.numbers[i]["high_energy_share"])
+        for name in volumes:
+            expected = whole.values[f"ifim_{name}"][i].numpy()
+            np.testing.assert_allclose(getattr(case, name)[..., 0], expected, atol=1e-6)
+
+
+def test_an_array_is_refused():
+    images = torch.rand(2, 1, 8, 8)
+    with pytest.raises(TypeError, match="expected images as a tensor, got ndarray"):
+        mi.show(images.numpy(), space_of(images))
 
 
 def test_an_image_without_a_result_is_a_line():

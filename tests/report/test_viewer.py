@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 
 import monai_ifim as mi
 from _helpers.run_folders import OBLIQUE
+from monai_ifim.report import notebook
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of ipywidgets
 
@@ -52,7 +53,7 @@ def test_the_volumes_and_their_affines(batch):
         "high": high / np.abs(high).max(),
         "sensitivity": sensitivity / sensitivity.max(),
     }
-    assert set(images) == {f"{name}.nii.gz" for name in expected}
+    assert list(images) == [f"{n}.nii.gz" for n in ("image", "high", "orth", "sensitivity")]
     for name, values in expected.items():
         image = images[f"{name}.nii.gz"]
         np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
@@ -69,6 +70,52 @@ def test_one_overlay_on_the_image(batch, overlay):
     assert {volume.frame_4d for volume in volumes.values()} == {1}
     assert volumes["high.nii.gz"].colormap_negative == "winter"
     assert volumes["high.nii.gz"].cal_min_neg == -volumes["high.nii.gz"].cal_max
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+@pytest.mark.parametrize("picture", [False, True])
+def test_each_channel_has_limits_of_its_own(channel, picture):
+    """Channels of ranges 1000 apart, the other one being the most sensitive."""
+    images = torch.rand(1, 3 if picture else 2, *((6, 7) if picture else (6, 7, 5)))
+    images[:, 0] *= 1000
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(images[0].numel(), 3))
+    with torch.no_grad():
+        network[1].weight.view(3, images.shape[1], -1)[:, 0] *= 1e-3
+    space = mi.eigenspace(network, images)
+    found, volumes = held(mi.view(images, space, channel=channel, picture=picture))
+
+    def shown(name):
+        values = np.asarray(found[f"{name}.nii.gz"].dataobj)
+        assert {volume.frame_4d for volume in volumes.values()} == {0 if picture else channel}
+        return values if picture else values[..., channel]
+
+    for name in ("image", "orth"):
+        low, high = np.percentile(shown(name) if name == "image" else shown("image"), (0.5, 99.5))
+        assert volumes[f"{name}.nii.gz"].cal_min == pytest.approx(low, rel=0.02, abs=1e-3)
+        assert volumes[f"{name}.nii.gz"].cal_max == pytest.approx(high, rel=0.02)
+        assert len(np.unique(np.round(shown(name), 6))) > 30  # not flattened beside the other
+    for name in ("high", "sensitivity"):
+        top = np.percentile(np.abs(shown(name)), 99.5)
+        assert volumes[f"{name}.nii.gz"].cal_max == pytest.approx(top, rel=0.01)
+    expected = images[0, channel].numpy()
+    assert np.allclose(np.squeeze(shown("image")), expected, atol=2e-5 * expected.max() + 1e-3)
+
+
+def test_only_the_image_that_is_shown_is_computed(batch, monkeypatch):
+    space = space_of(batch)
+    asked = []
+    outputs = notebook.batch_outputs
+    monkeypatch.setattr(
+        notebook, "batch_outputs", lambda s, i, v: asked.append(len(i)) or outputs(s, i, v)
+    )
+    mi.view(batch, space, index=1)
+    assert asked == [1]
+
+
+def test_a_plain_tensor_names_no_sides_of_a_patient(batch):
+    plain = batch.as_tensor()
+    assert not mi.view(plain, space_of(plain)).opts.is_orientation_text_visible
+    assert mi.view(batch, space_of(batch)).opts.is_orientation_text_visible
 
 
 def test_a_picture_in_colour():
@@ -90,8 +137,18 @@ def test_what_cannot_be_shown(batch):
         mi.view(batch, space, overlay="orth")
     with pytest.raises(ValueError, match="channel from 0 to 1, got 2"):
         mi.view(batch, space, channel=2)
-    with pytest.raises(ValueError, match="expected the 2 images of the eigenspace"):
-        mi.view(torch.rand(3, 1, 8, 8), space)
+    for other in (torch.rand(3, 1, 8, 8), batch[:0], batch.as_tensor().reshape(2, 2, 5, 7, 6)):
+        with pytest.raises(ValueError, match="expected the 2 images of the eigenspace"):
+            mi.view(other, space)
+    with pytest.raises(TypeError, match="expected images as a tensor, got ndarray"):
+        mi.view(batch.numpy(), space)
+    with pytest.raises(TypeError, match=r"index as a whole number, got 0\.5"):
+        mi.view(batch, space, index=0.5)
+    for opacity in (5, -1, float("nan")):
+        with pytest.raises(ValueError, match="opacity from 0 to 1"):
+            mi.view(batch, space, opacity=opacity)
+    with pytest.raises(ValueError, match="height of at least 1 pixel, got 0"):
+        mi.view(batch, space, height=0)
     batch[0, 0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="image with a result, got image 0"):
         mi.view(batch, space)
@@ -123,7 +180,7 @@ def test_another_channel_has_its_own_limits():
 @pytest.mark.parametrize(
     ("options", "told"),
     [({"opacity": 5}, "opacity from 0 to 1, got 5"), ({"opacity": -1}, "got -1"),
-     ({"height": 0}, "height of 1 pixel or more")],
+     ({"height": 0}, "height of at least 1 pixel")],
 )  # fmt: skip
 def test_looks_that_cannot_be(batch, options, told):
     with pytest.raises(ValueError, match=told):
@@ -131,7 +188,7 @@ def test_looks_that_cannot_be(batch, options, told):
 
 
 def test_what_is_no_batch(batch):
-    with pytest.raises(TypeError, match=r"expected a tensor .* got ndarray"):
+    with pytest.raises(TypeError, match=r"expected images as a tensor, got ndarray"):
         mi.view(batch.numpy(), space_of(batch))
-    with pytest.raises(ValueError, match="got an empty batch"):
+    with pytest.raises(ValueError, match=r"got the shape \(0, 2"):
         mi.view(batch[:0], space_of(batch))

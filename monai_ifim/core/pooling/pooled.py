@@ -322,7 +322,7 @@ class PooledEigenspace:
             rank, weights, likelihood = int(texts["rank"]), texts["weights"], texts["likelihood"]
         except KeyError as error:
             raise ValueError(
-                f"expected {error} in {path}, got none; write it with save()"
+                f"expected the entry {error} in {path}, got none; write it with save()"
             ) from error
         return cls(
             halves=(first, second),

@@ -169,7 +169,9 @@ def _sentences(file: Path, errors: list[ErrorDetails]) -> list[str]:
         elif error["type"] == "extra_forbidden":
             said = f"expected keys from {sorted(model.model_fields)}, got this one; take it out"
         else:
-            said = f"expected {expected}, got {error['input']!r}; see configs/experiments"
+            said = (
+                f"expected {expected}, got {error['input']!r} for this key; see configs/experiments"
+            )
         place = ".".join(str(part) for part in error["loc"] if part != "[key]")
         # A union, as of a number or nothing, has an error for each of its members.
         found.setdefault(key or place, f"{file}: {place}{': ' if place else ''}{said}")

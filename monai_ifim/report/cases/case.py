@@ -25,6 +25,9 @@ class Numbers:
         energy_share: of the image's energy, how much is in the high-sensitivity component.
         status: "ok", or what went wrong.
         label: the true class, empty where it is not known.
+        flip_distance: L2 norm of the smallest change to another answer, to first order, in input
+            units; NaN where there is none.
+        flip_class: that answer, by name where names are known.
         others: further columns of the table, as they are written there.
     """
 
@@ -37,6 +40,8 @@ class Numbers:
     energy_share: float = float("nan")
     status: str = "ok"
     label: str = ""
+    flip_distance: float = float("nan")
+    flip_class: str = ""
     others: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -103,11 +108,6 @@ class Case:
     def image(self) -> np.ndarray:
         """What the network saw, on the scan's grid: the sum of the components."""
         return self.high + self.orth
-
-    @property
-    def placed(self) -> bool:
-        """Whether its sides are those of a patient, and its lengths millimetres."""
-        return self.affine is not None and not self.picture
 
     @property
     def coloured(self) -> bool:

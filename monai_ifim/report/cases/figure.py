@@ -72,7 +72,7 @@ def cases_figure(cases: Sequence[Case], style: Style | None = None, title: str =
         foot = 0.3
         figure = CaseFigure(
             figsize=(14.5, sum(heights) + foot),
-            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03),
+            layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.03),
         )
         parts = figure.subfigures(len(cases) + 1, 1, height_ratios=[*heights, foot], squeeze=False)
         for part, case, each in zip(parts[:-1, 0], cases, panels, strict=True):
@@ -110,11 +110,11 @@ def _draw_case(part: FigureBase, case: Case, panels: Panels | None) -> None:
             panels.draw(axis, number, plane)
             if number == 0:
                 # Upright letters: the planes of thin series are lower than a turned line is long.
-                label = panels.cut_at(plane).replace(", ", "\n")
+                label = panels.cut_at(plane)
                 axis.set_ylabel(label, fontsize=7.5, rotation=0, ha="right", va="center")
-        note = panels.note(number, case.numbers.energy_share)
-        column[0].set_title("\n".join(filter(None, (title, drawable(note, 46)))), fontsize=8,
-                            parse_math=False)  # fmt: skip
+        note = panels.note(number, case.numbers.energy_share).split("\n")
+        lines = [title, *(drawable(line, 46) for line in note)]
+        column[0].set_title("\n".join(filter(None, lines)), fontsize=8, parse_math=False)
         _colour_bar(part, column, panels, number)
     if beside == 2:
         axes = [part.add_subplot(grid[0, 4]), part.add_subplot(grid[0, 5])]

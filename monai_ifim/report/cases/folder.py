@@ -32,7 +32,8 @@ _VOLUME = {
 # In the place of a file in the row that says that the run was cut short, or one of its ranks.
 _CUT = re.compile(r"(run|rank \d+)$")
 _KNOWN = re.compile(
-    r"(file|predicted_class|trace|rank|trace_share|high_energy_share|status)$|probability|eigenvalue_"
+    r"(file|predicted_class|trace|rank|trace_share|high_energy_share|flip_distance|flip_class"
+    r"|status)$|probability|eigenvalue_"
 )
 
 
@@ -190,6 +191,8 @@ def numbers_of(
         energy_share=_number(row.get("high_energy_share")),
         status=row.get("status", ""),
         label=_by_name(label, names),
+        flip_distance=_number(row.get("flip_distance")),
+        flip_class=_by_name(row.get("flip_class", ""), names),
         others={name: row[name] for name in row if row[name] and not _KNOWN.match(name)},
     )
 

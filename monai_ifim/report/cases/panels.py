@@ -72,7 +72,7 @@ class Panels:
     def __init__(self, case: Case, style: Style) -> None:
         turn = Turned(case.affine, case.high.shape[1:], case.picture)
         self.planes, self.style, self.coloured = turn.planes, style, case.coloured
-        self.unit = "mm" if case.placed else "px"
+        self.unit = turn.unit
         if case.coloured and style.channel is None:
             kept, self.channel = slice(None), "red, green and blue"
         else:
@@ -155,10 +155,10 @@ class Panels:
             energy_share: of the high-sensitivity component.
 
         Returns:
-            A few words.
+            A few words, on one line or two.
         """
         if number == 1 and self._sensitivity is None:
-            return "not written; add 'sensitivity' to the volumes"
+            return "not written; add 'sensitivity' to\n--volumes, mi.run(volumes=…) or ifim_volumes"
         if number == 2 and math.isfinite(energy_share):
             return f"{100 * energy_share:.2g} % of the image's energy"
         if number == 3:
@@ -172,11 +172,12 @@ class Panels:
             plane: one of ``planes``.
 
         Returns:
-            Its name and number, empty for a single slice.
+            Its name and number on two lines, which are short beside a flat plane; of a single
+            slice its name alone.
         """
         if plane.slices == 1:
             return plane.name
-        return f"{plane.name}, slice {self.at[plane.normal] + 1} of {plane.slices}"
+        return f"{plane.name}\nslice {self.at[plane.normal] + 1} of {plane.slices}"
 
 
 def _upper(values: np.ndarray, percentile: float) -> float:

@@ -26,9 +26,9 @@ class Plane:
 
     Attributes:
         name: axial, coronal or sagittal; across which axis where the place in a patient is not
-            known; empty for a picture.
+            known; empty for a picture or a single slice.
         normal: the axis that it is perpendicular to, of the turned volume.
-        size: width and height in millimetres, or pixels where they are not known.
+        size: width and height in the unit of ``Turned``.
         letters: of the left, right, upper and lower edge; empty where they are not known.
         slices: how many there are.
     """
@@ -57,20 +57,25 @@ class Turned:
     """How the volumes of one grid are turned.
 
     Args:
-        affine: (4, 4), indices to millimetres; None where it is not known.
+        affine: (4, 4), indices to millimetres; None, or one that cannot be inverted, where it is
+            not known: volumes are shown as if their axes were to the right, front and head then,
+            but nothing says so.
         shape: (X, Y, Z).
         picture: whether the axes are columns and rows of a picture; ``affine`` is ignored then.
 
     Attributes:
         affine: of the turned volumes.
+        unit: of the planes' sizes, mm, or px for a picture and without an affine.
         planes: the three planes, axial first, or the plane of a single slice.
     """
 
     def __init__(
         self, affine: np.ndarray | None, shape: tuple[int, ...], picture: bool = False
     ) -> None:
-        self._named = ("", "", "") if picture else UNPLACED if affine is None else NAMES
-        affine = _PICTURE if picture else np.eye(4) if affine is None else _checked(affine)
+        known = not picture and is_usable(affine)
+        self.unit = "mm" if known else "px"
+        self._named = ("", "", "") if picture else NAMES if known else UNPLACED
+        affine = grid_affine(affine, picture)
         self._ornt = nib.orientations.io_orientation(affine)
         self.affine = affine @ nib.orientations.inv_ornt_aff(self._ornt, shape)
         turned = [0, 0, 0]
@@ -124,8 +129,25 @@ def _normals(shape: list[int]) -> list[int]:
     return [shape.index(1)] if 1 in shape else [2, 1, 0]
 
 
-def _checked(affine: np.ndarray) -> np.ndarray:
-    """An affine that can be inverted; millimetre voxels along the axes in the place of others."""
+def is_usable(affine: np.ndarray | None) -> bool:
+    """Whether an affine says how a volume lies: it is there, finite and can be inverted."""
+    if affine is None:
+        return False
     affine = np.asarray(affine, dtype=np.float64)
-    usable = np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3
-    return affine if usable else np.eye(4)
+    return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3)
+
+
+def grid_affine(affine: np.ndarray | None, picture: bool) -> np.ndarray:
+    """The affine by which a volume is shown.
+
+    Args:
+        affine: (4, 4), or None.
+        picture: whether the axes are columns and rows of a picture.
+
+    Returns:
+        (4, 4), one that can be inverted: of a picture so that rows go downwards, and unit voxels
+        along the axes in the place of none.
+    """
+    if picture:
+        return _PICTURE
+    return np.asarray(affine, dtype=np.float64) if is_usable(affine) else np.eye(4)

@@ -54,7 +54,7 @@
     await script("../niivue.js");
     const { Niivue, NVImage } = window.niivue;
     const nv = new Niivue({ isRadiologicalConvention: true, sagittalNoseLeft: true,
-      backColor: [0, 0, 0, 1], dragAndDropEnabled: false, isOrientationTextVisible: !facts.picture,
+      backColor: [0, 0, 0, 1], dragAndDropEnabled: false, isOrientationTextVisible: facts.oriented,
       crosshairWidth: 0.3, crosshairWidthUnit: "percent", crosshairColor: [1, 0.85, 0.2, 0.8],
       multiplanarShowRender: 0, loadingText: "", logLevel: "error",
       onLocationChange: (at) => { where(at); } });
@@ -78,8 +78,9 @@
       nv.addVolume(volume);
       return volume;
     };
-    const [low, high] = facts.window;
-    const base = { colormap: "gray", cal_min: low, cal_max: high };
+    // Each channel has limits of its own.
+    let limits = facts.limits[facts.channel];
+    const base = { colormap: "gray", cal_min: limits.window[0], cal_max: limits.window[1] };
     const volumes = { image: await load("image", base), orth: await load("orth", base) };
     const shown = { overlay: facts.volumes.includes("sensitivity") ? "sensitivity" : "high",
       channel: facts.channel };
@@ -105,7 +106,7 @@
       }
       for (const name of ["high", "sensitivity"]) {
         if (!volumes[name]) continue;
-        const top = facts.top[name] * share;
+        const top = limits.top[name] * share;
         volumes[name].opacity = name === overlay ? number("opacity") : 0;
         volumes[name].cal_min = 0.1 * top; // below a tenth the image is seen
         volumes[name].cal_max = top;
@@ -114,7 +115,7 @@
           volumes[name].cal_maxNeg = -0.1 * top;
         }
       }
-      const end = facts.top[overlay] * share * facts.scale[overlay];
+      const end = limits.top[overlay] * share * facts.scale[overlay];
       byId("limits").textContent = overlay === "none" ? ""
         : `Colours of the overlay end at ${overlay === "high" ? "± " : ""}${round(end)}; ` +
           "below a tenth of that it is transparent.";
@@ -133,12 +134,13 @@
     for (const id of ["window-low", "window-high", "map"]) byId(id).hidden = facts.coloured;
     channels.value = facts.channel;
     const frames = () => {
+      limits = facts.limits[Number(channels.value)];
+      byId("low").value = round(limits.window[0]);
+      byId("high").value = round(limits.window[1]);
       for (const volume of Object.values(volumes)) {
         if (volume.nFrame4D > 1) nv.setFrame4D(volume.id, Number(channels.value));
       }
     };
-    byId("low").value = round(low);
-    byId("high").value = round(high);
     byId("overlay").value = shown.overlay;
     if (facts.plane !== null) {
       byId("planes").value = ["sagittal", "coronal", "axial"][facts.plane];

@@ -5,6 +5,7 @@
   const short = (value) => (value === null ? ""
     : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2)
       : String(Number(value.toPrecision(3))));
+  const images = (count) => (count === 1 ? "1 image" : `${count} images`);
   const svg = (name, attributes, text) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const key in attributes) node.setAttribute(key, attributes[key]);
@@ -126,8 +127,9 @@
     for (let power = Math.ceil(from); power <= to; power += step) ticks.push(power);
     if (ticks.length < 2) ticks = [from, (from + to) / 2, to];
     for (const tick of ticks) {
-      node.append(svg("text", { x: across(tick), y: floor + 15, "text-anchor": "middle" },
-        short(10 ** tick)));
+      const x = across(tick), last = x > WIDE - 30; // a label of 8 digits would be cut
+      node.append(svg("text", { x: last ? WIDE - 2 : x, y: floor + 15,
+        "text-anchor": last ? "end" : "middle" }, short(10 ** tick)));
     }
     node.append(svg("text", { x: WIDE / 2, y: HIGH - 4, "text-anchor": "middle" }, below));
     return node;
@@ -145,7 +147,7 @@
       const tall = (count / most) * room;
       const bar = svg("rect", { x: LEFT + i * wide + 0.5, y: HIGH - BELOW - tall,
         width: wide - 1, height: tall, class: "bar" });
-      bar.append(svg("title", {}, `${count} images`));
+      bar.append(svg("title", {}, images(count)));
       node.append(bar);
     });
     node.append(svg("text", { x: LEFT - 6, y: 20, "text-anchor": "end" }, String(most)));
@@ -178,7 +180,7 @@
   const changed = () => {
     update();
     const count = rows.filter(kept).length;
-    byId("count").textContent = `${count} of ${rows.length} images`;
+    byId("count").textContent = `${count} of ${images(rows.length)}`;
     histogram();
     for (const [index, dot] of points) dot.classList.toggle("away", !kept(rows[index]));
   };

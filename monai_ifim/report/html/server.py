@@ -44,8 +44,8 @@ class ReportServer(ThreadingHTTPServer):
         self.folder, self.root = RunFolder(output_dir), (output_dir / FOLDER).resolve()
         if not (self.root / "index.html").is_file():
             raise FileNotFoundError(
-                f"expected {self.root / 'index.html'}, got nothing; run monai-ifim report "
-                f"{output_dir} first"
+                f"expected the report {self.root / 'index.html'}, got nothing; run monai-ifim "
+                f"report {output_dir} first"
             )
         self.token = secrets.token_urlsafe(24)
         self.volumes = lru_cache(maxsize=2)(self._volumes)

@@ -12,14 +12,14 @@ import numpy as np
 
 from monai_ifim.report.cases.case import Case
 from monai_ifim.report.cases.choice import chosen_channel, chosen_slices, weights
-from monai_ifim.report.cases.planes import Turned
+from monai_ifim.report.cases.planes import Turned, grid_affine
 
 NAMES = ("image", "high", "orth", "sensitivity")
 # Values of one volume, all channels, beyond which it is averaged over blocks of voxels.
 BUDGET = 2**19
-_PICTURE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the right, rows downwards
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 _PERCENTILE = 99.5
+_GREYS = 256  # steps of a channel that a screen shows
 
 
 class BrowserVolumes:
@@ -38,9 +38,7 @@ class BrowserVolumes:
     """
 
     def __init__(self, case: Case, budget: int = BUDGET) -> None:
-        self.case = case
-        unplaced = _PICTURE if case.picture else np.eye(4)
-        self._affine = unplaced if case.affine is None or case.picture else case.affine
+        self.case, self._affine = case, grid_affine(case.affine, case.picture)
         self.factors = block_factors(case.high.shape, self._affine, budget)
         self._scale = {"high": float(np.abs(self._values("high")).max()) or 1.0}
         self._scale["sensitivity"] = float(self._values("sensitivity").max(initial=0.0)) or 1.0
@@ -56,7 +54,8 @@ class BrowserVolumes:
             name: one of ``names``.
 
         Returns:
-            16-bit integers with slope and offset, or 24-bit colours.
+            16-bit integers with slope and offset, or 24-bit colours; float32 where the range of
+            one channel is so small beside another's that integers would flatten it.
         """
         values = _averaged(self._values(name), self.factors)
         affine = self._affine @ _block_affine(self.factors)
@@ -70,6 +69,9 @@ class BrowserVolumes:
         offset = 0.0 if name in ("high", "sensitivity") else float(values.min() + 32500 * slope)
         if offset == 0.0:
             slope = float(max(np.abs(values).max(), 1e-30)) / 32500
+        steps = np.ptp(values, axis=(1, 2, 3)) / slope
+        if (steps[steps > 0] < _GREYS).any():
+            return _packed(nib.Nifti1Image(np.moveaxis(values, 0, -1).astype(np.float32), affine))
         whole = np.round((values - offset) / slope).astype(np.int16)
         image = nib.Nifti1Image(np.moveaxis(whole, 0, -1) if len(whole) > 1 else whole[0], affine)
         image.header.set_slope_inter(slope, offset)
@@ -80,7 +82,8 @@ class BrowserVolumes:
         """What the viewer must know: limits of the colours, where to look, names.
 
         Args:
-            channel: to show first, from 0; the most sensitive one by default.
+            channel: to show first, from 0; the most sensitive one by default. A picture in colour
+                shows all.
 
         Returns:
             Values for JSON.
@@ -90,15 +93,13 @@ class BrowserVolumes:
         """
         case = self.case
         turned = Turned(case.affine, case.high.shape[1:], case.picture)
-        channel = 0 if case.coloured else chosen_channel(case, channel)
-        kept = slice(None) if case.coloured else slice(channel, channel + 1)
-        volume = turned(weights(case))[kept].sum(axis=0)
+        channel = chosen_channel(case, channel)
+        channel = 0 if case.coloured else channel
+        volume = turned(weights(case))[self._kept(channel)].sum(axis=0)
         best = chosen_slices(volume, "sensitivity")
-        low, high = self._window(kept)
-        top = {n: self._top(n, slice(0, 1) if case.coloured else kept) for n in self._scale}
         return {
-            "window": [low, high],
-            "top": top,
+            # Of each channel: their ranges may be orders of magnitude apart.
+            "limits": [self._limits(i) for i in range(1 if case.coloured else len(case.high))],
             "scale": self._scale,
             # As a fraction of the grid along the patient's axes, which is where the viewer looks.
             "peak": [(b + 0.5) / n for b, n in zip(best, volume.shape, strict=True)],
@@ -109,6 +110,7 @@ class BrowserVolumes:
             ],
             "plane": turned.planes[0].normal if len(turned.planes) == 1 else None,
             "picture": case.picture,
+            "oriented": turned.unit == "mm",
             "coloured": case.coloured,
             "volumes": self.names(),
             "factors": list(self.factors),
@@ -129,6 +131,17 @@ class BrowserVolumes:
         if name == "high" and case.coloured:
             return values.sum(axis=0, keepdims=True)
         return values
+
+    def _kept(self, channel: int) -> slice:
+        return slice(None) if self.case.coloured else slice(channel, channel + 1)
+
+    def _limits(self, channel: int) -> dict[str, Any]:
+        """Where the colours of a channel begin and end: of the image, and of what lies on it."""
+        kept = self._kept(channel)
+        return {
+            "window": list(self._window(kept)),
+            "top": {name: self._top(name, kept) for name in self._scale},
+        }
 
     def _window(self, kept: slice = slice(None)) -> tuple[float, float]:
         low, high = (float(v) for v in np.percentile(self.case.image[kept], (0.5, 99.5)))

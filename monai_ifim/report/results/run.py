@@ -70,7 +70,7 @@ def run_experiments(
             result = run.measure(settings, file)
         except (ValueError, OSError, RuntimeError) as error:
             if bundle is not None or len(wanted) == 1:
-                raise ValueError(f"{settings.name}: {error}") from error
+                raise ValueError(f"the experiment {settings.name} failed: {error}") from error
             result = run.report_failure(settings, file, error)
             failed = True
         asked_for = file in configs  # by name, not as one of a folder

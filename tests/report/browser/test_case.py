@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ifim.report.html import ReportServer
+from _helpers.run_folders import components, write_run
+from monai_ifim.report.html import ReportServer, write_report
 
 WIDTHS = [1280, 390]
+
+
+@pytest.fixture
+def ranges(tmp_path):
+    parts = components((2, 12, 10, 8), (0, 6, 5, 4))
+    for part in parts.values():
+        part[1] *= 1000
+    parts["sensitivity"][1] = parts["sensitivity"][0] * 1e-3  # of which the root is shown
+    write_run(tmp_path, [("/in/a.nii.gz", parts)])
+    return write_report(tmp_path)
 
 
 def case_page(index, number):
@@ -73,6 +84,21 @@ def test_controls_change_what_is_shown(visit, index):
     strong = pixels(page)
     page.locator("#opacity").fill("0")
     assert np.abs(strong - pixels(page)).max() > 5
+
+
+@pytest.mark.niivue
+def test_each_channel_is_shown_within_its_own_limits(visit, ranges):
+    """Channels of ranges 1000 apart: both are seen, and the fields tell each one's window."""
+    page = visit(case_page(ranges, 0))
+    ends = {}
+    for channel in ("0", "1"):
+        page.get_by_label("Channel").select_option(channel)
+        ends[channel] = float(page.get_by_label("Window to").input_value())
+        overlay = re.search(r"end at ([\d.e+-]+)", page.locator("#limits").inner_text())[1]
+        assert pixels(page).std() > 10, channel
+        ends[f"overlay {channel}"] = float(overlay)
+    assert ends["1"] > 500 * ends["0"]
+    assert ends["overlay 1"] < ends["overlay 0"] / 20
 
 
 @pytest.mark.niivue

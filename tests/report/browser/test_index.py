@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from _helpers.run_folders import components, write_run
 from monai_ifim.report.html import write_report
 
 WIDTHS = [1280, 390]
@@ -147,3 +148,30 @@ def test_five_thousand_images_stay_quick(visit, long_folder):
     print(f"opened in {opened:.1f} s, filtered in {took:.0f} ms, sorted in {sorted_in:.1f} s")
     assert opened < 20  # seconds; 1 to 3 on two quiet cores
     assert took < 5000
+
+
+@pytest.fixture
+def one_image(tmp_path):
+    write_run(tmp_path, [("/in/a.nii.gz", components((1, 6, 7, 5), (0, 3, 4, 2)))])
+    table = tmp_path / "ifim.csv"
+    text = table.read_text()
+    assert "2.5" in text
+    table.write_text(text.replace(",2.5,", ",1.2345e-16,"))  # a long label at the end of the axis
+    return write_report(tmp_path, most=0)
+
+
+def test_one_image_and_labels_inside_their_plots(visit, one_image, index):
+    page = visit(one_image)
+    assert page.locator("#count").inner_text() == "1 of 1 image"
+    assert "1 image: 1 with a result, 0 failed." in page.locator("header").inner_text()
+    assert page.title().endswith("of 1 image")
+    for path in (one_image, index):
+        page = visit(path)
+        outside = page.evaluate("""
+          [...document.querySelectorAll("figure svg text")].filter((text) => {
+            const box = text.getBBox(), view = text.ownerSVGElement.viewBox.baseVal;
+            return box.x < 0 || box.x + box.width > view.width || box.y < 0
+              || box.y + box.height > view.height + 1;
+        }).map((text) => text.textContent)""")
+        assert outside == []
+        assert page.locator("figure svg text").count() > 5
