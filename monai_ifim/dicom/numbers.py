@@ -78,7 +78,7 @@ def told_numbers(told: Mapping[str, Any]) -> Numbers:
     Returns:
         The same for a report.
     """
-    flips = {n: str(told[n]) for n in ("flip_distance", "flip_class") if told.get(n) is not None}
+    flip = told.get("flip_class")
     return Numbers(
         predicted=str(told["predicted_class"]),
         probability=_known_number(told["probability"]),
@@ -88,7 +88,8 @@ def told_numbers(told: Mapping[str, Any]) -> Numbers:
         trace_share=_known_number(told["trace_share"]),
         energy_share=_known_number(told["high_energy_share"]),
         status=str(told["status"]),
-        others=flips,
+        flip_distance=_known_number(told.get("flip_distance")),
+        flip_class="" if flip is None else str(flip),
     )
 
 
@@ -111,17 +112,7 @@ def _measured(numbers: Numbers) -> Iterator[Measured]:
     yield from _known(codes.EFFECTIVE_RANK, numbers.effective_rank, "effective rank")
     yield from _known(codes.TRACE_SHARE, numbers.trace_share, "trace share")
     yield from _known(codes.ENERGY_SHARE, numbers.energy_share, "energy share")
-    names, other = list(numbers.probabilities), numbers.others.get("flip_class", "")
-    if other.isdecimal() and int(other) < len(names):
-        other = names[int(other)]
-    yield from _known(codes.FLIP_DISTANCE, _number(numbers, "flip_distance"), f"class {other}")
-
-
-def _number(numbers: Numbers, column: str) -> float:
-    try:
-        return float(numbers.others.get(column, "nan"))
-    except ValueError:
-        return math.nan
+    yield from _known(codes.FLIP_DISTANCE, numbers.flip_distance, f"class {numbers.flip_class}")
 
 
 def _known(concept: Concept, value: float, of: str) -> Iterator[Measured]:

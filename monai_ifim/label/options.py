@@ -144,7 +144,7 @@ def _flag(name: str, value: Any) -> bool:
     if text in (None, "", "false"):
         return False
     if text != "true":
-        raise refusal(f"expected {name} as true or false, got {short(value)}")
+        raise refusal(f"expected {name} as true or false, got {short(value)}; or leave it out")
     return True
 
 
