@@ -98,7 +98,7 @@ def test_attributions_of_captum_that_add_up(images):
     assert torch.allclose(path.flatten(1).sum(1), score, atol=1e-5)
     few = attr.ShapleyValueSampling(network).attribute(images[:1], target=1, n_samples=2)
     assert torch.allclose(few.sum(), score[0], atol=1e-5)
-    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - by which captum draws
     errors = []
     for samples in (5, 20_000):
         shap = attr.GradientShap(network).attribute(
