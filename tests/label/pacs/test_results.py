@@ -20,6 +20,7 @@ from _helpers.dicom_objects import frames_of, position_of, source_of
 from _helpers.orthanc import store_of, write_scan
 from _helpers.refusing import Refusing
 from _helpers.servers import infer, parts_of, volume
+from monai_ifim.label.pacs import settings
 from monai_ifim.label.pacs.dicomweb import text
 
 MODEL = "ifim_signal_3d"
@@ -303,3 +304,10 @@ def test_the_pacs_is_down(refusing, series):
     answer = server.post(f"/infer/{MODEL}?image={uid}", '{"store_in_pacs": true}')
     assert (answer.status_code, "no connection" in answer.text) == (502, True)
     infer(server, MODEL, uid)
+
+
+def test_a_server_without_what_makes_results_does_not_start(monkeypatch):
+    monkeypatch.setattr(settings, "find_spec", lambda name: None if name == "matplotlib" else name)
+    settings.read_settings({"pacs_receives": "labels"}, pictures=False)
+    with pytest.raises(ModuleNotFoundError, match=r"expected matplotlib.*monai_ifim\[label\]"):
+        settings.read_settings({"pacs_receives": "labels,results"}, pictures=False)
