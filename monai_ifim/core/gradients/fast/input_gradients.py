@@ -47,7 +47,7 @@ def input_gradients(images: Tensor | None = None) -> Iterator[None]:
     may come later, outside the context, also vmapped or differentiated once more. Left alone are
     other devices, autocast, and regions under hooks for saved tensors (checkpoints and offloading
     count on the original tensors). Norms of which torch gives a wrong gradient have the right one
-    (``LaidOutNorms``).
+    (``LaidOutNorms``), of channels-last values also outputs that may differ in their last bits.
 
     Args:
         images: (B, C, *S) that the network is going to get; where nothing can pay for them, only

@@ -79,27 +79,8 @@ def may_be_misread(func: Any, x: Any) -> bool:
 
 
 def _laid_out(norm: Any, x: Tensor, *others: Any, **named: Any) -> Tensor:
-    laid: Tensor = _Laid.apply(norm(_Laid.apply(x), *others, **named))
-    return laid
-
-
-class _Laid(torch.autograd.Function):
-    """The same values, and the same gradient, in the order of the axes."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.view_as(x) if x.is_contiguous() else x.contiguous()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].contiguous()
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return tangents[0].contiguous()
+    """The norm, between values and gradients that lie in the order of their axes."""
+    output: Tensor = norm(x.contiguous(), *others, **named)
+    # A hook and no node: the output may be edited in place, which that of a node may not.
+    output.register_hook(Tensor.contiguous)
+    return output

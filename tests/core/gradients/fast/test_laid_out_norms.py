@@ -87,6 +87,23 @@ def test_eigenvalues_of_one_image_and_of_a_batch(norms, outputs, dtype):
         assert (space.eigenvalues - expected).abs().max() <= tolerance
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("norms", [BATCH, INSTANCE])
+def test_the_output_may_be_edited_in_place(norms, count, frozen):
+    model = network(norms, 2, True, 2)
+    model.insert(3, nn.ReLU(inplace=True))
+    model.requires_grad_(not frozen)
+    images = torch.randn(count, 1, 4, 4, dtype=torch.float64)
+    leaf = images.clone().requires_grad_()
+    with input_gradients(leaf):
+        output = model(leaf)
+    (gradient,) = torch.autograd.grad(output[:, 0].sum(), leaf)
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(count, 2)
+    expected = differences(model, images, weights)
+    assert (gradient.flatten() - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
 def test_metadata_and_the_callers_tensors_stay():
     model = network(INSTANCE, 2, True, 2, torch.float32).requires_grad_(False)
     images = MetaTensor(torch.randn(1, 1, 4, 4), meta={"who": "me"})
