@@ -112,7 +112,7 @@ def _problem_of_size(dataset: Any) -> str | None:
         value = dataset.get(name)
         if value is not None and value not in allowed:
             return (
-                f"expected {name} of {', '.join(map(str, allowed))}, got {value}; the header is "
-                "damaged: copy the file again"
+                f"expected DICOM with a {name} of {', '.join(map(str, allowed))}, got {value}; the "
+                "header is damaged: copy the file again"
             )
     return None

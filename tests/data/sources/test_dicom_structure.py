@@ -89,7 +89,7 @@ def test_sizes_of_a_pixel(file, keyword, value):
     dataset = pydicom.dcmread(path)
     dataset[keyword].value = value
     dataset.save_as(path)
-    assert f"expected {keyword} of 1, " in refused(path)
+    assert f"expected DICOM with a {keyword} of 1, " in refused(path)
 
 
 def test_a_uid_of_other_bytes(file):
