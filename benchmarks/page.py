@@ -19,6 +19,7 @@ _ORDER = (
     "lower_bound",
     "peers",
     "epoch",
+    "epoch_pictures",
     "inference_run",
     "pictures",
     "profile",

@@ -136,6 +136,11 @@ def long_runs(found: dict[str, dict]) -> str:
             f"eigenvalue, {worst} ({networks['bound']:.0e} allowed; `{networks['command']}`).\n"
         )
     lines.append(
+        "- The random networks found that torch 2.13 on the CPU gives instance norms, and batch "
+        "norms of one image, a wrong input gradient where they stand beside a map of tokens (off "
+        "by more than its own size). `eigenspace` and `IFIMInferer` have the right one "
+        "(`pytest tests/core/gradients/fast/test_laid_out_norms.py`), but not for TorchScript, "
+        "nor does training with it; on a GPU it was not tried.\n"
         "- Pickles in weights and images, names that would leave the folder, links and "
         "connections: `pytest tests/test_hostile.py`; what is trusted: `SECURITY.md` of the "
         "repository.\n"

@@ -23,6 +23,13 @@ _TEXTS = {
         "format's reader (pip install itk: TIFF, MetaImage; pynrrd: NRRD), or convert it to NIfTI"
     ),
 }
+# Texts that say nothing to whoever chose the images, by how they begin.
+_UNCLEAR = {
+    "Unable to find out axis ": (  # of nibabel's orientations, by MONAI's Orientation
+        "expected a volume, got a single sagittal or coronal slice, of whose two axes Orientation "
+        "cannot find the directions; give this network volumes, and leave single slices out"
+    ),
+}
 # The first traceback in a text, down to its exception; MONAI's loaders and savers list tracebacks.
 _TRACEBACK = re.compile(
     r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*([A-Za-z_][\w.]*)(?:: ?(.*))?", re.M
@@ -84,6 +91,7 @@ def reason(error: BaseException) -> str:
     elif told is not None:
         name, text = told[1].rpartition(".")[2], " ".join(told[2].split())
         text = _TEXTS.get(name, text) if name == "InvalidDicomError" or not text else text
+    text = next((said for start, said in _UNCLEAR.items() if text.startswith(start)), text)
     text = printable(f"{name}: {text or _in_words(cause, name)}")
     return text if len(text) <= 300 else text[:297] + "..."
 

@@ -65,7 +65,13 @@ def test_files_are_damaged(how):
     assert changed[3] == fuzz_files.mutated(name, content, how, random.Random(3))
 
 
-@pytest.mark.parametrize("case", ["soak"])
+@pytest.mark.parametrize("case", ["soak", "fuzz"])
 def test_committed_results_have_no_fault(case):
     result = json.loads((reliability_page.FOLDER / f"{case}.json").read_text())
     assert result["faults"] == []
+
+
+def test_committed_errors_of_random_networks_are_within_their_bound():
+    result = json.loads((reliability_page.FOLDER / "networks.json").read_text())
+    assert sum(result["problems"].values()) >= 1000
+    assert max(result["worst"].values()) <= result["bound"]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "monai_ifim"
 MARK = "<!-- messages -->"
 # Raised for Python itself or caught inside the package: nobody reads these.
-INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError", "_UnusableError")
+INTERNAL = ("AttributeError", "IndexError", "Terminated", "ArgumentTypeError", "UnusableError")
 _FOLDER = (
     "choose another output folder, go on with --resume, or move the results with --existing move"
 )

@@ -128,9 +128,9 @@ def chosen_options(
     >>> chosen_options(None, {"rnk": 3})
     Traceback (most recent call last):
         ...
-    TypeError: expected one of likelihood, classes, groups, perturbation, rank, energy, \
-method, tolerance, head, output_transform, vjp_chunk, offload, autocast, got 'rnk'; did you mean \
-'rank'?
+    TypeError: expected one of the arguments likelihood, classes, groups, perturbation, rank, \
+energy, method, tolerance, head, output_transform, vjp_chunk, offload, autocast, got 'rnk'; did \
+you mean 'rank'?
     """
     _check_names(keywords, [field.name for field in fields(EigenspaceOptions)])
     if isinstance(options, Mapping):  # as configuration files write it

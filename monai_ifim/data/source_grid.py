@@ -62,7 +62,7 @@ class SourceGrid:
         """
         check_affine(self.affine, len(self.spatial), self.file)
         size, axes = tuple(volume.shape[1:]), len(self.spatial)
-        if size == self.spatial and self._known(affine, axes):
+        if size == self.spatial and self._known(affine):
             return volume
         if len(size) != axes and not self.canonical:
             if _not_single(size) == _not_single(self.spatial):
@@ -83,8 +83,9 @@ class SourceGrid:
             )
         raise ValueError(
             f"expected the affine {_short(self.affine)} of {name}, got "
-            f"{_short(to_affine_nd(3, affine))} after undoing the preprocessing; a transform "
-            "without an inverse moved it: use one with an inverse"
+            f"{_short(to_affine_nd(3, affine))}, {self._off(affine):.2g} voxels beside it, after "
+            "undoing the preprocessing; a transform without an inverse moved it: use one with an "
+            "inverse"
         )
 
     def array(self, volume: Tensor) -> np.ndarray:
@@ -104,14 +105,15 @@ class SourceGrid:
             return values[..., 0]
         return values if values.ndim > 3 else values[:, :, None]
 
-    def _known(self, affine: Any, axes: int) -> bool:
-        own = to_affine_nd(axes, np.asarray(affine, dtype=np.float64))
-        if self.canonical:
-            return same_grid(own, to_affine_nd(axes, self.affine), self.spatial)
-        return any(
-            same_grid(own, to_affine_nd(axes, wanted), self.spatial)
-            for wanted in (self.affine, self.loaded)
-        )
+    def _known(self, affine: Any) -> bool:
+        # With all three rows: the two first ones of a sagittal or coronal slice are singular.
+        wanted = (self.affine,) if self.canonical else (self.affine, self.loaded)
+        own = to_affine_nd(3, np.asarray(affine, dtype=np.float64))
+        return any(same_grid(own, each, self.spatial) for each in wanted)
+
+    def _off(self, affine: Any) -> float:
+        own = to_affine_nd(3, np.asarray(affine, dtype=np.float64))
+        return _voxels_apart(own, self.affine, self.spatial)
 
 
 def source_grid(file: str | os.PathLike[str], meta: Mapping[Any, Any]) -> SourceGrid | None:
@@ -181,19 +183,25 @@ def same_grid(one: Any, other: Any, size: tuple[int, ...]) -> bool:
     """Whether two affines put every voxel in the same place.
 
     Args:
-        one: affine of ``len(size)`` axes, or more.
-        other: of the same shape.
-        size: of the grid.
+        one: affine, (4, 4).
+        other: affine, (4, 4).
+        size: of the grid, one to three axes; the directions of further ones are not compared.
 
     Returns:
         Yes where no corner moves by a hundredth of the smallest voxel; no where one is not finite.
     """
+    return _voxels_apart(one, other, size) <= _OF_A_VOXEL
+
+
+def _voxels_apart(one: Any, other: Any, size: tuple[int, ...]) -> float:
+    """By how many of the smallest voxels the corners of two grids differ at the most."""
     one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    axes = len(one) - 1
-    corners = np.array(np.meshgrid(*[(0, max(n - 1, 1)) for n in size[:axes]])).reshape(axes, -1)
-    moved = (one - other) @ np.vstack([corners, np.ones(corners.shape[1])])
-    voxel = np.linalg.norm(other[:axes, :axes], axis=0)
-    return bool(np.abs(moved).max() <= _OF_A_VOXEL * voxel.min())
+    axes = len(size)
+    used = [*range(axes), 3]
+    corners = np.array(np.meshgrid(*[(0, max(n - 1, 1)) for n in size])).reshape(axes, -1)
+    moved = (one - other)[:3, used] @ np.vstack([corners, np.ones(corners.shape[1])])
+    voxel = np.linalg.norm(other[:3, :axes], axis=0)
+    return float(np.abs(moved).max() / max(voxel.min(), np.finfo(np.float64).tiny))
 
 
 def _turned(volume: Tensor, affine: np.ndarray, target: np.ndarray) -> Tensor | None:

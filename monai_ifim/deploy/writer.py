@@ -16,10 +16,9 @@ from monai_ifim.data.atomic import complete_file
 from monai_ifim.deploy.images import array_of
 from monai_ifim.deploy.series import datasets_of
 from monai_ifim.dicom.identity import Result
-from monai_ifim.dicom.numbers import numbers_report
+from monai_ifim.dicom.numbers import numbers_report, told_numbers
 from monai_ifim.dicom.parametric_map import check_highdicom, parametric_map
 from monai_ifim.dicom.series import read_series
-from monai_ifim.report.cases.case import Numbers
 
 
 class ResultsWriterOperator(Operator):
@@ -106,7 +105,7 @@ def write_results(
         array, affine = array_of(image, 3)
         volume = np.atleast_3d(array)
         made[component] = parametric_map(volume, affine, source, component, result)
-    report = numbers_report(_numbers(numbers), source, result, list(made.values()))
+    report = numbers_report(told_numbers(numbers), source, result, list(made.values()))
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for kind, dataset in {**made, "numbers": report}.items():
@@ -118,22 +117,3 @@ def write_results(
     with complete_file(paths[-1]) as partial:
         Path(partial).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return paths
-
-
-def _numbers(numbers: Mapping[str, Any]) -> Numbers:
-    flips = {n: str(numbers[n]) for n in ("flip_distance", "flip_class") if numbers.get(n)}
-    return Numbers(
-        predicted=str(numbers["predicted_class"]),
-        probability=_known(numbers["probability"]),
-        probabilities=dict(numbers["probabilities"]),
-        trace=_known(numbers["trace"]),
-        eigenvalues=tuple(numbers["eigenvalues"]),
-        trace_share=_known(numbers["trace_share"]),
-        energy_share=_known(numbers["high_energy_share"]),
-        status=str(numbers["status"]),
-        others=flips,
-    )
-
-
-def _known(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

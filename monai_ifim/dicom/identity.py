@@ -2,7 +2,8 @@
 
 A UID is a digest of everything that an object is made of: source, values, network, versions, time.
 The same result gives the same objects however often they are written, so that a PACS that has them
-already keeps one of each; another result never has the UID of a former one.
+already keeps one of each; another result never has the UID of a former one. A host that computes a
+result anew for each request names what it depends on (``Result.key``) instead of values and time.
 """
 
 from __future__ import annotations
@@ -44,12 +45,17 @@ class Result:
         created: when its values were computed.
         run: name of the run that it belongs to; results of one run share their series.
         number: from 1, among the results of one run.
+        key: of all that the result depends on besides the images, in the place of its values and
+            its time; empty where these count.
+        options: what was asked for, in words; empty for nothing.
     """
 
     model: str = ""
     created: datetime = field(default_factory=datetime.now)
     run: str = ""
     number: int = 1
+    key: str = ""
+    options: str = ""
 
 
 def uid_of(*parts: Any) -> str:
@@ -75,7 +81,9 @@ def uid_of(*parts: Any) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, digest.hexdigest()).int}"
 
 
-def identity(source: SourceSeries, kind: str, result: Result, *content: Any) -> dict[str, Any]:
+def identity(
+    source: SourceSeries, kind: str, result: Result, *content: Any, part: int | None = None
+) -> dict[str, Any]:
     """Arguments that every object is made with.
 
     Args:
@@ -83,6 +91,7 @@ def identity(source: SourceSeries, kind: str, result: Result, *content: Any) -> 
         kind: "high", "orth", "sensitivity", "picture" or "numbers".
         result: what is known of it.
         content: arrays and texts that the object holds.
+        part: which channel of several, from 0; None for the only one. Each has its own series.
 
     Returns:
         UIDs, numbers, equipment and description, as highdicom's classes take them.
@@ -90,18 +99,20 @@ def identity(source: SourceSeries, kind: str, result: Result, *content: Any) -> 
     from monai_ifim.dicom.codes import scheme
 
     made_by = (_version("monai_ifim"), _version("highdicom"))
-    of_series = (source.first.SeriesInstanceUID, kind, result.run, result.model, *made_by)
+    of_series = (source.first.SeriesInstanceUID, kind, part, result.run, result.model, *made_by)
     images = tuple(str(d.SOPInstanceUID) for d in source.datasets)
+    what = kind if part is None else f"{kind}, channel {part + 1}"
+    values = (result.key,) if result.key else (result.created, result.number, *content)
     return {
         "series_instance_uid": uid_of("series", *of_series),
         "series_number": _NUMBERS[kind],
-        "sop_instance_uid": uid_of("object", *of_series, images, result, *content),
+        "sop_instance_uid": uid_of("object", *of_series, images, *values),
         "instance_number": result.number,
         "manufacturer": OWN,
         "manufacturer_model_name": shortened(result.model or "unknown network"),
         "software_versions": made_by[0],
         "device_serial_number": shortened(result.model.rpartition(" ")[2] or "unknown"),
-        "series_description": shortened(f"iFIM {kind}, {_IN_SERIES} {result.model}"),
+        "series_description": shortened(f"iFIM {what}, {_IN_SERIES} {result.model}"),
         "content_qualification": "RESEARCH",
         "coding_schemes": scheme(),
     }
@@ -197,9 +208,10 @@ def in_words(result: Result) -> str:
         result: what is known of it.
 
     Returns:
-        One line: what it is for, and which network made it.
+        One line: what it is for, which network made it, and with which options.
     """
-    return f"{RESEARCH_ONLY} Network: {result.model or 'unknown'}."
+    options = f" Options: {result.options}." if result.options else ""
+    return f"{RESEARCH_ONLY} Network: {result.model or 'unknown'}.{options}"
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monai_ifim.dicom import codes
@@ -69,6 +69,34 @@ def numbers_report(
     )
 
 
+def told_numbers(told: Mapping[str, Any]) -> Numbers:
+    """The numbers of an image as hosts tell them in JSON.
+
+    Args:
+        told: as ``with_class_names`` gives them, with ``status``.
+
+    Returns:
+        The same for a report.
+    """
+    flip = told.get("flip_class")
+    return Numbers(
+        predicted=str(told["predicted_class"]),
+        probability=_known_number(told["probability"]),
+        probabilities=dict(told["probabilities"]),
+        trace=_known_number(told["trace"]),
+        eigenvalues=tuple(told["eigenvalues"]),
+        trace_share=_known_number(told["trace_share"]),
+        energy_share=_known_number(told["high_energy_share"]),
+        status=str(told["status"]),
+        flip_distance=_known_number(told.get("flip_distance")),
+        flip_class="" if flip is None else str(flip),
+    )
+
+
+def _known_number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
 Measured = tuple[Concept, float, str]
 
 
@@ -84,17 +112,7 @@ def _measured(numbers: Numbers) -> Iterator[Measured]:
     yield from _known(codes.EFFECTIVE_RANK, numbers.effective_rank, "effective rank")
     yield from _known(codes.TRACE_SHARE, numbers.trace_share, "trace share")
     yield from _known(codes.ENERGY_SHARE, numbers.energy_share, "energy share")
-    names, other = list(numbers.probabilities), numbers.others.get("flip_class", "")
-    if other.isdecimal() and int(other) < len(names):
-        other = names[int(other)]
-    yield from _known(codes.FLIP_DISTANCE, _number(numbers, "flip_distance"), f"class {other}")
-
-
-def _number(numbers: Numbers, column: str) -> float:
-    try:
-        return float(numbers.others.get(column, "nan"))
-    except ValueError:
-        return math.nan
+    yield from _known(codes.FLIP_DISTANCE, numbers.flip_distance, f"class {numbers.flip_class}")
 
 
 def _known(concept: Concept, value: float, of: str) -> Iterator[Measured]:

@@ -129,7 +129,7 @@ def parametric_map(
             "expected finite values, got NaN or infinity; the image has no result: see its row"
         )
     concept = MAPS[component]
-    about = identity(source, component, result, channel, frames)
+    about = identity(source, component, result, frames, part=channel)
     what = concept.meaning if channel is None else f"Channel {channel + 1}: {concept.meaning}"
     made = built(
         ParametricMap,

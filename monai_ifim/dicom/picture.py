@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from monai_ifim.dicom.series import SourceSeries
 from monai_ifim.report.cases import Case, Style, case_figure
 
 _DPI = 90
+_ONE_AT_A_TIME = threading.Lock()  # matplotlib's settings are those of the process
 
 
 def case_pixels(case: Case, style: Style | None = None) -> np.ndarray:
@@ -32,10 +34,11 @@ def case_pixels(case: Case, style: Style | None = None) -> np.ndarray:
     Returns:
         (rows, columns, 3), red, green and blue in uint8.
     """
-    figure = case_figure(case, style)
-    figure.set_dpi(_DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _ONE_AT_A_TIME:
+        figure = case_figure(case, style)
+        figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 

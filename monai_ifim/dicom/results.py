@@ -6,11 +6,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,16 +19,15 @@ from monai_ifim.data.nifti import affine_in_millimetres, model_of
 from monai_ifim.data.run_folder.earlier import DICOM_FOLDER
 from monai_ifim.data.tables import Row
 from monai_ifim.dicom.identity import Result
-from monai_ifim.dicom.numbers import numbers_report
-from monai_ifim.dicom.parametric_map import channels_of, check_highdicom, parametric_map
-from monai_ifim.dicom.picture import case_picture, case_pixels
+from monai_ifim.dicom.objects import OBJECTS, Volume, result_objects
+from monai_ifim.dicom.parametric_map import channels_of, check_highdicom
 from monai_ifim.dicom.series import SourceSeries, read_series
 from monai_ifim.dicom.sources import Sources
 from monai_ifim.messages import RESEARCH_ONLY, printable, reason
 from monai_ifim.report.cases.folder import RunFolder
 
-OBJECTS = ("maps", "picture", "numbers")
 _COMPONENT = re.compile(r"_ifim_(?:high|orth|sensitivity)((?:_\d+)*)\.nii(?:\.gz)?$")
+_ANOTHER = "written for the series {}, which is another than the run has read"
 _NAMED = 10  # images that are named
 
 
@@ -43,6 +40,7 @@ class Export:
         written: paths of the objects, by image.
         failed: images of which nothing was written, with the reason of each.
         notes: what could not be written of an image of which the rest was.
+        doubts: what somebody should look at, of images that were written.
         others: how many images are no DICOM.
     """
 
@@ -50,6 +48,7 @@ class Export:
     written: dict[str, list[Path]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
     others: int = 0
 
     @property
@@ -60,7 +59,8 @@ class Export:
     def __str__(self) -> str:
         objects = sum(map(len, self.written.values()))
         lines = [f"{len(self.written)} images as {objects} DICOM objects: {self.folder}"]
-        for what, said in (("failed", self.failed), ("in part", self.notes)):
+        told = {"failed": self.failed, "in part": self.notes, "check": self.doubts}
+        for what, said in told.items():
             named = list(said.items())
             lines += [f"  {what}: {file}: {why}" for file, why in named[:_NAMED]]
             if len(named) > _NAMED:
@@ -113,8 +113,13 @@ def write_results(
             if run.numbers(row).failed:
                 export.failed[name] = f"no result ({row['status']})"
                 continue
-            one = _Image(run, row, number, read_series(entry))
+            source = read_series(entry)
+            one = _Image(run, row, number, source)
             export.written[name] = one.write(export.folder, objects)
+            uid = str(source.first.SeriesInstanceUID)
+            other = _ANOTHER.format(uid) if known.is_another(row["file"], uid) else ""
+            if other:
+                export.doubts[name] = other
             if one.note:
                 export.notes[name] = one.note
         except Exception as error:  # of one image: the others are unaffected
@@ -156,17 +161,14 @@ class _Image:
         Raises:
             ValueError: there is nothing to write, or the volumes are not on the series' grid.
         """
-        made: dict[str, Any] = {}
-        if "maps" in objects:
-            made |= self._maps()
-        if "picture" in objects:
-            made |= self._picture()
-        if "numbers" in objects:
-            numbers = self._run.numbers(self._row)
-            others = list(made.values())
-            made["numbers"] = numbers_report(numbers, self._source, self._result, others)
-        if not made:
-            raise ValueError(self.note or "expected something to write, got nothing; see its row")
+        made, self.note = result_objects(
+            self._each_volume(),
+            self._run.case(self._row) if "picture" in objects else None,
+            self._run.numbers(self._row),
+            self._source,
+            self._result,
+            objects,
+        )
         paths = []
         for kind, dataset in made.items():
             path = folder / f"{self._name}_ifim_{kind}.dcm"
@@ -175,38 +177,11 @@ class _Image:
             paths.append(path)
         return paths
 
-    def _maps(self) -> dict[str, Any]:
-        if self._source.planes is None:
-            self.note = self._source.why
-            return {}
-        return dict(self._each_map())
-
-    def _each_map(self) -> Iterator[tuple[str, Any]]:
+    def _each_volume(self) -> Iterator[Volume]:
         for component, path in self._volumes.items():
             image = nib.load(path)
             channels = channels_of(np.asarray(image.dataobj))
-            make = partial(
-                parametric_map,
-                affine=affine_in_millimetres(image),
-                source=self._source,
-                component=component,
-                result=self._result,
-            )
-            if len(channels) == 1:
-                yield component, make(channels[0])
-                continue
-            for channel, values in enumerate(channels):
-                yield f"{component}_channel{channel + 1}", make(values, channel=channel)
-
-    def _picture(self) -> dict[str, Any]:
-        case = self._run.case(self._row)
-        if case is None:
-            why = "no picture: it needs the volumes high and orth, and the run did not write both"
-            self.note = "; ".join(filter(None, (self.note, why)))
-            return {}
-        if not self._source.in_space:  # no letters of sides that nobody knows
-            case = replace(case, picture=True)
-        return {"picture": case_picture(case_pixels(case), self._source, self._result)}
+            yield component, channels, affine_in_millimetres(image)
 
 
 def _stem(folder: Path, volumes: dict[str, Path], row: Row, number: int) -> str:

@@ -80,6 +80,7 @@ def read_series(source: Source) -> SourceSeries:
     if problem:
         raise ValueError(problem)
     datasets = [_described(each) for each in slices]
+    _refuse_repeated_uids(datasets)
     if several or datasets[0].get("PerFrameFunctionalGroupsSequence"):  # may be one frame
         return _multi_frame(datasets[0])
     if not slices[0].in_space:
@@ -124,6 +125,15 @@ def _described(each: Slice) -> Any:
         if name not in dataset or not _conforms(dataset, name):
             setattr(dataset, name, "")
     return dataset
+
+
+def _refuse_repeated_uids(datasets: Sequence[Any]) -> None:
+    uids = {str(dataset.SOPInstanceUID) for dataset in datasets}
+    if len(uids) < len(datasets):
+        raise ValueError(
+            f"expected a SOPInstanceUID of its own for each of {len(datasets)} slices, got "
+            f"{len(uids)} different ones; a result cannot refer to them: export the series again"
+        )
 
 
 def _conforms(dataset: Any, name: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from monai_ifim.data.run_folder.done import source_state
 from monai_ifim.data.run_folder.image_list import ImageList, read_list
 from monai_ifim.data.run_folder.journal import read_history
-from monai_ifim.data.sources.dicom import files_of
+from monai_ifim.data.sources.dicom import files_of, image_slices
 from monai_ifim.data.sources.folder import content_of
 from monai_ifim.data.sources.formats import SUFFIXES
 
@@ -66,6 +66,23 @@ class Sources:
             return None
         self._refuse_changed(file, entry)
         return entry
+
+    def is_another(self, file: str, uid: str) -> bool:
+        """Whether a series is another one than the run has read, where that is still there.
+
+        Args:
+            file: as the table names it.
+            uid: SeriesInstanceUID of the series.
+
+        Returns:
+            No where it cannot be known.
+        """
+        entry = self._on_record(file)
+        if not all(map(os.path.exists, [entry] if isinstance(entry, str) else entry)):
+            return False
+        headers = [each.header for each in image_slices(files_of(entry)[:1])]
+        read = [str(header.get("SeriesInstanceUID")) for header in headers if header is not None]
+        return bool(read) and uid not in read
 
     def _on_record(self, file: str) -> Entry:
         place = self._images.place

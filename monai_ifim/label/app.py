@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from starlette.exceptions import HTTPException
 
+from monai_ifim.label.app_folder import check_address
 from monai_ifim.label.bundle import MAX_VOXELS, find_bundles
 from monai_ifim.label.infer import BundleTask, ComponentTask, OverlayTask
 from monai_ifim.label.options import Options, parse_options, refusal, short
@@ -97,6 +98,7 @@ class IFIMApp(MONAILabelApp):
             settings.MONAI_LABEL_DICOMWEB_PASSWORD,
         )
         chosen = self.pacs_settings
+        check_address(self.studies)
         pacs = DicomWeb(
             self.studies,
             login=(user, password) if user else None,
@@ -116,9 +118,10 @@ class IFIMApp(MONAILabelApp):
         Returns:
             Tasks by name.
         """
-        tasks: list[BundleTask] = [ComponentTask(bundle) for bundle in self.bundles]
+        stores = self.remote and "results" in self.pacs_settings.receives
+        tasks: list[BundleTask] = [ComponentTask(each, stores=stores) for each in self.bundles]
         if str(self.conf.get("overlay", "true")).lower() != "false":
-            tasks += [OverlayTask(bundle) for bundle in self.bundles]
+            tasks += [OverlayTask(bundle, stores=stores) for bundle in self.bundles]
         return {task.name: task for task in tasks}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _MAIN = '''"""MONAI Label app of monai_ifim; put bundles into the folder model/."""
 
@@ -71,11 +72,13 @@ def start_server(
         without_password: let other machines in although nobody is asked for a password.
 
     Raises:
-        ValueError: a folder that is not there, a setting without a value, or an address that
-            other machines reach while MONAI Label asks for no password.
+        ValueError: a folder that is not there, a setting without a value, an address with a
+            password, or one that other machines reach while MONAI Label asks for no password.
     """
     check_host(host, without_password)
     remote = studies.startswith(("http://", "https://"))
+    if remote:
+        check_address(studies)
     for folder in [app] if remote else [app, Path(studies)]:
         if not folder.is_dir():
             raise ValueError(f"expected a folder, got {folder}; make it first")
@@ -93,6 +96,29 @@ def start_server(
     os.environ.setdefault("PYTHONPATH", "")  # MONAI Label's background tasks read it
     sys.stdout.flush()
     os.execv(command[0], command)
+
+
+def check_address(studies: str) -> None:
+    """Refuse an address that holds a password: it stands in logs, answers and lists of processes.
+
+    Args:
+        studies: address of a DICOMweb server.
+
+    Raises:
+        ValueError: refused.
+
+    >>> check_address("http://127.0.0.1:8042/dicom-web")
+    >>> check_address("https://reader:secret@pacs.example/dicom-web")
+    Traceback (most recent call last):
+        ...
+    ValueError: expected the address of a PACS alone, got one with a user or a password; set \
+MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD
+    """
+    if "@" in urlsplit(studies).netloc:
+        raise ValueError(
+            "expected the address of a PACS alone, got one with a user or a password; set "
+            "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
+        )
 
 
 def check_host(host: str, without_password: bool) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import monai
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
@@ -40,6 +42,7 @@ class Components:
         volumes: (C, *S) by their names in ``VOLUMES``, on the image's own grid.
         source: that grid, None of an image whose format tells none.
         model: name and version of the bundle.
+        key: digest of all that the result depends on besides the image.
     """
 
     numbers: dict[str, Any]
@@ -47,6 +50,20 @@ class Components:
     volumes: Mapping[Hashable, Tensor]
     source: SourceGrid | None
     model: str
+    key: str = ""
+
+
+def stored_dtype(volume: Tensor) -> np.dtype:
+    """In which type a component is stored.
+
+    Args:
+        volume: any shape.
+
+    Returns:
+        float32; float64 for a sensitivity below its range, as of a nearly certain prediction.
+    """
+    largest = float(volume.abs().max())
+    return np.dtype(np.float64 if 0 < largest < 1e-30 else np.float32)
 
 
 class ClassificationBundle:
@@ -90,6 +107,7 @@ class ClassificationBundle:
         self._lock = threading.RLock()
         self._networks: dict[tuple[str, int], nn.Module] = {}
         self._hashes: dict[int, str] = {}
+        self._content = _digest([*folder.glob("configs/*"), *folder.glob("scripts/**/*.py")])
         self.likelihood = likelihood or self._configuration.likelihood
         as_likelihood(self.likelihood)
 
@@ -100,6 +118,21 @@ class ClassificationBundle:
         if changed not in self._hashes:
             self._hashes = {changed: hashlib.sha256(self.weights.read_bytes()).hexdigest()[:12]}
         return f"{self.version}-{self._hashes[changed]}"
+
+    def key(self, options: Options, further_files: Mapping[str, str] | None = None) -> str:
+        """Digest of all that a result depends on besides the image.
+
+        Args:
+            options: of the request.
+            further_files: as for ``run``.
+
+        Returns:
+            The same for the same network, preprocessing, likelihood, rank or energy, and files.
+        """
+        chosen = (self.name, self.model_version, self._content, self.likelihood)
+        asked = (options.rank, options.energy, monai.__version__)
+        files = _digest([Path(file) for file in (further_files or {}).values()])
+        return hashlib.sha256(repr((*chosen, *asked, files)).encode()).hexdigest()[:32]
 
     @property
     def further_keys(self) -> list[str]:
@@ -141,7 +174,8 @@ class ClassificationBundle:
             item = self._prepare(preprocessing, item, path)
             image = item[self.image_key]
             try:
-                return self._decompose(image, device, preprocessing, options)
+                found = self._decompose(image, device, preprocessing, options)
+                return replace(found, key=self.key(options, further_files))
             except Exception as error:  # a network raises what it likes
                 logger.debug("%s on %s", self.name, path, exc_info=True)
                 raise refusal(
@@ -162,13 +196,14 @@ class ClassificationBundle:
             energy=options.energy,
         )
         outputs = batch_outputs(space, batch, VOLUMES)
+        status = {"status": outputs.statuses[0]}
         volumes: dict[Hashable, Tensor] = {
             name: outputs.values[f"ifim_{name}"][0].to(image.device) for name in VOLUMES
         }
         invert = InvertComponentsd(VOLUMES, preprocessing, self.image_key)
         restored = invert.restore({self.image_key: image, **volumes})
         return Components(
-            with_class_names(outputs.numbers[0], self.class_names),
+            {**with_class_names(outputs.numbers[0], self.class_names), **status},
             space.likelihood.entropy(space.logits).item(),
             restored.volumes,
             restored.source,
@@ -210,6 +245,14 @@ class ClassificationBundle:
         if key not in self._networks:
             self._networks = {key: bundle_network(self._configuration, device)}
         return self._networks[key]
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Of names and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()} ".encode())
+    return digest.hexdigest()
 
 
 def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBundle]:

@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from torch import Tensor
 
 from monai_ifim.data.writers import write_component
-from monai_ifim.label.bundle import ClassificationBundle, Components
+from monai_ifim.label.bundle import ClassificationBundle, Components, stored_dtype
 from monai_ifim.label.options import Options, parse_options
 from monai_ifim.outputs import VOLUMES
 
@@ -86,9 +86,10 @@ class ComponentTask(BundleTask):
 
     Args:
         bundle: to run.
+        stores: whether clients may ask for the result to be stored in the PACS.
     """
 
-    def __init__(self, bundle: ClassificationBundle) -> None:
+    def __init__(self, bundle: ClassificationBundle, *, stores: bool = False) -> None:
         super().__init__(
             bundle,
             bundle.name,
@@ -101,6 +102,7 @@ class ComponentTask(BundleTask):
                 "rank": "",
                 "energy": "",
                 "device": [bundle.device],
+                **_config(stores),
             },
         )
 
@@ -131,7 +133,7 @@ class ComponentTask(BundleTask):
         Returns:
             Ready for JSON.
         """
-        dtypes = {name: _dtype(volume).name for name, volume in result.volumes.items()}
+        dtypes = {name: stored_dtype(volume).name for name, volume in result.volumes.items()}
         return {"component": options.component, **result.numbers, "dtypes": dtypes}
 
 
@@ -140,16 +142,17 @@ class OverlayTask(BundleTask):
 
     Args:
         bundle: to run.
+        stores: whether clients may ask for the result to be stored in the PACS.
     """
 
-    def __init__(self, bundle: ClassificationBundle) -> None:
+    def __init__(self, bundle: ClassificationBundle, *, stores: bool = False) -> None:
         super().__init__(
             bundle,
             f"{bundle.name}_overlay",
             type=InferType.SEGMENTATION,
             labels={name: i + 1 for i, name in enumerate(LEVELS)},
             description=f"{bundle.description} Where it is most sensitive.",
-            config={"rank": "", "energy": "", "device": [bundle.device]},
+            config={"rank": "", "energy": "", "device": [bundle.device], **_config(stores)},
         )
 
     def write(self, result: Components, options: Options, folder: Path) -> dict[str, Path]:
@@ -211,14 +214,13 @@ def sensitivity_levels(sensitivity: Tensor) -> MetaTensor:
     return result.copy_meta_from(sensitivity) if isinstance(sensitivity, MetaTensor) else result
 
 
+def _config(stores: bool) -> dict[str, Any]:
+    """What 3D Slicer shows as a box to tick."""
+    return {"store_in_pacs": False} if stores else {}
+
+
 def _write(result: Components, name: str, volume: Tensor, path: Path) -> Path:
     if volume.is_floating_point():
-        volume = volume.to(getattr(torch, _dtype(volume).name))
+        volume = volume.to(getattr(torch, stored_dtype(volume).name))
     write_component(volume, path, name, result.source, result.source is not None, result.model)
     return path
-
-
-def _dtype(volume: Tensor) -> np.dtype:
-    """float32; float64 for a sensitivity below its range, as of a nearly certain prediction."""
-    largest = float(volume.abs().max())
-    return np.dtype(np.float64 if 0 < largest < 1e-30 else np.float32)

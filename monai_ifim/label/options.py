@@ -41,6 +41,7 @@ class Options:
         energy: or the fewest that reach this share of the trace.
         device: where to compute; the app's own when empty.
         extension: of a label map; components are always ``.nii.gz``.
+        store_in_pacs: store the result as DICOM objects beside the series.
     """
 
     component: str = "high"
@@ -48,6 +49,7 @@ class Options:
     energy: float | None = None
     device: str = ""
     extension: str = ".nii.gz"
+    store_in_pacs: bool = False
 
 
 def parse_options(parameters: Mapping[str, Any]) -> Options:
@@ -63,15 +65,16 @@ def parse_options(parameters: Mapping[str, Any]) -> Options:
         HTTPException: 400, an unknown or protected name, or an impossible value.
 
     >>> parse_options({"component": "orth", "rank": "2"})
-    Options(component='orth', rank=2, energy=None, device='', extension='.nii.gz')
+    Options(component='orth', rank=2, energy=None, device='', extension='.nii.gz', \
+store_in_pacs=False)
     >>> parse_options({"image": "another"})
     Traceback (most recent call last):
         ...
     starlette.exceptions.HTTPException: 400: expected parameters from component, device, energy, \
-rank, result_extension, got 'image'; model and image belong in the URL, and every component is \
-saved under its own tag
+rank, result_extension, store_in_pacs, got 'image'; model and image belong in the URL, and every \
+component is saved under its own tag
     """
-    known = ("component", "device", "energy", "rank", "result_extension")
+    known = ("component", "device", "energy", "rank", "result_extension", "store_in_pacs")
     for name in parameters:
         if name in PROTECTED:
             raise refusal(
@@ -97,6 +100,7 @@ saved under its own tag
         energy=energy,
         device=_text(parameters.get("device")),
         extension=_one_of("result_extension", parameters.get("result_extension"), EXTENSIONS),
+        store_in_pacs=_flag("store_in_pacs", parameters.get("store_in_pacs")),
     )
 
 
@@ -133,6 +137,15 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise refusal(f"expected text, got {short(value)}; see the model's config in /info/")
     return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    text = str(value).lower() if isinstance(value, bool | str) else value
+    if text in (None, "", "false"):
+        return False
+    if text != "true":
+        raise refusal(f"expected {name} as true or false, got {short(value)}; or leave it out")
+    return True
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -68,7 +68,7 @@ def infer(
         raise refusal(
             "expected the id of a stored image, got an uploaded file; PUT /datastore/image first"
         )
-    options = parse_options(_json(params))
+    options = _options(params, user)
     answer, files = _run(model, image, options)
     part, content = next(iter(files.items()))
     kind, name = get_mime_type(part), _file_name(image, answer, part)
@@ -86,7 +86,7 @@ def both(
 ) -> Response:
     """Multipart with ``params``, ``high`` and ``orth``."""
     _only(request, "image")
-    answer, files = _run(model, image, parse_options(_json(params)))
+    answer, files = _run(model, image, _options(params, user))
     volumes = {n: c for n, c in files.items() if n in ("ifim_high.nii.gz", "ifim_orth.nii.gz")}
     if not volumes:
         raise refusal(
@@ -261,6 +261,15 @@ def _run(model: str, image: str, options: Options) -> tuple[dict[str, Any], dict
     with tempfile.TemporaryDirectory(prefix="monai_ifim_") as folder:
         answer, files = app_instance().run(model, image, options, Path(folder))
         return answer, {path.name: path.read_bytes() for path in files.values()}
+
+
+def _options(params: str, user: User) -> Options:
+    """The options of a request, of which those that change the PACS are an annotator's."""
+    options = parse_options(_json(params))
+    role = settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
+    if options.store_in_pacs and settings.MONAI_LABEL_AUTH_ENABLE and role not in user.roles:
+        raise refusal(f"expected the role {role} for store_in_pacs, got a user without", 403)
+    return options
 
 
 def _only(request: Request, *names: str) -> None:

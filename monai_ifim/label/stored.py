@@ -98,8 +98,11 @@ def run_stored(
 
     Raises:
         HTTPException: 404, an unknown image; 400, a device that is not there; 413, 415 or 422, an
-            image that is too large, cannot be read or does not fit the bundle.
+            image that is too large, cannot be read or does not fit the bundle; 403, 502 or 504, a
+            result that the PACS does not get.
     """
+    if options.store_in_pacs:
+        datastore.check_stores_results()
     path, bundle, model = image_path(datastore, image_id), task.bundle, task.name
     result = bundle.run(path, options, further_files(datastore, bundle, image_id))
     files = task.write(result, options, folder)
@@ -112,6 +115,8 @@ def run_stored(
         "tags": tags,
         "note": RESEARCH_ONLY,
     }
+    if options.store_in_pacs:
+        answer["stored_in_pacs"] = datastore.store_results(image_id, result, options)
     if keep:
         for name, file in files.items():
             info = {"model": model, "params": answer}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +18,7 @@ from monai.transforms import (
 )
 
 from monai_ifim.transforms.checks import CheckImaged
-from monai_ifim.transforms.single_slice import SqueezeSingleSliced
+from monai_ifim.transforms.single_slice import SqueezeSingleSliced, UnsqueezeSingleSliced
 
 INTENSITIES = ("none", "range", "zscore")
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -41,8 +41,8 @@ def image_preprocessing(
     arguments, and each can be undone.
 
     Args:
-        dims: spatial axes that the network takes; 2 drops the last axis of a single slice. By
-            default the length of ``size`` or ``spacing``.
+        dims: spatial axes that the network takes; 2 drops the last axis of a single slice, 3 makes
+            a volume of one. By default the length of ``size`` or ``spacing``.
         channels: how many channels it takes; an image of another shape is refused.
         orientation: of the axes, for example ``"RAS"``.
         spacing: of the voxels along each axis, in the unit of the affine, mostly mm.
@@ -74,17 +74,29 @@ def image_preprocessing(
         steps.append(SqueezeSingleSliced("image"))
     if channels is not None and dims is not None:
         steps.append(CheckImaged("image", channels, dims))
-    if orientation is not None:
-        steps.append(Orientationd("image", axcodes=orientation, labels=_LABELS))
-    if spacing is not None:
-        steps.append(Spacingd("image", pixdim=tuple(spacing), mode="bilinear"))
-    if size is not None:
-        steps.append(Resized("image", spatial_size=tuple(size), mode=_LINEAR[len(size)]))
+    steps += _geometry(dims, orientation, spacing, size)
     if intensity == "range":
         steps.append(ScaleIntensityd("image", minv=0.0, maxv=1.0))
     elif intensity == "zscore":
         steps.append(NormalizeIntensityd("image", channel_wise=True))
     return Compose(steps)
+
+
+def _geometry(
+    dims: int | None,
+    orientation: str | None,
+    spacing: Sequence[float] | None,
+    size: Sequence[int] | None,
+) -> Iterator[Any]:
+    """Steps that change axes and grid."""
+    if orientation is not None or (dims == 3 and (spacing, size) != (None, None)):
+        yield UnsqueezeSingleSliced("image")
+    if orientation is not None:
+        yield Orientationd("image", axcodes=orientation, labels=_LABELS)
+    if spacing is not None:
+        yield Spacingd("image", pixdim=tuple(spacing), mode="bilinear")
+    if size is not None:
+        yield Resized("image", spatial_size=tuple(size), mode=_LINEAR[len(size)])
 
 
 def _dimensions(

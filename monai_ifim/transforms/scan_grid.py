@@ -25,10 +25,11 @@ from monai.transforms import (
 from monai.utils.enums import TraceKeys
 from torch import Tensor
 
-from monai_ifim.transforms.single_slice import SqueezeSingleSliced
+from monai_ifim.transforms.single_slice import SqueezeSingleSliced, UnsqueezeSingleSliced
 
 # Transforms that treat every channel alike, in spite of other classes of their modules.
-_CHANNELWISE = (ToTensord, SqueezeSingleSliced)
+_CHANGES_AXES = (SqueezeSingleSliced, UnsqueezeSingleSliced)
+_CHANNELWISE = (ToTensord, *_CHANGES_AXES)
 _CHANNELWISE_MODULES = ("monai.transforms.spatial.", "monai.transforms.croppad.")
 _PADDED_BY_COLLATE = "PadListDataCollate"
 
@@ -187,11 +188,17 @@ def _refuse_lost_axes(image: MetaTensor) -> None:
     ]
     records.append(("the end", image.ndim - 1))
     for (former, before), (latter, after) in pairwise(records):
-        if before != after and latter != SqueezeSingleSliced.__name__:
-            raise ValueError(
-                f"expected {before} spatial axes after {former}, got {after} before {latter}: a "
-                "transform without an inverse, such as SqueezeDimd, came between, and what was "
+        if before != after and latter not in {each.__name__ for each in _CHANGES_AXES}:
+            cause = (
+                "a transform without an inverse, such as SqueezeDimd, came between, and what was "
                 "done before it cannot be undone; use monai_ifim.SqueezeSingleSliced in its place"
+                if after < before
+                else "it was made a volume of a single slice, which cannot be undone; give this "
+                "network volumes, and leave single slices out"
+            )
+            raise ValueError(
+                f"expected {before} spatial axes after {former}, got {after} before {latter}: "
+                f"{cause}"
             )
 
 

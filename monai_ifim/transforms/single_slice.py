@@ -1,4 +1,4 @@
-"""Volumes of a single slice, for a network that takes slices."""
+"""Single slices for a network that takes slices, and for one that takes volumes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import InvertibleTransform, MapTransform
 
 
@@ -64,6 +65,55 @@ class SqueezeSingleSliced(MapTransform, InvertibleTransform):
                 if isinstance(image, MetaTensor):
                     image.affine = torch.as_tensor(info["affine"])
                 result[key] = image
+        return result
+
+
+class UnsqueezeSingleSliced(MapTransform, InvertibleTransform):
+    """Make a volume of one slice of an image (C, H, W), and take its axis away on inversion.
+
+    Readers give single slices two axes. MONAI's ``Orientation`` and ``Spacing`` see the first two
+    rows of their affine alone, which say nothing of a sagittal or coronal slice. Images that are 3D
+    already pass through.
+
+    Args:
+        keys: of the images, channel first.
+        allow_missing_keys: skip keys that are not there.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the axis.
+
+        Args:
+            data: one image's dictionary.
+
+        Returns:
+            A copy, in which (C, H, W) has become (C, H, W, 1).
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            single = image.ndim == 3
+            volume = image.unsqueeze(-1) if single else image
+            if isinstance(image, MetaTensor):  # its list of transforms is shared until copied
+                volume = MetaTensor(volume.as_tensor()).copy_meta_from(image)
+                volume.affine = to_affine_nd(3, image.affine)
+            self.push_transform(volume, extra_info={"single": single})
+            result[key] = volume
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Take the axis away where it was added.
+
+        Args:
+            data: one image's dictionary after ``__call__``.
+
+        Returns:
+            A copy.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if self.pop_transform(result[key])["extra_info"]["single"]:
+                result[key] = result[key].squeeze(-1)
         return result
 
 

@@ -98,13 +98,22 @@ def stop(server):
 
 def parts(answer):
     """Multipart answer as content by name."""
-    from requests_toolbelt.multipart import decoder
-
     found = {}
-    for part in decoder.MultipartDecoder.from_response(answer).parts:
+    for part in _decoded(answer):
         disposition = part.headers[b"Content-Disposition"].decode()
         found[disposition.split('name="')[1].split('"')[0]] = part.content
     return found
+
+
+def parts_of(answer):
+    """Contents of a multipart answer, in order."""
+    return [part.content for part in _decoded(answer)]
+
+
+def _decoded(answer):
+    from requests_toolbelt.multipart import decoder
+
+    return decoder.MultipartDecoder.from_response(answer).parts
 
 
 def volume(content):

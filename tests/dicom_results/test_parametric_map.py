@@ -283,8 +283,14 @@ def test_channels(series: Path, tmp_path: Path):
     image = nib.Nifti1Image(np.stack([values, -values], -1), affine_of(slices))
     with pytest.raises(ValueError, match="expected one channel, got 2"):
         stored(image, series, tmp_path)
-    frames, _ = frames_of(stored(image, series, tmp_path, channel=1))
+    path = stored(image, series, tmp_path, channel=1)
+    frames, _ = frames_of(path)
     np.testing.assert_array_equal(frames[0], 0.25 - slices[0].pixel_array.astype("f4") / 1000)
+    second = pydicom.dcmread(path)
+    first = pydicom.dcmread(stored(image, series, tmp_path, channel=0))
+    # Each in a series of its own: in one, both would have the same number.
+    assert second.SeriesInstanceUID != first.SeriesInstanceUID
+    assert second.SeriesDescription.startswith("iFIM high, channel 2, research use only")
 
 
 def test_data_sets_in_memory_stay_as_they_are(series: Path, tmp_path: Path):

@@ -98,7 +98,7 @@ def test_attributions_of_captum_that_add_up(images):
     assert torch.allclose(path.flatten(1).sum(1), score, atol=1e-5)
     few = attr.ShapleyValueSampling(network).attribute(images[:1], target=1, n_samples=2)
     assert torch.allclose(few.sum(), score[0], atol=1e-5)
-    torch.manual_seed(0)
+    np.random.seed(0)  # captum draws by it
     errors = []
     for samples in (5, 20_000):
         shap = attr.GradientShap(network).attribute(
@@ -106,7 +106,8 @@ def test_attributions_of_captum_that_add_up(images):
         )
         errors.append(float((shap.flatten(1).sum(1) - score).abs().max()))
     assert errors[0] > 5e-3
-    assert errors[1] < 1e-3
+    assert errors[1] < errors[0] / 5
+    assert errors[1] < 4e-3  # 20,000 random numbers are that far from their mean
     volume = torch.randn(1, 1, 4, 5, 6)
     assert attr.Saliency(make_network(3, 120)).attribute(volume, target=0).shape == volume.shape
     assert attr.LayerActivation(network, network[1]).attribute(images).shape == (3, 16)

@@ -67,6 +67,35 @@ def test_new_weights_are_taken_up(image, tmp_path):
     assert bundle.run(image, Options()).numbers["trace"] != before.numbers["trace"]
 
 
+def test_the_key_is_of_all_that_a_result_depends_on(image, tmp_path):
+    """By which a PACS tells results apart; the image itself is known there by its UIDs."""
+    root = copy_of("ifim_signal_2d", tmp_path)
+    bundle = ClassificationBundle(root)
+    mask = tmp_path / "mask.nii.gz"
+    mask.write_bytes(b"one")
+    keys = [
+        bundle.key(Options()),
+        bundle.key(Options(rank=1)),
+        bundle.key(Options(energy=0.9)),
+        bundle.key(Options(), {"mask": str(mask)}),
+    ]
+    mask.write_bytes(b"two")
+    keys.append(bundle.key(Options(), {"mask": str(mask)}))
+    keys.append(ClassificationBundle(root, likelihood="bernoulli").key(Options()))
+    configuration = root / "configs" / "inference.json"
+    configuration.write_text(configuration.read_text() + "\n")
+    assert bundle.key(Options()) == keys[0]  # it has read the former one
+    keys.append(ClassificationBundle(root).key(Options()))
+    weights = root / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: value * 0.5 for key, value in state.items()}, weights)
+    keys.append(ClassificationBundle(root).key(Options()))
+    assert len(set(keys)) == len(keys)
+    # Where and how it is sent back is no part of it.
+    fresh, sent = ClassificationBundle(root), Options(component="orth", device="cpu")
+    assert fresh.run(image, sent).key == keys[-1]
+
+
 def test_scripts_of_two_bundles(image, tmp_path):
     """Both bring a package of that name; each gets its own."""
     traces = []
@@ -163,8 +192,8 @@ def test_a_sure_prediction(tmp_path):
 
 
 def test_a_sensitivity_below_float32_keeps_its_digits():
-    from monai_ifim.label.infer import _dtype
+    from monai_ifim.label.bundle import stored_dtype
 
-    assert _dtype(torch.tensor([0.0, 1e-40], dtype=torch.float64)) == np.float64
-    assert _dtype(torch.tensor([0.0, 1e-20], dtype=torch.float64)) == np.float32
-    assert _dtype(torch.zeros(2, dtype=torch.float64)) == np.float32
+    assert stored_dtype(torch.tensor([0.0, 1e-40], dtype=torch.float64)) == np.float64
+    assert stored_dtype(torch.tensor([0.0, 1e-20], dtype=torch.float64)) == np.float32
+    assert stored_dtype(torch.zeros(2, dtype=torch.float64)) == np.float32

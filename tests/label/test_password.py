@@ -31,6 +31,14 @@ def test_no_other_machine_without_a_password(host, tmp_path, monkeypatch):
     check_host(host, False)
 
 
+def test_no_password_in_the_address_of_a_pacs(tmp_path):
+    """MONAI Label would write it into its log, and every answer would show it."""
+    address = "http://reader:secret@127.0.0.1:8042/dicom-web"
+    with pytest.raises(ValueError, match="MONAI_LABEL_DICOMWEB_PASSWORD") as raised:
+        start_server(tmp_path, address, "127.0.0.1", 8000, [])
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
 def test_this_machine(host, monkeypatch):
     monkeypatch.delenv("MONAI_LABEL_AUTH_ENABLE", raising=False)
@@ -118,5 +126,13 @@ def test_roles(server, key):
     score = f"{server.url}/scoring/ifim_signal_2d?run_sync=true"
     assert requests.post(score, headers=user, timeout=60).status_code == 403
     assert requests.post(score, headers=annotator, timeout=60).status_code == 200
+    storing, both = (
+        '{"store_in_pacs": true}',
+        header(key, "monailabel-user", "monailabel-annotator"),
+    )
+    refused = server.post(url, storing, headers=user)
+    assert (refused.status_code, "role monailabel-annotator" in refused.text) == (403, True)
+    refused = server.post(url, storing, headers=both)
+    assert (refused.status_code, "expected a server on a PACS" in refused.text) == (400, True)
     assert server.get("/proxy/dicom/studies", headers=user).status_code == 404
     assert server.post("/reload", headers=header(key, "monailabel-admin")).status_code == 403

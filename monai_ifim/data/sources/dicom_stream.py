@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zlib
 from typing import Any
+
+from monai_ifim.data.sources.dicom_structure import (
+    problem_of_elements,
+    problem_of_frame,
+    problem_of_structure,
+)
+from monai_ifim.data.sources.formats import has_preamble
+from monai_ifim.messages import reason
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _BLOCK = 2**16
@@ -84,14 +93,15 @@ def problem_of_stream(path: str | os.PathLike[str], limit: float) -> str | None:
     Returns:
         A sentence: expected, got, how to fix it; None where there is no such problem.
     """
-    with BoundedStream(path) as stream:
+    with BoundedStream(path) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its reader gives them
         try:
             if _is_deflated(stream):
                 return _problem_of_deflated(stream, limit)
             stream.seek(0)
-            problem = _problem_of_pixels(stream)
-        except Exception:  # its reader says what is wrong, unless a length was
-            problem = None
+            problem = _problem_of_elements(stream)
+        except Exception as error:  # pydicom's; of a file that is no DICOM its reader says why
+            problem = _damaged(error) if has_preamble(path) else None
         if stream.beyond:
             return (
                 f"expected elements that fit into the file's {os.path.getsize(path)} bytes, got "
@@ -117,12 +127,22 @@ def unpacks_to_more(path: str | os.PathLike[str], limit: float) -> bool:
         return False
 
 
+def _damaged(error: Exception) -> str:
+    return f"expected DICOM, got a damaged file ({reason(error)}); copy it again"
+
+
 def _is_deflated(stream: BoundedStream) -> bool:
     """Whether the data set behind the file's meta information is; the stream then begins there."""
+    return bool(_pass_meta(stream).get("TransferSyntaxUID") == _DEFLATED)
+
+
+def _pass_meta(stream: BoundedStream) -> Any:
+    """The meta information; the stream is behind it then."""
     from pydicom.filereader import _read_file_meta_info, read_preamble
 
+    stream.seek(0)
     read_preamble(stream, False)
-    return bool(_read_file_meta_info(stream).get("TransferSyntaxUID") == _DEFLATED)
+    return _read_file_meta_info(stream)
 
 
 def _problem_of_deflated(stream: BoundedStream, limit: float) -> str | None:
@@ -140,22 +160,37 @@ def _problem_of_deflated(stream: BoundedStream, limit: float) -> str | None:
     return None
 
 
-def _problem_of_pixels(stream: BoundedStream) -> str | None:
-    """Pixels that pydicom does not find; GDCM takes a gigabyte to say so of some small files."""
+def _problem_of_elements(stream: BoundedStream) -> str | None:
+    """Bytes that are no elements, and pixels that are not there or not what the header says."""
+    # GDCM takes a gigabyte to say so of some small files, and ends the process at others.
     import pydicom
-    from pydicom.encaps import generate_fragments
+    from pydicom.filereader import data_element_generator
 
     # Values of pixels are passed over: a series is not read twice.
     dataset = pydicom.dcmread(stream, defer_size=_BLOCK)
-    if not dataset.get("Rows"):
-        return None
+    if problem := problem_of_structure(dataset):
+        return problem
+    _pass_meta(stream)
+    elements = data_element_generator(stream, *dataset.original_encoding, defer_size=_BLOCK)
+    if problem := problem_of_elements(elements):
+        return problem
+    behind = iter(lambda: stream.read(_BLOCK), b"")  # pydicom stops at a stray end
+    if any(block.strip(b"\0") for block in behind):
+        return "expected the last element at the end of the file, got more; copy the file again"
+    return _problem_of_pixels(stream, dataset) if dataset.get("Rows") else None
+
+
+def _problem_of_pixels(stream: BoundedStream, dataset: Any) -> str | None:
+    import pydicom
+    from pydicom.encaps import generate_fragments
+
     if not any(name in dataset for name in _PIXELS):
         return "expected DICOM with an image, got a size without pixels; copy the file again"
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
-        stream.seek(0)
-        try:
-            for _ in generate_fragments(pydicom.dcmread(stream).PixelData):
-                pass
-        except Exception as error:  # pydicom's and struct's
-            return f"expected compressed pixels, got a damaged file ({error}); copy it again"
-    return None
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return None
+    stream.seek(0)
+    try:
+        table, *fragments = generate_fragments(pydicom.dcmread(stream).PixelData)
+    except Exception as error:  # pydicom's and struct's
+        return f"expected compressed pixels, got a damaged file ({error}); copy it again"
+    return problem_of_frame(fragments[0] if fragments else table, dataset)

@@ -62,6 +62,11 @@ def check_values(item: Any, key: Hashable, transform: Any = None) -> None:
             f"expected an image with values, got none in the shape {tuple(image.shape)}; the file "
             "is damaged: copy it again"
         )
+    if isinstance(image, torch.Tensor) and image.ndim < 2:
+        raise ValueError(
+            "expected an image with a channel and one to three spatial axes, got the shape "
+            f"{tuple(image.shape)}; the file is damaged, or the preprocessing drops an axis"
+        )
     meta: Mapping[Any, Any] = getattr(image, "meta", {})
     file = meta.get("filename_or_obj")
     if not isinstance(file, str | os.PathLike) or not os.path.isfile(file):

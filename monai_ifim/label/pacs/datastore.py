@@ -6,7 +6,6 @@ import copy
 import hashlib
 import logging
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,11 +17,12 @@ from filelock import FileLock, Timeout
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.exception import LabelNotFoundException
 
-from monai_ifim.label.options import refusal, short
+from monai_ifim.label.bundle import Components
+from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.label.pacs.dicomweb import DicomWeb, PacsError
 from monai_ifim.label.pacs.listing import FIELDS, Listing, Series
 from monai_ifim.label.pacs.segmentation import send_label
-from monai_ifim.label.pacs.series import INCOMING, fetch_series
+from monai_ifim.label.pacs.series import fetch_series, remove_leftovers
 from monai_ifim.label.pacs.settings import PacsSettings
 from monai_ifim.label.scoring import KEY
 from monai_ifim.label.stores.checked import CheckedDatastore
@@ -38,7 +38,7 @@ class PacsDatastore(CheckedDatastore):
     """Series of a PACS, each an image with its SeriesInstanceUID as id.
 
     Every check of the folder's datastore holds here. Nothing is written to the PACS, except for
-    final labels where the settings say so.
+    final labels and results where the settings say so.
 
     Args:
         pacs: the server.
@@ -53,7 +53,7 @@ class PacsDatastore(CheckedDatastore):
         folder = settings.cache / hashlib.sha256(pacs.url.encode()).hexdigest()[:16]
         super().__init__(str(folder), extensions=("*.nii.gz", "*.nii", "*.nrrd"))
         self.folder = folder
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         infos = {i: o.image.info for i, o in self._datastore.objects.items()}
         kinds = {i: str(info["SOPClassUID"]) for i, info in infos.items() if "SOPClassUID" in info}
         self._listing = Listing(pacs, settings, kinds)
@@ -177,8 +177,8 @@ class PacsDatastore(CheckedDatastore):
                 yield
         except Timeout as error:
             raise PacsError(
-                f"expected the download of {image_id} by another client to end within "
-                f"{seconds:g} s; ask again later",
+                f"expected what another client does with {image_id} to end within {seconds:g} s; "
+                "ask again later",
                 504,
             ) from error
 
@@ -278,6 +278,42 @@ class PacsDatastore(CheckedDatastore):
             info["SeriesInstanceUID"] = uid
         return str(super().save_label(image_id, label_filename, label_tag, info))
 
+    def check_stores_results(self) -> None:
+        """Refuse where the settings do not say that the PACS gets results.
+
+        Raises:
+            HTTPException: 403.
+        """
+        if "results" not in self.settings.receives:
+            raise refusal(
+                "expected nothing to be stored in the PACS, got store_in_pacs; leave it out, or "
+                "start the server with --conf pacs_receives=results",
+                403,
+            )
+
+    def store_results(self, image_id: str, found: Components, options: Options) -> dict[str, Any]:
+        """Store the result of a series in the PACS.
+
+        Args:
+            image_id: of the series.
+            found: its result.
+            options: that it was asked for with.
+
+        Returns:
+            What is stored.
+        """
+        from monai_ifim.label.pacs.results import store_results  # loads highdicom and matplotlib
+
+        with self._present():
+            series = copy.deepcopy(self._datastore.objects[image_id].image.info)
+        with self._one_at_a_time(image_id):
+            stored = store_results(self.pacs, series, found, options, self.max_voxels)
+        for each in stored["objects"].values():
+            self._listing.kinds[each["series"]] = each["class"]
+        told = image_id, len(stored["new"]), len(stored["objects"])
+        logger.info("result of %s: %d of %d objects are new in the PACS", *told)
+        return stored
+
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label here; nothing is removed from the PACS.
 
@@ -358,10 +394,3 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             path = Path(top, name)
             with suppress(FileNotFoundError):
                 yield path, path.stat()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Downloads that a server left when it was killed; those of another one may go on."""
-    for path in folder.glob(f"{INCOMING}*"):
-        if time.time() - path.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(path, ignore_errors=True)

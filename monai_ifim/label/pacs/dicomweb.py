@@ -6,17 +6,13 @@ time or the size of an answer, and holds a whole series in memory.
 
 from __future__ import annotations
 
-import itertools
-import mmap
 import queue
-import re
-import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from email.message import Message
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import requests
 from pydicom.datadict import tag_for_keyword
@@ -26,12 +22,13 @@ from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from monai_ifim.label.options import short
+from monai_ifim.label.pacs.multipart import UnusableError, parts_of
 from monai_ifim.messages import reason
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
 _DICOM_JSON = "application/dicom+json"
-_DICOM_PARTS = 'multipart/related; type="application/dicom"'
+DICOM_PARTS = 'multipart/related; type="application/dicom"'
 _CHUNK = 2**18
 _PAGE = 1000
 _AT_ONCE = 8
@@ -58,8 +55,8 @@ class DicomWeb:
         url: of its DICOMweb interface, for example ``http://127.0.0.1:8042/dicom-web``.
         login: user and password, None where it asks for none.
         prefixes: of the paths of QIDO, WADO and STOW, mostly empty.
-        seconds: within which a search, a store or the start of an answer must be there.
-        download_seconds: within which a series must be there.
+        seconds: within which a search or the start of an answer must be there.
+        download_seconds: within which a series must be there, or have been stored.
     """
 
     def __init__(
@@ -109,7 +106,8 @@ class DicomWeb:
             DICOM JSON, one row for each value of ``key``.
         """
         rows: dict[str, Row] = {}
-        while True:
+        end = time.monotonic() + self.download_seconds
+        while time.monotonic() < end:
             query = {**(filters or {}), "limit": str(_PAGE), "offset": str(len(rows))}
             page = self.page(path, query)
             new = {text(row, key): row for row in page if text(row, key) not in rows}
@@ -117,6 +115,7 @@ class DicomWeb:
             if not new:
                 return list(rows.values())
             rows |= new
+        raise self._explained(requests.Timeout(), self.download_seconds, path)
 
     def page(self, path: str, query: Mapping[str, str]) -> list[Row]:
         """One answer to a search.
@@ -155,11 +154,7 @@ class DicomWeb:
 
         def work(cut: _Cut) -> tuple[str, Path]:
             file = folder / "answer"
-            headers = {"Accept": _DICOM_PARTS}
-            with (
-                self._get(self.address("wado", path), headers, {}) as response,
-                file.open("wb") as f,
-            ):
+            with self._objects(self.address("wado", path)) as response, file.open("wb") as f:
                 cut.response = response
                 for chunk in response.iter_content(_CHUNK):
                     f.write(chunk)
@@ -172,8 +167,8 @@ class DicomWeb:
 
         kind, answer = self._in_time(self.download_seconds, path, work)
         try:
-            return list(_parts(answer, kind))
-        except _UnusableError as error:
+            return list(parts_of(answer, kind))
+        except UnusableError as error:
             raise PacsError(
                 f"expected the DICOM objects of {path} from {self.url}, got {error}; ask again, or "
                 "look into the log of the PACS"
@@ -181,29 +176,12 @@ class DicomWeb:
         finally:
             answer.unlink(missing_ok=True)
 
-    def store(self, study: str, objects: Sequence[bytes]) -> None:
-        """Send objects to the PACS.
-
-        Args:
-            study: their StudyInstanceUID.
-            objects: DICOM files.
-        """
-        boundary = secrets.token_hex(16)
-        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        body = b"".join(head + each + b"\r\n" for each in objects) + f"--{boundary}--\r\n".encode()
-        address = self.address("stow", f"studies/{study}")
-        answer = self.send(address, body, f"{_DICOM_PARTS}; boundary={boundary}")
-        self._check(answer)
-        told = answer.json() if answer.content else {}
-        if isinstance(told, dict) and told.get("00081198", {}).get("Value"):  # FailedSOPSequence
-            raise PacsError(f"expected the PACS at {self.url} to store the label, got a refusal")
-
-    def send(self, address: str, body: bytes, kind: str) -> requests.Response:
-        """Post something.
+    def send(self, address: str, body: bytes | BinaryIO, kind: str) -> requests.Response:
+        """Post something, once.
 
         Args:
             address: complete.
-            body: of the request.
+            body: of the request, or a file with it.
             kind: its content type.
 
         Returns:
@@ -214,7 +192,11 @@ class DicomWeb:
             self.download_seconds,
             address,
             lambda cut: self._session.post(
-                address, data=body, headers=headers, timeout=self.seconds
+                # It answers when it has stored everything.
+                address,
+                data=body,
+                headers=headers,
+                timeout=(self.seconds, self.download_seconds),
             ),
         )
 
@@ -254,6 +236,15 @@ class DicomWeb:
             )
         return rows
 
+    def _objects(self, address: str) -> requests.Response:
+        """Uncompressed; of a PACS that cannot do that, as it has them."""
+        try:
+            return self._get(address, {"Accept": DICOM_PARTS}, {})
+        except PacsError as error:
+            if error.away:
+                raise
+            return self._get(address, {"Accept": f"{DICOM_PARTS}; transfer-syntax=*"}, {})
+
     def _get(
         self, address: str, headers: Mapping[str, str], query: Mapping[str, str]
     ) -> requests.Response:
@@ -261,13 +252,21 @@ class DicomWeb:
             address, headers=headers, params=query, timeout=self.seconds, stream=True
         )
         try:
-            self._check(response)
+            self.check(response)
         except PacsError:
             response.close()
             raise
         return response
 
-    def _check(self, response: requests.Response) -> None:
+    def check(self, response: requests.Response) -> None:
+        """Refuse an answer that tells of an error.
+
+        Args:
+            response: of the PACS.
+
+        Raises:
+            PacsError: it is one.
+        """
         status = response.status_code
         if status in (401, 403):
             raise PacsError(
@@ -336,10 +335,6 @@ def _ran_out_of_time(error: Exception) -> bool:
     return isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
 
 
-class _UnusableError(Exception):
-    """What came in the place of the objects; ``download`` makes a sentence of it."""
-
-
 class _Cut:
     """Ends the reading of an answer from another thread.
 
@@ -374,26 +369,3 @@ def text(row: Row, keyword: str) -> str:
     values = entry.get("Value") if isinstance(entry, dict) else None
     value = values[0] if isinstance(values, list) and values else ""
     return str(value) if isinstance(value, str | int | float) else ""
-
-
-def _parts(file: Path, kind: str) -> Iterator[Path]:
-    """Bodies of a multipart answer, as files beside it."""
-    header = Message()
-    header["Content-Type"] = kind or "application/octet-stream"
-    boundary = header.get_param("boundary")
-    if header.get_content_maintype() != "multipart" or not isinstance(boundary, str):
-        raise _UnusableError(f"an answer of the type {kind or 'unknown'}")
-    if not file.stat().st_size:
-        raise _UnusableError("an empty answer")
-    mark = re.escape(b"--" + boundary.encode())
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        marks = [(m.start(), m.end()) for m in re.finditer(rb"(?:\r\n|\A)" + mark, data)]
-        if not marks or data[marks[-1][1] : marks[-1][1] + 2] != b"--":
-            raise _UnusableError("an answer that ends early")
-        for number, ((_, start), (end, _)) in enumerate(itertools.pairwise(marks)):
-            body = data.find(b"\r\n\r\n", start, end) + 4
-            if body < 4:
-                raise _UnusableError("a part without a header")
-            part = file.with_name(f"{number:06d}.dcm")
-            part.write_bytes(data[body:end])
-            yield part

@@ -107,7 +107,12 @@ class Listing:
                 if series and modality in (None, series["Modality"]):
                     found[series["SeriesInstanceUID"]] = series
         self._ask_for_kinds(s for s in found.values() if s["SeriesInstanceUID"] not in self.kinds)
-        return {uid: s for uid, s in found.items() if is_image(self.kinds.get(uid, ""))}
+        return {uid: s for uid, s in found.items() if self._is_listed(s)}
+
+    def _is_listed(self, series: Series) -> bool:
+        kind = self.kinds.get(series["SeriesInstanceUID"], "")
+        # Of unknown kind and "other" modality: rather a result than an image, until it is known.
+        return is_image(kind) and (bool(kind) or series["Modality"] != "OT")
 
     def _ask_for_kinds(self, unknown: Iterable[Series]) -> None:
         """The SOP class of a first object tells parametric maps of CT from CT."""
@@ -115,7 +120,7 @@ class Listing:
 
         def ask(series: Series) -> None:
             if time.monotonic() > end:
-                return  # listed until the next time, and refused when it is downloaded
+                return  # most are listed until the next time, and refused when downloaded
             path = f"studies/{series['StudyInstanceUID']}/series/{series['SeriesInstanceUID']}"
             try:
                 rows = self.pacs.page(f"{path}/instances", {"limit": "1"})

@@ -65,10 +65,26 @@ async def write(request: Request, path: str, user: User = _ANNOTATOR) -> Respons
         )
     if not re.fullmatch(r"studies(/[0-9.]+)?", rest):
         raise refusal(f"expected objects for studies, got {short(rest)}")
-    body, kind = await request.body(), request.headers.get("content-type", "")
+    body, kind = await _body(request), request.headers.get("content-type", "")
     address = store.pacs.address("stow", rest)
     answer = await run_in_threadpool(store.pacs.send, address, body, kind)
-    return Response(answer.content, answer.status_code, media_type=answer.headers["content-type"])
+    return Response(
+        answer.content, answer.status_code, media_type=answer.headers.get("content-type")
+    )
+
+
+async def _body(request: Request) -> bytes:
+    """Of the size of an image's label at the most: it is held in memory."""
+    most, body = app_instance().max_label_bytes, bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise refusal(
+                f"expected at most {most} bytes of a viewer, got more; start the server with a "
+                "larger --conf max_voxels",
+                413,
+            )
+    return bytes(body)
 
 
 def _store() -> PacsDatastore:

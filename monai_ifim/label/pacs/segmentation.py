@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from monai_ifim.label.options import refusal, short
 from monai_ifim.label.pacs.dicomweb import DicomWeb
 from monai_ifim.label.pacs.listing import Series
 from monai_ifim.label.pacs.series import convert_series, download_series
+from monai_ifim.label.pacs.stow import store
 from monai_ifim.messages import reason
 
 _SAME = 1e-3  # largest difference of two affine matrices of one grid, in mm
@@ -51,9 +51,7 @@ def send_label(
         values = on_grid_of(nib.load(image), label)
         datasets = [read_dicom(each.path) for each in image_slices([str(f) for f in files])]
     segmentation = _segmentation(_along_normal(datasets), values, _names(values, info))
-    stream = io.BytesIO()
-    segmentation.save_as(stream)
-    pacs.store(series["StudyInstanceUID"], [stream.getvalue()])
+    store(pacs, series["StudyInstanceUID"], [segmentation])
     return str(segmentation.SeriesInstanceUID)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from monai_ifim.label.pacs.dicomweb import DicomWeb, PacsError, Row, text
 from monai_ifim.label.pacs.listing import Series, is_image
 from monai_ifim.messages import reason
 
-INCOMING = ".incoming-"
+_INCOMING = ".incoming-"
 _FIELDS = "SOPClassUID,Rows,Columns,NumberOfFrames"
 _BYTES_PER_VALUE = 8
 _HEADER = 2**20  # bytes of an object besides its pixels
@@ -120,9 +122,20 @@ def fetch_series(pacs: DicomWeb, series: Series, target: Path, max_voxels: int) 
         max_voxels: values of the image at the most; errors are those of ``download_series``
             and ``convert_series``.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=INCOMING) as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_INCOMING) as folder:
         files = download_series(pacs, series, Path(folder), max_voxels)
         convert_series(files, target, max_voxels)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove downloads that a server left when it was killed; those of another one may go on.
+
+    Args:
+        folder: of the images.
+    """
+    for path in folder.glob(f"{_INCOMING}*"):
+        if time.time() - path.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _voxels(row: Row) -> int:

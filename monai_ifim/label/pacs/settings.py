@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ NO_IMAGES = (
     *("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTRECORD", "RTDOSE", "REG", "FID", "DOC"),
     *("AU", "ECG", "EPS", "HD", "PLAN", "RWV", "SMR", "ASMT", "OSS", "PMAP"),
 )
-RECEIVES = ("labels", "viewer")
+RECEIVES = ("labels", "viewer", "results")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class PacsSettings:
         cache: ``pacs_cache``, folder of the converted images.
         cache_bytes: ``pacs_cache_gb``, the least recently used images go beyond it.
         scoring: ``pacs_scoring``, how many series are scored of the server's own accord.
-        receives: ``pacs_receives``, what the PACS gets: ``labels``, ``viewer``, both or nothing.
+        receives: ``pacs_receives``, what the PACS gets: some of ``labels``, ``viewer`` and
+            ``results``, or nothing.
     """
 
     modalities: tuple[str, ...] = VOLUMES
@@ -57,6 +59,7 @@ def read_settings(conf: Mapping[str, str], *, pictures: bool) -> PacsSettings:
         The settings.
 
     Raises:
+        ModuleNotFoundError: what results are stored with is not installed.
         ValueError: a value that cannot be.
 
     >>> read_settings({"pacs_modalities": "MR, ct", "pacs_scoring": "5"}, pictures=True).modalities
@@ -64,7 +67,7 @@ def read_settings(conf: Mapping[str, str], *, pictures: bool) -> PacsSettings:
     >>> read_settings({"pacs_receives": "everything"}, pictures=True)
     Traceback (most recent call last):
         ...
-    ValueError: expected pacs_receives from labels, viewer, got everything
+    ValueError: expected pacs_receives from labels, viewer, results, got everything
     """
     usual = ",".join(VOLUMES + (PICTURES if pictures else ()))
     default = PacsSettings()
@@ -72,6 +75,13 @@ def read_settings(conf: Mapping[str, str], *, pictures: bool) -> PacsSettings:
     unknown = [word for word in receives if word not in RECEIVES]
     if unknown:
         raise ValueError(f"expected pacs_receives from {', '.join(RECEIVES)}, got {unknown[0]}")
+    for name in ("highdicom", "matplotlib") if "results" in receives else ():
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(
+                f"expected {name}, which pacs_receives=results needs, got none; "
+                "pip install 'monai_ifim[label]'",
+                name=name,
+            )
     modalities = _words(conf.get("pacs_modalities", usual).upper())
     banned = [word for word in modalities if word in NO_IMAGES]
     if banned or not modalities:

@@ -19,7 +19,8 @@ from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from monai_ifim.data.atomic import complete_file
-from monai_ifim.label.options import refusal, short
+from monai_ifim.label.bundle import Components
+from monai_ifim.label.options import Options, refusal, short
 from monai_ifim.label.stores.checks import (
     FINAL,
     OVERLAY,
@@ -131,6 +132,30 @@ class CheckedDatastore(LocalDatastore):
     def answers(self) -> bool:
         """Whether the place of the images answers; a folder always does."""
         return True
+
+    def check_stores_results(self) -> None:
+        """Refuse: there is no PACS.
+
+        Raises:
+            HTTPException: 400.
+        """
+        raise refusal(
+            "expected a server on a PACS for store_in_pacs, got a folder of images; leave it out"
+        )
+
+    def store_results(self, image_id: str, found: Components, options: Options) -> dict[str, Any]:
+        """Store an image's result in the PACS, where there is one.
+
+        Args:
+            image_id: of a stored image.
+            found: its result.
+            options: that it was asked for with.
+
+        Returns:
+            What is stored.
+        """
+        self.check_stores_results()
+        return {}
 
     def path_here(self, image_id: str) -> str:
         """Path of an image's file on this machine.

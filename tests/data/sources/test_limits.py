@@ -130,7 +130,7 @@ def test_dicom_of_a_damaged_header_is_not_handed_on(tmp_path):
     whole = path.read_bytes()
     for start in (140, 150, 160):
         path.write_bytes(whole[:start] + b"\xff" * 30 + whole[start + 30 :])
-        with pytest.raises(RefusedError, match=r"got a\.dcm with a header that cannot be read"):
+        with pytest.raises(RefusedError, match=r"expected DICOM.*(header|damaged)"):
             check_source(path)
     path.write_bytes(whole[132:])  # as before DICOM had a preamble: GDCM may know it
     check_source(path)

@@ -38,7 +38,7 @@ class Fake(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.rows, self.status, self.kind, self.body, self.drip = [ROW], 200, MULTIPART, b"", 0
-        self.drops = 0
+        self.drops = self.endless = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -59,7 +59,11 @@ class Handler(BaseHTTPRequestHandler):
         search = path.endswith(("/series", "/instances"))
         rows = fake.rows if isinstance(fake.rows, bytes) else json.dumps(fake.rows).encode()
         body = rows if search else fake.body
-        if search and "offset=0" not in self.path and "limit=1&" not in self.path + "&":
+        if search and fake.endless:
+            fake.endless += 1
+            uid = {"vr": "UI", "Value": [f"1.2.{fake.endless}"]}
+            body = json.dumps([{**ROW, "0020000E": uid}]).encode()
+        elif search and "offset=0" not in self.path and "limit=1&" not in self.path + "&":
             body = b"[]"
         self.send_response(200 if search else fake.status)
         self.send_header("Content-Type", "application/dicom+json" if search else fake.kind)
@@ -168,6 +172,23 @@ def test_a_connection_that_was_closed_meanwhile(fake):
     fake.drops = 5
     with pytest.raises(PacsError, match="got no connection"):
         client.search("series", "SeriesInstanceUID")
+
+
+@pytest.mark.parametrize(("modality", "listed"), [("CT", ["1.2.3"]), ("OT", [])])
+def test_a_series_of_unknown_kind(fake, tmp_path, modality, listed):
+    """The PACS does not say: a result of our own would have the modality OT."""
+    fake.rows = [{**ROW, "00080060": {"vr": "CS", "Value": [modality]}}]
+    assert store_of(fake, tmp_path, modalities=("ALL",)).list_images() == listed
+
+
+def test_a_listing_without_end(fake):
+    fake.endless = 1
+    start = time.monotonic()
+    with pytest.raises(PacsError, match=r"within 0.5 s") as raised:
+        DicomWeb(fake.url, download_seconds=0.5).search("series", "SeriesInstanceUID")
+    assert raised.value.status_code == 504
+    assert time.monotonic() - start < 2
+    assert fake.endless > 3
 
 
 def test_a_page_is_no_end(fake):

@@ -21,14 +21,14 @@ from PIL import Image
 
 from _helpers.browser import chromium
 from _helpers.orthanc import OHIF_PARAMS, write_scan
-from _helpers.servers import volume
+from _helpers.servers import infer, volume
 
 MODEL = "ifim_signal_3d_overlay"
 
 
-@pytest.fixture(scope="module")
-def scan(new_pacs, new_server, tmp_path_factory):
-    """A server and a series with one of the bundle's own images."""
+@pytest.fixture(scope="module", params=["alone", "with its results"])
+def scan(request, new_pacs, new_server, tmp_path_factory):
+    """A server and a series with one of the bundle's own images; its results in the same study."""
     from monai_ifim.__main__ import main
 
     folder = tmp_path_factory.mktemp("scan")
@@ -39,7 +39,10 @@ def scan(new_pacs, new_server, tmp_path_factory):
     uid, _ = write_scan(folder / "dicom", values=values)
     pacs = new_pacs()
     pacs.send_folder(folder / "dicom")
-    return new_server(pacs), uid
+    server = new_server(pacs, "pacs_receives=results")
+    if request.param == "with its results":
+        infer(server, "ifim_signal_3d", uid, store_in_pacs=True)
+    return server, uid
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,8 @@ def shown(scan):
         after = view.screenshot()
         picture = page.screenshot()
         page.close()
-    if os.environ.get("OHIF_PICTURE"):
+    alone = len(server.get("/proxy/dicom/qido/series").json()) == 1
+    if os.environ.get("OHIF_PICTURE") and alone:
         small = Image.open(io.BytesIO(picture)).convert("RGB").resize((1050, 600))
         small.quantize(128).save(os.environ["OHIF_PICTURE"], optimize=True)
     return asked, before, after

@@ -182,6 +182,27 @@ def test_nothing_is_sent_to_the_pacs(server, pacs, series):
     assert pacs.count() == count
 
 
+def test_what_a_viewer_stores(new_pacs, new_server, series):
+    """Where it is allowed: unchanged, below studies alone, of a size that memory can hold."""
+    pacs = new_pacs()
+    server = new_server(pacs, "pacs_receives=viewer", "max_voxels=1000")
+    content = (series["axial"][0] / "0000.dcm").read_bytes()
+    kind = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'}
+    head = b"--x\r\nContent-Type: application/dicom\r\n\r\n"
+    body = head + content + b"\r\n--x--\r\n"
+
+    def send(path, body):
+        url = f"{server.url}/proxy/dicom/{path}"
+        return requests.post(url, data=body, headers=kind, timeout=60)
+
+    assert send("tools/now", body).status_code == 400
+    large = send("stow/studies", iter([head, bytes(2**20), bytes(2**20)]))  # no size beforehand
+    assert (large.status_code, "max_voxels" in large.text) == (413, True)
+    assert pacs.count() == 0
+    assert send("stow/studies", body).ok
+    assert list(pacs.series()) == [series["axial"][1]]
+
+
 @pytest.mark.parametrize("tag", ["../../../../../escaped", "a/b"])
 def test_tags_and_info(server, series, tag):
     uid, before = series["axial"][1], set(server.folder.rglob("*"))

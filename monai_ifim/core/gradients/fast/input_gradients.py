@@ -17,9 +17,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from monai_ifim.core.gradients.fast.convolutions import FEW, convolution_gradient, convolved_axes
+from monai_ifim.core.gradients.fast.laid_out_norms import (
+    INSTANCE_NORMS,
+    LaidOutNorms,
+    carries_metadata,
+    may_be_misread,
+)
 from monai_ifim.core.gradients.fast.pooled_stems import PooledStem, is_pooling, scaled
 
 # Fewest elements of a batch norm that takes our node: it saves memory, and time only when large.
@@ -41,11 +46,12 @@ def input_gradients(images: Tensor | None = None) -> Iterator[None]:
     the original operations, and everything else runs as it would. The backward passes themselves
     may come later, outside the context, also vmapped or differentiated once more. Left alone are
     other devices, autocast, and regions under hooks for saved tensors (checkpoints and offloading
-    count on the original tensors).
+    count on the original tensors). Norms of which torch gives a wrong gradient have the right one
+    (``LaidOutNorms``), of channels-last values also outputs that may differ in their last bits.
 
     Args:
-        images: (B, C, *S) that the network is going to get; where nothing can pay for them, the
-            context does nothing, and costs nothing. None: it does what it can.
+        images: (B, C, *S) that the network is going to get; where nothing can pay for them, only
+            the norms are looked after. None: it does what it can.
 
     Example:
         >>> network = torch.nn.Conv2d(1, 8, 5).requires_grad_(False)
@@ -58,6 +64,9 @@ def input_gradients(images: Tensor | None = None) -> Iterator[None]:
     if images is None or _can_pay(images):
         with _Recording():
             yield
+    elif images.device.type == "cpu":
+        with LaidOutNorms():
+            yield
     else:
         yield
 
@@ -68,7 +77,7 @@ def _can_pay(images: Tensor) -> bool:
     return images.device.type == "cpu" and (images.ndim == 5 or plane)
 
 
-class _Recording(TorchFunctionMode):
+class _Recording(LaidOutNorms):
     """Sends the calls that pay through our own nodes, everything else on."""
 
     def __init__(self) -> None:
@@ -85,25 +94,27 @@ class _Recording(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.relu:
             return self._stem.rectified(func, args[0] if args else None, args, kwargs)
+        if func in INSTANCE_NORMS:
+            return super().__torch_function__(func, types, args, kwargs)
         if func is not F.batch_norm and func not in _CONVOLUTIONS and not is_pooling(func):
             return func(*args, **kwargs)
         input, *others = args if args else (kwargs["input"],)
         named = {name: value for name, value in kwargs.items() if name != "input"}
         kind = type(input)
         # A tensor with metadata is a plain one here, and its class adds the metadata again.
-        metadata = kind is not Tensor and _is_plain_inside(input)
+        metadata = carries_metadata(input)
         x = input.as_subclass(Tensor) if metadata else input
         norm = _recordable_norm(x, *others, **named) if func is F.batch_norm else None
         if func is F.batch_norm:
             ours = None
-            if norm is not None and x.numel() >= _SMALLEST_NORM:
+            if norm is not None and (may_be_misread(func, x) or x.numel() >= _SMALLEST_NORM):
                 ours = _BatchNorm.apply(*norm)
         elif is_pooling(func):
             ours = self._stem.pooled(func, input, *others, **named)
         else:
             ours = _convolution(func, x, *others, **named)
         if ours is None:
-            result = func(*args, **kwargs)
+            result = super().__torch_function__(func, types, args, kwargs)
         elif metadata:
             result = kind.__torch_function__(lambda *_, **__: ours, tuple(types), args, kwargs)
         else:
@@ -112,11 +123,6 @@ class _Recording(TorchFunctionMode):
             _, _, variance, weight, _, eps = norm
             self._stem.normed(result, x, variance, weight, eps)
         return result
-
-
-def _is_plain_inside(x: Any) -> bool:
-    """Whether its class only carries something along, and dispatches nothing itself."""
-    return isinstance(x, Tensor) and type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def _recordable(x: Any, *frozen: Any) -> bool:

@@ -11,6 +11,7 @@ from _helpers.comparisons import relative_error
 from _helpers.graphs import taken
 from _helpers.stems import jacobian, stem
 from monai_ifim.core.gradients.fast.input_gradients import input_gradients
+from monai_ifim.core.gradients.fast.laid_out_norms import LaidOutNorms
 
 
 def unchanged(function, *tensors):
@@ -120,11 +121,15 @@ def test_scripted_networks_run_as_they_would():
         ((2, 5, 8, 8, 8), True),
     ],
 )
-def test_nothing_is_entered_where_nothing_can_pay(shape, entered):
+def test_only_norms_are_looked_after_where_nothing_can_pay(shape, entered):
     before = torch.overrides._len_torch_function_stack()
     with input_gradients(torch.zeros(shape)):
-        assert (torch.overrides._len_torch_function_stack() > before) == entered
+        assert torch.overrides._len_torch_function_stack() == before + 1
+        mode = type(torch.overrides._get_current_function_mode())
+        assert (mode is not LaidOutNorms) == entered
     assert torch.overrides._len_torch_function_stack() == before
+    with input_gradients(torch.zeros(shape, device="meta")):
+        assert torch.overrides._len_torch_function_stack() == before
 
 
 def test_undone_also_on_exception(network, images):
