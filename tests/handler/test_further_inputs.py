@@ -1,8 +1,15 @@
 """Evaluators whose prepare_batch gives the network further inputs: an image and clinical data."""
 
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from monai.data import DataLoader as MonaiLoader
+from monai.data import Dataset
 from monai.engines import PrepareBatchExtraInput
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -203,3 +210,36 @@ def test_bad_clinical_data_are_not_the_networks_fault(tmp_path):
     assert statuses == ["failed: ArithmeticError: no clinical data", *["ok"] * (COUNT - 1)]
     for index in range(1, COUNT):
         check(found[index], index)
+
+
+def test_the_overlays_evaluator_with_an_unreadable_scan(tmp_path):
+    """What a bundle's evaluator is given stays: the keys of its prepare_batch, too."""
+    data = items()
+    for i, item in enumerate(data):
+        path = tmp_path / f"scan_{i}.nii.gz"
+        nib.save(nib.Nifti1Image(item["image"][0, ..., None].numpy(), np.eye(4)), path)
+        item["image"] = str(path)
+    Path(data[1]["image"]).write_bytes(b"no longer a scan")
+    load = Compose([LoadImaged("image", dtype=None), EnsureChannelFirstd("image")])
+    network = Plain()
+    evaluator = mi.evaluator_with_ifim(
+        ifim_handler=mi.IFIMHandler(output_dir=tmp_path / "out"),
+        ifim_likelihood="categorical",
+        ifim_preprocessing=load,
+        device=torch.device("cpu"),
+        val_data_loader=MonaiLoader(Dataset(data, load), batch_size=2),
+        network=network,
+        prepare_batch=PrepareBatchExtraInput({"clinical": "clinical", "stage": "stage"}),
+    )
+    evaluator.run()
+    rows = read_table(tmp_path / "out")
+    assert [row["status"] == "ok" for row in rows] == [i != 1 for i in range(COUNT)]
+    for i in (0, 2, 3, 4):
+        inputs = {
+            "image": torch.as_tensor(load(data[i])["image"])[None],
+            "clinical": data[i]["clinical"][None],
+            "stage": torch.tensor([data[i]["stage"]]),
+        }
+        alone = mi.SeveralInputs(network, inputs, wrt="image")
+        expected = mi.eigenspace(alone.network, alone.images).trace
+        assert float(rows[i]["trace"]) == pytest.approx(float(expected), rel=1e-9)
