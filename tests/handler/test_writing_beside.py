@@ -145,7 +145,15 @@ def test_a_full_disk_stops_the_run_with_that_reason(files, tmp_path, monkeypatch
     assert results(out) == results(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("all_are_large")
+@pytest.fixture
+def interruptible():
+    """Shells let what they start in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("all_are_large", "interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_nothing_half_written(files, tmp_path, number):
     whole, _ = evaluator_of(files, tmp_path / "whole")
