@@ -22,7 +22,7 @@ _ROUNDING = 1e-6
 _known: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
 
-class Identity:
+class NetworkIdentity:
     """For a network that is made anew for each batch: which one it is for all of them.
 
     It has this object as its attribute ``identity``.
@@ -176,7 +176,7 @@ def _is_known(network: nn.Module | None) -> bool:
 
 def _key(network: nn.Module) -> object:
     identity = getattr(network, "identity", None)
-    return identity if isinstance(identity, Identity) else network
+    return identity if isinstance(identity, NetworkIdentity) else network
 
 
 def _fingerprint(network: nn.Module) -> int:

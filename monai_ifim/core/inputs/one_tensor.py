@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from monai_ifim.core.gradients.forward import copies
-from monai_ifim.core.gradients.independence import Identity
+from monai_ifim.core.gradients.independence import NetworkIdentity
 from monai_ifim.core.inputs.layout import Layout, Name
 from monai_ifim.core.one_by_one import of_image
 
 Call = Callable[[nn.Module, Any], Any]
 
 # For each network what is known of it, by the names of its inputs and the way it is called.
-_IDENTITIES: WeakKeyDictionary[nn.Module, dict[Any, Identity]] = WeakKeyDictionary()
+_IDENTITIES: WeakKeyDictionary[nn.Module, dict[Any, NetworkIdentity]] = WeakKeyDictionary()
 
 
 class OneTensor(nn.Module):
@@ -38,7 +38,7 @@ class OneTensor(nn.Module):
         inputs: Mapping[Name, Any],
         layout: Layout,
         call: Call,
-        identity: Identity,
+        identity: NetworkIdentity,
     ) -> None:
         super().__init__()
         self.several = network
@@ -104,7 +104,7 @@ class OneTensor(nn.Module):
         return self._call(self.several, {name: given[name] for name in self._order})
 
 
-def identity_of(network: nn.Module, *kind: Any) -> Identity:
+def identity_of(network: nn.Module, *kind: Any) -> NetworkIdentity:
     """What is known of all networks of one tensor that stand for the same network.
 
     Args:
@@ -114,7 +114,7 @@ def identity_of(network: nn.Module, *kind: Any) -> Identity:
     Returns:
         The same object for the same network and kind.
     """
-    return _IDENTITIES.setdefault(network, {}).setdefault(kind, Identity())
+    return _IDENTITIES.setdefault(network, {}).setdefault(kind, NetworkIdentity())
 
 
 def _check_reached(output: Any, starts: Mapping[Name, Any]) -> None:
