@@ -23,6 +23,7 @@ from monai_ifim.core.gradients.fast.laid_out_norms import (
     INSTANCE_NORMS,
     LaidOutNorms,
     carries_metadata,
+    input_first,
     may_be_misread,
 )
 from monai_ifim.core.gradients.fast.pooled_stems import PooledStem, is_pooling, scaled
@@ -98,9 +99,7 @@ class _Recording(LaidOutNorms):
             return super().__torch_function__(func, types, args, kwargs)
         if func is not F.batch_norm and func not in _CONVOLUTIONS and not is_pooling(func):
             return func(*args, **kwargs)
-        input, *others = args if args else (kwargs["input"],)
-        named = {name: value for name, value in kwargs.items() if name != "input"}
-        kind = type(input)
+        input, others, named = input_first(args, kwargs)
         # A tensor with metadata is a plain one here, and its class adds the metadata again.
         metadata = carries_metadata(input)
         x = input.as_subclass(Tensor) if metadata else input
@@ -116,7 +115,8 @@ class _Recording(LaidOutNorms):
         if ours is None:
             result = super().__torch_function__(func, types, args, kwargs)
         elif metadata:
-            result = kind.__torch_function__(lambda *_, **__: ours, tuple(types), args, kwargs)
+            wrap = type(input).__torch_function__
+            result = wrap(lambda *_, **__: ours, tuple(types), args, kwargs)
         else:
             result = ours
         if norm is not None:

@@ -33,14 +33,29 @@ class LaidOutNorms(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in _NORMS:
             return func(*args, **kwargs)
-        input, *others = args if args else (kwargs["input"],)
-        named = {name: value for name, value in kwargs.items() if name != "input"}
+        input, others, named = input_first(args, kwargs)
         if not may_be_misread(func, input):
             return func(*args, **kwargs)
         if not carries_metadata(input):
             return _laid_out(func, input, *others, **named)
         ours = _laid_out(func, input.as_subclass(Tensor), *others, **named)
         return type(input).__torch_function__(lambda *_, **__: ours, tuple(types), args, kwargs)
+
+
+def input_first(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Arguments of an operation of torch's, of which the input may be given by name.
+
+    Args:
+        args: by position.
+        kwargs: by name.
+
+    Returns:
+        The input, the other ones by position, and those by name.
+    """
+    input, *others = args if args else (kwargs["input"],)
+    return input, others, {name: value for name, value in kwargs.items() if name != "input"}
 
 
 def carries_metadata(x: Any) -> bool:
@@ -82,5 +97,6 @@ def _laid_out(norm: Any, x: Tensor, *others: Any, **named: Any) -> Tensor:
     """The norm, between values and gradients that lie in the order of their axes."""
     output: Tensor = norm(x.contiguous(), *others, **named)
     # A hook and no node: the output may be edited in place, which that of a node may not.
-    output.register_hook(Tensor.contiguous)
+    if output.requires_grad:  # not in a part that the network runs without gradients
+        output.register_hook(Tensor.contiguous)
     return output

@@ -104,6 +104,30 @@ def test_the_output_may_be_edited_in_place(norms, count, frozen):
     assert (gradient.flatten() - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("norms", [BATCH, INSTANCE])
+def test_a_norm_in_a_part_without_gradients(norms, count):
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = norms[0](1).eval(), nn.Linear(16, 2)
+
+        def forward(self, x):
+            with torch.no_grad():
+                weights = self.norm(x)
+            return self.head((x * weights).flatten(1))
+
+    model = Weighted().double().requires_grad_(False)
+    images = torch.randn(count, 1, 4, 4, dtype=torch.float64)
+    leaf = images.clone().requires_grad_()
+    with input_gradients(leaf):
+        output = model(leaf)
+    (gradient,) = torch.autograd.grad(output[:, 0].sum(), leaf)
+    expected = model.head.weight[0].view(1, 1, 4, 4) * model.norm(images)
+    torch.testing.assert_close(gradient, expected)
+    assert mi.eigenspace(model, images).trace.shape == (count,)
+
+
 def test_metadata_and_the_callers_tensors_stay():
     model = network(INSTANCE, 2, True, 2, torch.float32).requires_grad_(False)
     images = MetaTensor(torch.randn(1, 1, 4, 4), meta={"who": "me"})
