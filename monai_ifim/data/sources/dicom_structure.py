@@ -91,7 +91,10 @@ def _problem_of_syntax(dataset: Any) -> str | None:
     known = UID_dictionary.get(syntax, ("", ""))[1] == "Transfer Syntax"
     if known or (syntax.is_valid and not syntax.startswith(_DICOM_ROOT)):  # those of makers
         return None
-    return f"expected a transfer syntax of DICOM, got {str(syntax)!r}; copy the file again"
+    return (
+        f"expected a transfer syntax of DICOM that pydicom knows, got {str(syntax)!r}; the file is "
+        "damaged, or newer: copy it again, or save it uncompressed"
+    )
 
 
 def _problem_of_uids(dataset: Any) -> str | None:
