@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from monai_ifim.core import (
     Eigenspace,
     EigenspaceOptions,
+    PooledEigenspace,
     at_rest,
     decompose,
     kept_forward,
@@ -50,11 +51,15 @@ class BatchOutputs:
             the image's pairs) and ``trace_error``, the standard error of the trace (None where it
             is not known).
         statuses: one sentence an image: ok, or why there is no result.
+        spaces: where they were to be kept, the eigenspaces that all this comes from, each with the
+            place in the batch of its first image. One for the whole batch, or one for each image
+            that was done alone and has a result.
     """
 
     values: dict[str, Tensor]
     numbers: tuple[dict[str, Any], ...]
     statuses: tuple[str, ...]
+    spaces: tuple[tuple[int, Eigenspace], ...] = ()
 
     def rows(self, files: Sequence[str], class_names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """A row of the table for each image.
@@ -139,6 +144,8 @@ def outputs_of_network(
     *,
     predict: Callable[[Tensor], Any] | None = None,
     kept: tuple[Tensor, Any] | None = None,
+    within: PooledEigenspace | None = None,
+    keep_space: bool = False,
 ) -> BatchOutputs:
     """Everything about a batch, images without a result included.
 
@@ -150,6 +157,8 @@ def outputs_of_network(
         predict: images to the network's output, where more than the network takes part in it.
         kept: images as a leaf, and the output of a pass whose graph was kept; no other pass is
             made then.
+        within: a pooled eigenspace, in which the components are taken, and not in each image's own.
+        keep_space: keep the eigenspace beside what comes from it, with all its gradients.
 
     Returns:
         Volumes, numbers and statuses. An image that is not finite, or whose logits or gradients
@@ -167,11 +176,17 @@ def outputs_of_network(
         else:
             forward = kept_forward(*kept, output_transform=chosen, network=run)
         space = decompose(forward, options, network=network)
-    return batch_outputs(space, images, volumes)
+    outputs = batch_outputs(space, images, volumes, within=within)
+    return replace(outputs, spaces=((0, space),)) if keep_space else outputs
 
 
 def batch_outputs(
-    space: Eigenspace, images: Tensor, volumes: Sequence[str], *, prefix: str = "ifim"
+    space: Eigenspace,
+    images: Tensor,
+    volumes: Sequence[str],
+    *,
+    prefix: str = "ifim",
+    within: PooledEigenspace | None = None,
 ) -> BatchOutputs:
     """Everything about a batch whose eigenspace is known.
 
@@ -180,17 +195,21 @@ def batch_outputs(
         images: (B, C, *S), with or without metadata.
         volumes: which of ``VOLUMES`` to form.
         prefix: of the values' names.
+        within: a pooled eigenspace, in which the components are taken, and not in each image's own.
 
     Returns:
         Volumes, numbers and statuses.
+
+    Raises:
+        ValueError: the pooled eigenspace is one of images of another shape.
     """
     plain = images.detach().as_subclass(Tensor)
-    coefficients = space.coefficients(plain)
+    coefficients = (space if within is None else within).coefficients(plain)
     values = {
         "eigenvalues": space.eigenvalues,
         "trace": space.trace,
         "rank": space.rank,
-        **_volumes(space, plain, coefficients, volumes),
+        **_volumes(space, plain, coefficients, volumes, within),
     }
     return BatchOutputs(
         {f"{prefix}_{name}": with_metadata(value, images) for name, value in values.items()},
@@ -249,11 +268,16 @@ def with_class_names(numbers: dict[str, Any], class_names: Sequence[str]) -> dic
 
 
 def _volumes(
-    space: Eigenspace, images: Tensor, coefficients: Tensor, volumes: Sequence[str]
+    space: Eigenspace,
+    images: Tensor,
+    coefficients: Tensor,
+    volumes: Sequence[str],
+    within: PooledEigenspace | None,
 ) -> dict[str, Tensor]:
     result = {}
     if "high" in volumes or "orth" in volumes:
-        high = space.synthesis(coefficients).to(images.dtype)
+        of = space if within is None else within
+        high = of.synthesis(coefficients).to(images.dtype)
         pair = {"high": high, "orth": images - high}
         result.update({name: pair[name] for name in volumes if name in pair})
     if "sensitivity" in volumes:

@@ -16,6 +16,7 @@ NAME = PACKAGE.name
 LAYERS = [
     {"core", "distributed", "messages"},
     {"data", "outputs", "metrics", "inferers", "nuisances"},
+    {"questions"},
     {"bundle", "handlers", "transforms"},
     {"experiments", "runs"},
     {"cluster"},
@@ -61,7 +62,7 @@ def upward(source, module, place=NAME, layers=LAYERS):
         if other == mine:
             continue
         above, own = layer(other, layers), layer(mine, layers)
-        public = above is None and place == NAME and own > 3
+        public = above is None and place == NAME and own > 4
         inner = place != NAME and (above is None or own is None)  # the room's own __init__
         if not (public or inner or (above is not None and above < own)):
             found.append(name)

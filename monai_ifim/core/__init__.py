@@ -34,7 +34,13 @@ from monai_ifim.core.options import (
     with_option_keywords,
 )
 from monai_ifim.core.perturbation import PerturbationCurve, perturbation_curve
-from monai_ifim.core.pooling import PooledEigenspace, pooled_eigenspace, smoothed_eigenspace
+from monai_ifim.core.pooling import (
+    PooledEigenspace,
+    load_pooled,
+    pooled_digest,
+    pooled_eigenspace,
+    smoothed_eigenspace,
+)
 from monai_ifim.core.solvers import Auto, Exact, Krylov, Solver, Truncated, as_solver
 
 __all__ = [
@@ -84,8 +90,10 @@ __all__ = [
     "frozen_parameters",
     "kept_forward",
     "label_masks",
+    "load_pooled",
     "nuisance_sensitivity",
     "perturbation_curve",
+    "pooled_digest",
     "pooled_eigenspace",
     "predicted_logits",
     "principal_angles",

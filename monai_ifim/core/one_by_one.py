@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from monai_ifim.core.eigenspace import Approximation, Eigenspace
+
 T = TypeVar("T")
+D = TypeVar("D", Eigenspace, Approximation)
 # Takes images (1, C, *S), and the place in the batch of the one that it is, None of zeros.
 Run = Callable[[Tensor, int | None], T]
 
@@ -92,6 +96,32 @@ def of_zeros(run: Run[T], images: Tensor, error: Exception) -> T | None:
         if is_out_of_memory(error):
             return None
         raise error from None
+
+
+def one_image(space: Eigenspace, index: int) -> Eigenspace:
+    """The eigenspace of one image of a batch.
+
+    Args:
+        space: of a batch.
+        index: of the image.
+
+    Returns:
+        An eigenspace of a batch of one, without its ``perturbation``, which may differ between
+        images.
+    """
+    return replace(_one(space, index), perturbation=None)
+
+
+def _one(batch: D, index: int) -> D:
+    """Of a dataclass whose tensors have an axis for the images, that of one image."""
+    parts: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            parts[field.name] = value[index : index + 1]
+        elif isinstance(value, Approximation):
+            parts[field.name] = _one(value, index)
+    return replace(batch, **parts)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -25,8 +25,10 @@ from monai_ifim.data.atomic import complete_file
 
 Row = dict[str, Any]
 RUN = "run"  # in the place of a file: the row that says that the table was cut short
-# Columns that are no float64. The class is text: with sigmoids it can be "0+2" or "none".
-TEXT = ("file", "predicted_class", "flip_class", "status")
+# Columns that are no float64, and those that end so. A class is text: with sigmoids it can be "0+2"
+# or "none".
+TEXT = ("file", "status")
+TEXT_ENDS = ("_class",)
 WHOLE = ("rank",)
 # How a formula begins in a spreadsheet, wide characters and characters to trim included. With the
 # apostrophes before it, so that what is guarded can be told from what had an apostrophe of its own.
@@ -125,7 +127,9 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     columns += ["rank", "trace_share", "high_energy_share"]
     # Only of classifiers.
     columns += [n for n in ("flip_distance", "flip_class") if any(n in row for row in rows)]
-    return [*columns, "status"]
+    # What else was asked of the images, in its order.
+    others = {name: None for row in rows for name in row if name not in columns}
+    return [*columns, *[name for name in others if name != "status"], "status"]
 
 
 def _write_csv(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
@@ -138,10 +142,15 @@ def _write_csv(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
 def _write_parquet(rows: Sequence[Row], columns: list[str], path: Path) -> None:
     arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     # Said, not inferred: a shard in which every image failed must have the types of the others.
-    types = dict.fromkeys(TEXT, arrow.string()) | dict.fromkeys(WHOLE, arrow.int64())
+    texts = [name for name in columns if _is_text(name)]
+    types = dict.fromkeys(texts, arrow.string()) | dict.fromkeys(WHOLE, arrow.int64())
     schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in columns])
     values = {name: [_escaped(row.get(name)) for row in rows] for name in columns}
     parquet.write_table(arrow.table(values, schema=schema), path)
+
+
+def _is_text(name: str) -> bool:
+    return name in TEXT or (name.endswith(TEXT_ENDS) and not name.startswith("probability_"))
 
 
 def _guarded(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
+    PooledEigenspace,
     chosen_options,
+    load_pooled,
     unwrap,
     with_option_keywords,
 )
@@ -31,14 +32,15 @@ from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
+from monai_ifim.handlers.computation import Computation
 from monai_ifim.handlers.inference import Inference, graph_of_next, network_of
 from monai_ifim.handlers.observer import Observer
-from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
 from monai_ifim.inferers import KeptGraph
-from monai_ifim.messages import check_on_error, failed, is_failure, reason
-from monai_ifim.outputs import BatchOutputs, check_volumes, outputs_of_network
+from monai_ifim.messages import check_on_error, failed, reason
+from monai_ifim.outputs import check_volumes
+from monai_ifim.questions import Question
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -95,6 +97,9 @@ class IFIMHandler:
             0 does every 100th batch, ``"auto"`` and ``"auto/100"`` ask a SLURM array, a Kubernetes
             Indexed Job or torchrun. The last one to end writes the tables of all.
         bundle: digest of the bundle, for ``run.json``; another one is another run.
+        space: a pooled eigenspace, or a file of one, in which the components are taken; each
+            image's own by default. All other numbers stay those of the image.
+        questions: what else is asked of each image, ``monai_ifim.questions``: further columns.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
@@ -123,6 +128,8 @@ class IFIMHandler:
         existing: str = "refuse",
         shard: str | Part | None = None,
         bundle: str | None = None,
+        space: PooledEigenspace | str | os.PathLike[str] | None = None,
+        questions: Sequence[Question] = (),
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
@@ -135,11 +142,12 @@ class IFIMHandler:
         self.table = TableWriter(path, resume=resume, existing=existing, part=self.part)
         self.metrics, self.class_names = dict(metrics or {}), list(class_names)
         self.fail_at_end, self.on_error = fail_at_end, check_on_error(on_error)
+        self.space = load_pooled(space)
+        self._computation = Computation(on_error, self.space, questions)
         self.resume, self.bundle = resume, bundle
         self._served, self._before = False, 0  # iterations before this epoch
         self._model_name = ModelName()
         self._each = Postprocessing(postprocessing, self._model_name)
-        self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
         self._graph: KeptGraph | None = None  # of the iteration in work
         self.observers: list[Observer] = []
         self._remaining: Remaining | None = None
@@ -206,7 +214,8 @@ class IFIMHandler:
                 engine.add_event_handler(event, function)
 
     def _begin(self, engine: Engine) -> None:
-        self._served, self._before, self._reference = False, engine.state.iteration, None
+        self._served, self._before = False, engine.state.iteration
+        self._computation.begin()
         self._each.begin()
         if self.table.folder is not None:
             self._signal.catch()
@@ -216,15 +225,12 @@ class IFIMHandler:
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         network = self._network(engine)
+        options = {"volumes": sorted(self.volumes), "postprocessing": self.postprocessing}
+        options["inferer"] = getattr(engine, "inferer", None)
         return run_identity(
             network,
             self._model_name.digest(network),
-            {
-                **vars(self.options),
-                "volumes": sorted(self.volumes),
-                "postprocessing": self.postprocessing,
-                "inferer": getattr(engine, "inferer", None),
-            },
+            {**vars(self.options), **options, **self._computation.settings},
             getattr(engine.state.dataloader, "dataset", None),
             self.bundle,
         )
@@ -277,7 +283,16 @@ class IFIMHandler:
         kept: tuple[Tensor, Any] | None = None,
     ) -> dict[str, Tensor]:
         """The ``ifim_*`` values of a batch; its rows go to the table."""
-        outputs = self._outputs(network, images, predict, kept)
+        outputs = self._computation.of_batch(
+            network,
+            images,
+            predict,
+            kept,
+            engine.state.batch,
+            options=self.options,
+            volumes=self.volumes,
+            keep_spaces=any(each.keeps_spaces for each in self.observers),
+        )
         files = self._files_of(engine, images)
         failures = getattr(getattr(engine, "inferer", None), "failures", None)
         outputs = outputs if failures is None else outputs.without(failures(images))
@@ -287,27 +302,8 @@ class IFIMHandler:
         written = self._each.of_batch(rows, images, outputs.values, files, network, wait=wait)
         self.table.stage(rows, written)
         for each in self.observers:
-            each.batch(rows, outputs.values)
+            each.batch(rows, outputs)
         return outputs.values
-
-    def _outputs(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        predict: Inference | None,
-        kept: tuple[Tensor, Any] | None,
-    ) -> BatchOutputs:
-        run = partial(outputs_of_network, network, options=self.options, volumes=self.volumes)
-        try:
-            outputs = run(images, predict=predict, kept=kept)
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            del kept
-            outputs = Trial(run, predict, self.volumes, self._reference).one_by_one(images, error)
-        if not all(map(is_failure, outputs.statuses)):
-            self._reference = outputs.shapes()
-        return outputs
 
     def fail_batch(self, engine: Engine, error: Exception) -> None:
         """Give the images of the batch in work rows with an error of the host's, which goes on.

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ignite.engine import Engine
-from torch import Tensor
+
+from monai_ifim.outputs import BatchOutputs
 
 
 class Observer(Protocol):
@@ -15,12 +16,14 @@ class Observer(Protocol):
     An exception would end the run: what can go wrong is the observer's own to catch.
     """
 
-    def batch(self, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Tensor]) -> None:
+    keeps_spaces: bool  # whether outputs are to have their eigenspaces
+
+    def batch(self, rows: Sequence[Mapping[str, Any]], outputs: BatchOutputs) -> None:
         """A batch is computed.
 
         Args:
             rows: one an image; their statuses may still change.
-            values: ``ifim_*`` of the batch.
+            outputs: values, numbers and statuses of the batch.
         """
 
     def epoch(self, engine: Engine, rows: Sequence[Mapping[str, Any]]) -> None:

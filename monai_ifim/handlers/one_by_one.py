@@ -89,4 +89,6 @@ def _joined(parts: Sequence[BatchOutputs], images: Tensor) -> BatchOutputs:
     plain = {n: torch.cat([p.values[n].as_subclass(Tensor) for p in parts]) for n in names}
     values = {name: with_metadata(value, images) for name, value in plain.items()}
     numbers = tuple(each for part in parts for each in part.numbers)
-    return BatchOutputs(values, numbers, tuple(each for part in parts for each in part.statuses))
+    statuses = tuple(each for part in parts for each in part.statuses)
+    spaces = tuple((i, space) for i, part in enumerate(parts) for _, space in part.spaces)
+    return BatchOutputs(values, numbers, statuses, spaces)

@@ -16,7 +16,7 @@ from torch import Tensor
 from monai_ifim.distributed import Ranks
 from monai_ifim.handlers import IFIMHandler
 from monai_ifim.messages import is_failure, printable, reason
-from monai_ifim.outputs import VOLUMES
+from monai_ifim.outputs import VOLUMES, BatchOutputs
 from monai_ifim.report.notebook import check_matplotlib
 from monai_ifim.report.writers import EpochWriter, writer_of
 
@@ -56,6 +56,8 @@ class IFIMEpochLog:
     >>> handler = IFIMHandler(volumes=("high", "orth", "sensitivity"))
     >>> handlers = [handler, IFIMEpochLog(handler, SummaryWriter("runs"))]  # doctest: +SKIP
     """
+
+    keeps_spaces = False
 
     def __init__(
         self,
@@ -165,15 +167,16 @@ class IFIMEpochLog:
         self._seen = 0
         self._cases: list[tuple[float, int, dict[str, Any]]] = []  # a heap, the least first
 
-    def batch(self, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Tensor]) -> None:
+    def batch(self, rows: Sequence[Mapping[str, Any]], outputs: BatchOutputs) -> None:
         """Keep the images to be drawn.
 
         Args:
             rows: one an image.
-            values: ``ifim_*`` of the batch.
+            outputs: of the batch.
         """
         if not self.most:
             return
+        values = outputs.values
         missing = [name for name in VOLUMES if f"ifim_{name}" not in values]
         if missing:
             self._warn(

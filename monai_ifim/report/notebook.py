@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_ifim.core import Approximation, Eigenspace
+from monai_ifim.core import Eigenspace
+from monai_ifim.core.one_by_one import one_image
 from monai_ifim.outputs import batch_outputs, with_class_names
 
 if TYPE_CHECKING:  # matplotlib is loaded by the first picture
     from matplotlib.figure import Figure
 
     from monai_ifim.report.cases import Case
-
-T = TypeVar("T", Eigenspace, Approximation)
 
 
 def show(
@@ -167,32 +165,6 @@ def case_of(
         picture=picture,
         channel_names=tuple(channel_names),
     )
-
-
-def one_image(space: Eigenspace, index: int) -> Eigenspace:
-    """The eigenspace of one image of a batch, for its components and numbers.
-
-    Args:
-        space: of a batch.
-        index: of the image.
-
-    Returns:
-        An eigenspace of a batch of one, without its ``perturbation``: that may differ between
-        images, and takes no part in components and numbers.
-    """
-    return replace(_one(space, index), perturbation=None)
-
-
-def _one(batch: T, index: int) -> T:
-    """Of a dataclass whose tensors have an axis for the images, that of one image."""
-    parts: dict[str, Any] = {}
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, Tensor):
-            parts[field.name] = value[index : index + 1]
-        elif isinstance(value, Approximation):
-            parts[field.name] = _one(value, index)
-    return replace(batch, **parts)
 
 
 def _volume(values: Tensor) -> np.ndarray:

@@ -201,11 +201,21 @@ class PooledEigenspace:
         Returns:
             Both (B, C, *S); they add up to the images and are orthogonal.
         """
-        weights = self.coefficients(images, rank)
-        vectors = self.eigenvectors[:rank].to(weights)
         plain = images.detach().as_subclass(Tensor)
-        high = torch.einsum("br,r...->b...", weights, vectors).to(plain)
+        high = self.synthesis(self.coefficients(images, rank)).to(plain)
         return high, plain - high
+
+    def synthesis(self, coefficients: Tensor) -> Tensor:
+        """The combination of the leading eigenvectors with these coefficients.
+
+        Args:
+            coefficients: (B, R) or fewer columns, for example from ``coefficients(images)``.
+
+        Returns:
+            (B, C, *S), of the coefficients' dtype.
+        """
+        vectors = self.eigenvectors[: coefficients.shape[1]].to(coefficients)
+        return torch.einsum("br,r...->b...", coefficients, vectors)
 
     def angles(
         self, other: PooledEigenspace | Tensor, metric: Metric = None, *, rank: int | None = None

@@ -1,0 +1,112 @@
+"""Questions that a handler asks of each batch, and components in a pooled eigenspace."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from monai.data import DataLoader
+
+import monai_ifim as mi
+from _helpers.comparisons import assert_close
+from _helpers.networks import smooth_network
+from _helpers.recorders import evaluate
+from _helpers.scans import dataset
+from _helpers.tables import read_table
+from monai_ifim.questions import Answer
+
+
+@dataclass
+class Doubled:
+    """Twice the trace, and the gradient-weighted image; an image that begins so has no answer."""
+
+    refused: float = math.nan
+    name = "doubled trace"
+    seen = ()
+
+    def answer(self, asked):
+        self.seen = (*self.seen, len(asked.images))
+        if bool((asked.images.flatten(1)[:, 0] == self.refused).any()):
+            raise ValueError("expected another image, got this one; leave it out")
+        again = asked.predict(asked.images)
+        assert_close(again, asked.space.logits)
+        columns = [{"doubled": 2 * trace} for trace in asked.space.trace.tolist()]
+        return Answer(columns, {"doubled": 2 * asked.images})
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_columns_and_values(files, tmp_path, size):
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[Doubled()])
+    loader = DataLoader(dataset(files), batch_size=size)
+    _, items = evaluate(smooth_network(3), loader, handler)
+    for row, item in zip(read_table(tmp_path), items, strict=True):
+        assert row["status"] == "ok"
+        assert_close(float(row["doubled"]), 2 * float(row["trace"]))
+        assert_close(item["ifim_doubled"], 2 * item["image"])
+        assert item["ifim_doubled"].meta["filename_or_obj"].endswith(row["file"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_an_image_without_an_answer_alone_fails(files, tmp_path, size):
+    first = dataset(files)[2]["image"].flatten()[0].item()
+    question = Doubled(first)
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[question, Doubled()])
+    loader = DataLoader(dataset(files), batch_size=size)
+    _, items = evaluate(smooth_network(3), loader, handler)
+    rows = read_table(tmp_path)
+    told = (
+        "failed: no doubled trace: ValueError: expected another image, got this one; leave it out"
+    )
+    assert [row["status"] for row in rows] == ["ok", "ok", told, "ok", "ok"]
+    assert [row["doubled"] != "" for row in rows] == [True, True, False, True, True]
+    good = [items[i] for i in (0, 1, 3, 4)]
+    assert all(torch.isfinite(item["ifim_doubled"]).all() for item in good)
+
+
+def test_components_in_a_pooled_eigenspace(files, tmp_path):
+    network = smooth_network(3)
+    images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
+    pooled = mi.pooled_eigenspace(network, images, rank=2)
+    pooled.save(tmp_path / "pooled.safetensors")
+    handler = mi.IFIMHandler(output_dir=tmp_path, space=tmp_path / "pooled.safetensors")
+    _, items = evaluate(network, DataLoader(dataset(files), batch_size=2), handler)
+    high, orth = pooled.split(images)
+    energy = pooled.coefficients(images).square().sum(1) / images.double().flatten(1).square().sum(
+        1
+    )
+    space = mi.eigenspace(network, images)
+    for i, (row, item) in enumerate(zip(read_table(tmp_path), items, strict=True)):
+        assert_close(item["ifim_high"], high[i])
+        assert_close(item["ifim_orth"], orth[i])
+        assert_close(float(row["high_energy_share"]), energy[i])
+        assert_close(item["ifim_eigenvalues"], space.eigenvalues[i])
+
+
+def test_another_pooled_eigenspace_is_another_run(files, tmp_path):
+    network = smooth_network(3)
+    images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
+    loader = DataLoader(dataset(files), batch_size=2)
+    for rank, resume in ((2, False), (2, True)):
+        pooled = mi.pooled_eigenspace(network, images, rank=rank)
+        handler = mi.IFIMHandler(output_dir=tmp_path, space=pooled, resume=resume)
+        evaluate(network, loader, handler)
+    other = mi.IFIMHandler(
+        output_dir=tmp_path, space=mi.pooled_eigenspace(network, images, rank=1), resume=True
+    )
+    with pytest.raises(ValueError, match="space"):
+        evaluate(network, loader, other)
+
+
+@pytest.mark.parametrize("space", ["nowhere.safetensors", 3])
+def test_no_such_pooled_eigenspace(space):
+    with pytest.raises((OSError, TypeError), match=r"nowhere|PooledEigenspace"):
+        mi.IFIMHandler(space=space)
+
+
+def test_a_pooled_eigenspace_of_another_shape_ends_the_run(files, tmp_path):
+    pooled = mi.pooled_eigenspace(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), torch.randn(4, 1, 3, 4)
+    )
+    handler = mi.IFIMHandler(output_dir=tmp_path, space=pooled)
+    with pytest.raises(ValueError, match=r"expected images \(B, 1, 3, 4\)"):
+        evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
