@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from monai_ifim.attributions import quantus_explain
     from monai_ifim.bundle import (
         bundle_digest,
         bundle_root,
@@ -135,6 +136,7 @@ __all__ = [
     "pooled_eigenspace",
     "preprocessing_of",
     "principal_angles",
+    "quantus_explain",
     "run",
     "run_on_ray",
     "run_unless_done",
@@ -158,6 +160,7 @@ _MODULES = (
     "data.writers",
     "inferers",
     "metrics",
+    "attributions",
     "transforms.checks",
     "transforms.components",
     "transforms.invert",

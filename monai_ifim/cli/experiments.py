@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monai_ifim.cli.bundles import configurations
 from monai_ifim.cli.command import Command
+
+if TYPE_CHECKING:
+    from monai_ifim.experiments.maps.explainers import OwnMethod
 
 
 def _experiment_arguments(parser: ArgumentParser) -> None:
@@ -28,6 +32,14 @@ def _experiment_arguments(parser: ArgumentParser) -> None:
         help="of the bundle: categorical (softmax), bernoulli (sigmoids) or another family's name "
         "(recognised when left out)",
     )
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="an attribution method of your own, compared with the others: package.module:name or "
+        "file.py:name of a function (model, inputs, targets), as Quantus has them",
+    )
     parser.add_argument("--cache", type=Path, help="of finished steps (OUTPUT/cache)")
 
 
@@ -43,7 +55,29 @@ def _experiment(options: Namespace) -> int:
         bundle=options.bundle,
         likelihood=options.likelihood,
         cache=options.cache,
+        methods=[_own_method(name) for name in options.method],
     )
+
+
+def _own_method(text: str) -> OwnMethod:
+    """The function that a text names, as an attribution method."""
+    import hashlib
+    import inspect
+
+    from monai_ifim.experiments.maps.explainers import OwnMethod
+    from monai_ifim.messages import reason
+    from monai_ifim.runs.weights import looked_up
+
+    place, _, name = text.rpartition(":")
+    try:
+        function = looked_up(place, name)
+        source = inspect.getsource(inspect.getmodule(function) or function)
+    except Exception as error:  # the user's code raises what it likes
+        raise ValueError(
+            f"expected --method package.module:function or file.py:function, got {text!r}: "
+            f"{reason(error)}; name a function (model, inputs, targets) that gives attributions"
+        ) from error
+    return OwnMethod(name, function, hashlib.sha256(source.encode()).hexdigest()[:16])
 
 
 def _page_arguments(parser: ArgumentParser) -> None:

@@ -45,7 +45,7 @@ def make_network(factory: str, arguments: Mapping[str, Any] | None = None) -> nn
             "factory is a class or function that makes the network"
         )
     try:
-        made = _looked_up(place, name)(**(arguments or {}))
+        made = looked_up(place, name)(**(arguments or {}))
     except Exception as error:  # the user's code raises what it likes
         raise ValueError(
             f"expected a network from {factory}, got {reason(error)}; check the name, and give "
@@ -92,7 +92,19 @@ def load_weights(network: nn.Module, file: str | os.PathLike[str]) -> str:
     return f"{os.fspath(file)} ({len(state)} tensors{found}{', without module.' if cut else ''})"
 
 
-def _looked_up(place: str, name: str) -> Any:
+def looked_up(place: str, name: str) -> Any:
+    """An object of a module or of a file with Python code.
+
+    Args:
+        place: ``pkg.module``, also looked for in the present folder, or ``path/to/file.py``.
+        name: of the object there.
+
+    Returns:
+        The object.
+
+    Raises:
+        FileNotFoundError: there is no such file. Whatever else the code raises.
+    """
     if place.endswith(".py"):
         spec = importlib.util.spec_from_file_location(Path(place).stem, place)
         if spec is None or spec.loader is None or not Path(place).is_file():

@@ -179,6 +179,23 @@ def network(draw, ratios):
         },
         "controls": controls(draw),
         "maps": maps(draw),
+        "quantus": {
+            "missing": "",
+            "images": 16,
+            "metrics": {
+                "faithfulness_correlation": {"group": "faithfulness", "better": "higher"},
+                "max_sensitivity": {"group": "robustness", "better": "lower"},
+                "sparseness": {"group": "complexity", "better": ""},
+            },
+            "methods": {
+                name: {
+                    "faithfulness_correlation": share(0.1 + 0.1 * i, 16),
+                    "max_sensitivity": share(0.3 - 0.05 * i, 16),
+                    "sparseness": None if i == 2 else share(0.4, 16),
+                }
+                for i, name in enumerate(("ifim", "gradient", "my_own_method", "edges"))
+            },
+        },
     }
 
 

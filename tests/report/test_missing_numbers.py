@@ -40,7 +40,7 @@ def test_any_missing_block_is_survived(text_only, tmp_path):
 def test_missing_blocks_leave_out_their_figures(tmp_path):
     result = made_result("signal", 1)
     cnn = result["networks"]["cnn"]
-    for name in ("law", "agreement", "controls", "maps"):
+    for name in ("law", "agreement", "controls", "maps", "quantus"):
         cnn[name] = None
     cnn["detection"]["error_auc"] = None
     cnn["perturbation"]["directions"] = {

@@ -35,7 +35,7 @@ def test_the_page_has_every_section(written):
     assert not_numbers(page) == []
     assert f"> {RESEARCH_ONLY}" in page
     assert "**Absent: Made task mednist.** the folder of the MedNIST images." in page
-    assert "Not measured here: perturbation; law; detection; controls; maps." in page
+    assert "Not measured here: perturbation; law; detection; controls; maps; quantus." in page
     assert "No answer is known for Made task bare." in page
     assert "| 3.10 % [2.79 %, 3.41 %] | 1.20 % [0.600 %, 1.80 %] |" in page
 

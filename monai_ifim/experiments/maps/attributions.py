@@ -22,8 +22,8 @@ from monai_ifim.core import (
     unwrap,
 )
 from monai_ifim.core.checks import check_finite_images, check_finite_logits, check_images
-from monai_ifim.experiments.logits import image_logits, one_prediction
-from monai_ifim.experiments.maps.methods import METHODS, AttributionMethod, Logit, as_methods
+from monai_ifim.experiments.logits import one_prediction
+from monai_ifim.experiments.maps.methods import METHODS, AttributionMethod, OutcomeLogit, as_methods
 
 # Voxels evaluated at a time when no batch size is given: one volume of 64 x 64 x 64.
 _VOXELS = 1 << 18
@@ -93,7 +93,7 @@ def attribution_maps(
         outcomes = family.outcome_logits(logits)
         for image, (index, sign) in zip(images.split(1), outcomes, strict=True):
             leaf = as_leaf(image)
-            logit = _outcome_logit(network, output_transform, index, sign)
+            logit = OutcomeLogit(network, output_transform, index, sign)
             for method in chosen:
                 values = method.attribute(logit, leaf, size).detach().to(images.dtype)
                 _check_map(values, method.name, len(found[method.name]))
@@ -108,13 +108,6 @@ def _logits(
     logits = torch.cat([one_prediction(forward.logits.detach()) for forward in passes])
     check_finite_logits(logits)
     return logits
-
-
-def _outcome_logit(
-    network: nn.Module, output_transform: OutputTransform | None, index: int, sign: int
-) -> Logit:
-    """The attributed logit (b,) as a function of images (b, C, *S)."""
-    return lambda images: sign * image_logits(network, images, output_transform)[:, index]
 
 
 def _check_map(values: Tensor, method: str, image: int) -> None:

@@ -18,10 +18,35 @@ from typing import ClassVar
 from captum import attr as captum
 from torch import Tensor, nn
 
+from monai_ifim.core import OutputTransform
+from monai_ifim.experiments.logits import image_logits
 from monai_ifim.experiments.maps.features import grad_cam_layer
 
 Logit = Callable[[Tensor], Tensor]
 """The attributed logit (b,) as a function of images (b, C, *S)."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutcomeLogit:
+    """The attributed logit of a network, (b,) for images (b, C, *S).
+
+    Attributes:
+        network: the classifier.
+        output_transform: chooses the logits when it returns a tuple or a dict.
+        index: number of the logit.
+        sign: 1, or -1 where the absence of a label is what is attributed.
+    """
+
+    network: nn.Module
+    output_transform: OutputTransform | None
+    index: int
+    sign: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logit (b,) of images (b, C, *S)."""
+        logits = image_logits(self.network, images, self.output_transform)
+        return self.sign * logits[:, self.index]
+
 
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -34,7 +59,7 @@ class AttributionMethod(ABC):
         random: whether it draws from torch's global random stream.
     """
 
-    name: ClassVar[str]
+    name: str
     random: ClassVar[bool] = False
 
     def prepared(self, network: nn.Module, images: Tensor) -> AttributionMethod:

@@ -14,6 +14,7 @@ from typing import Any
 from monai_ifim.experiments.measures.changes import perturbation
 from monai_ifim.experiments.measures.detection import detection
 from monai_ifim.experiments.measures.law import law
+from monai_ifim.experiments.measures.quantus import quantus
 from monai_ifim.experiments.measures.sensitivity import maps
 from monai_ifim.experiments.measures.subject import Subject
 
@@ -36,6 +37,7 @@ MEASURES: dict[str, Measure] = {
     "law": Measure("law_images", law),
     "detection": Measure("scored_images", detection),
     "maps": Measure("map_images", maps),
+    "quantus": Measure("quantus_images", quantus),
 }
 
 

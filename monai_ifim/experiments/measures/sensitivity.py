@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +49,9 @@ def maps(subject: Subject) -> dict[str, Any]:
     some = torch.arange(len(images))[:count] if labels is None else balanced_indices(labels, count)
     chosen = {name: value[some] for name, value in attributions(subject).items()}
     raw = subject.step(
-        "maps", some.tolist(), lambda: measure_maps(subject.classifier, images[some], chosen)
+        "maps",
+        [some.tolist(), subject.own_methods] if subject.methods else some.tolist(),
+        lambda: measure_maps(subject.classifier, images[some], chosen),
     )
     return maps_summary(raw)
 
@@ -66,14 +68,17 @@ def attributions(subject: Subject) -> dict[str, Tensor]:
     images, _ = subject.first(subject.attributed_images)
     found: dict[str, Tensor] = subject.step(
         "attributions",
-        len(images),
-        lambda: measure_attributions(subject.classifier, images, subject.seed),
+        [len(images), subject.own_methods] if subject.methods else len(images),
+        lambda: measure_attributions(subject.classifier, images, subject.seed, subject.methods),
     )
     return found
 
 
 def measure_attributions(
-    classifier: TrainedClassifier, images: Tensor, seed: int
+    classifier: TrainedClassifier,
+    images: Tensor,
+    seed: int,
+    own: Sequence[AttributionMethod] = (),
 ) -> dict[str, Tensor]:
     """Attribution maps of many images: 16 steps for an integral, 8 samples, windows of a fifth.
 
@@ -81,6 +86,7 @@ def measure_attributions(
         classifier: the network.
         images: (N, C, *S).
         seed: of SmoothGrad's noise, and of the order of pixels where a map has none.
+        own: further methods.
 
     Returns:
         (N, C, *S) by name of the method; without Grad-CAM, and a line in the log, where the
@@ -92,16 +98,27 @@ def measure_attributions(
         images,
         generator,
         likelihood=classifier.family,
-        methods=_methods(classifier, images),
+        methods=[*established_methods(classifier, images), *own],
     )
     return {name: ranked(attribution, generator) for name, attribution in found.items()}
 
 
-def _methods(classifier: TrainedClassifier, images: Tensor) -> list[AttributionMethod]:
+def established_methods(classifier: TrainedClassifier, images: Tensor) -> list[AttributionMethod]:
+    """Gradient, integrated gradients, SmoothGrad, Grad-CAM and occlusion.
+
+    Args:
+        classifier: the network.
+        images: (N, C, *S).
+
+    Returns:
+        The methods with the options of the experiments; without Grad-CAM, and a line in the log,
+        where the network has no layer for it.
+    """
     window = tuple(max(2, size // 5) for size in images.shape[2:])
     methods = [Gradient(), IntegratedGradients(steps=16), SmoothedGradient(samples=8)]
     try:
-        methods.append(GradCam(grad_cam_layer(classifier.network, images[:1])))
+        grad_cam_layer(classifier.network, images[:1])
+        methods.append(GradCam())  # of a copy of the network it has to find the layer anew
     except ValueError as error:  # TorchScript, or no feature map: measured without
         logger.warning("%s: no Grad-CAM: %s", classifier.name, error)
     return [*methods, Occlusion(window)]

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_ifim.experiments.environment import versions
+from monai_ifim.experiments.maps.methods import AttributionMethod
 from monai_ifim.experiments.measures.amounts import Measures
 from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
 from monai_ifim.experiments.steps import Steps
@@ -54,6 +55,7 @@ class Subject:
         amounts: how many of them for what.
         steps: keeps the results.
         seed: of everything that is drawn.
+        methods: attribution methods beside the established ones.
     """
 
     classifier: TrainedClassifier
@@ -61,6 +63,7 @@ class Subject:
     amounts: Measures
     steps: Steps
     seed: int = 0
+    methods: tuple[AttributionMethod, ...] = ()
 
     def first(self, count: int) -> tuple[Tensor, Tensor | None]:
         """At most so many of the images, evenly from every class, and their labels."""
@@ -76,6 +79,11 @@ class Subject:
         """Median norm of the images of the curves, what relative norms are shares of."""
         images, _ = self.first(self.attributed_images or len(self.sample.images))
         return float(images.flatten(1).norm(dim=1).double().median())
+
+    @property
+    def own_methods(self) -> list[list[str]]:
+        """Name and digest of the further methods, for keys of results."""
+        return [[method.name, str(getattr(method, "digest", ""))] for method in self.methods]
 
     def step(self, part: str, details: Any, compute: Callable[[], Any], version: int = 2) -> Any:
         """A part of a measure that is computed once for the same classifier, images and seed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from monai_ifim.core import Categorical
 from monai_ifim.experiments.environment import environment
+from monai_ifim.experiments.maps.methods import AttributionMethod
 from monai_ifim.experiments.run.network import NetworkOfTask
 from monai_ifim.experiments.run.settings import Settings
 from monai_ifim.experiments.statistics import classification_scores
@@ -26,6 +27,7 @@ def run_experiment(
     steps: Steps,
     *,
     data: Path | None = None,
+    methods: Sequence[AttributionMethod] = (),
     say: Say = print,
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def run_experiment(
         settings: what to do.
         steps: keeps every training and every measurement; those found there are not repeated.
         data: folder of the clinical data sets.
+        methods: attribution methods beside the established ones.
         say: called with lines for people.
         keep: called with the numbers so far after every network.
 
@@ -70,7 +73,9 @@ def run_experiment(
         for name in bar:
             bar.set_postfix_str(name)
             try:
-                result["networks"][name] = NetworkOfTask(settings, task, steps, name).measure()
+                result["networks"][name] = NetworkOfTask(
+                    settings, task, steps, name, methods
+                ).measure()
             except (ValueError, RuntimeError) as error:
                 say(f"{settings.name} {name}: {error}")
                 result["failures"][name] = str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from monai_ifim.core import Eigenspace
 from monai_ifim.core.angles import principal_angles
 from monai_ifim.experiments.environment import versions
 from monai_ifim.experiments.logits import logits_of
+from monai_ifim.experiments.maps.methods import AttributionMethod
 from monai_ifim.experiments.measures.changes import plain_ratios
 from monai_ifim.experiments.measures.controls import chance_angle, controls
 from monai_ifim.experiments.measures.measurement import measure_all
@@ -45,13 +47,22 @@ class NetworkOfTask:
         task: its images.
         steps: keeps every training and every measurement.
         name: of the architecture, in ``settings.networks``.
+        methods: attribution methods beside the established ones.
     """
 
-    def __init__(self, settings: Settings, task: Task, steps: Steps, name: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        steps: Steps,
+        name: str,
+        methods: Sequence[AttributionMethod] = (),
+    ) -> None:
         self.settings = settings
         self.task = task
         self.steps = steps
         self.name = name
+        self.methods = tuple(methods)
         width = settings.networks[name].get("width")
         self.variant = Variant(name, width=width, seed=settings.seed)
 
@@ -82,7 +93,9 @@ class NetworkOfTask:
         test = self.task.test
         sample = LabelledImages(test.images, test.labels, self.task.digest())
         settings = self.settings
-        return Subject(classifier, sample, settings.measures, self.steps, settings.seed)
+        return Subject(
+            classifier, sample, settings.measures, self.steps, settings.seed, self.methods
+        )
 
     def _controls(self, subject: Subject) -> dict[str, Any]:
         found = controls(subject)

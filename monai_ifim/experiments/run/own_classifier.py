@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from monai_ifim.bundle import load_bundle_classifier, load_bundle_images
 from monai_ifim.experiments.environment import environment
 from monai_ifim.experiments.logits import logits_of
+from monai_ifim.experiments.maps.methods import AttributionMethod
 from monai_ifim.experiments.measures.controls import controls
 from monai_ifim.experiments.measures.measurement import measure_all
 from monai_ifim.experiments.measures.subject import LabelledImages, Subject
@@ -24,7 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 def measure_bundle(
-    settings: Settings, steps: Steps, bundle: Path, data: Path, *, likelihood: str = ""
+    settings: Settings,
+    steps: Steps,
+    bundle: Path,
+    data: Path,
+    *,
+    likelihood: str = "",
+    methods: Sequence[AttributionMethod] = (),
 ) -> dict[str, Any]:
     """Perturbation curves, law, detection, maps and controls of a bundle's network.
 
@@ -34,6 +42,7 @@ def measure_bundle(
         bundle: its folder.
         data: images, laid out as the bundle reads them.
         likelihood: ``categorical`` or ``bernoulli``; recognised when empty.
+        methods: attribution methods beside the established ones.
 
     Returns:
         All numbers, ready for JSON, in the form that ``run_experiment`` gives. Images that are
@@ -55,7 +64,7 @@ def measure_bundle(
         labels = None
     known = [] if labels is None else [labels]
     sample = LabelledImages(images, labels, digest(images, *known, *names))
-    subject = Subject(classifier, sample, settings.measures, steps, settings.seed)
+    subject = Subject(classifier, sample, settings.measures, steps, settings.seed, tuple(methods))
     network = {
         "training": {
             "parameters": sum(p.numel() for p in loaded.network.parameters()),

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_ifim.data.atomic import complete_file
+from monai_ifim.experiments.maps.methods import AttributionMethod
 from monai_ifim.experiments.run.experiment import run_experiment
 from monai_ifim.experiments.run.own_classifier import measure_bundle
 from monai_ifim.experiments.run.settings import Settings, read_settings
@@ -33,6 +34,7 @@ def run_experiments(
     bundle: Path | None = None,
     likelihood: str = "",
     cache: Path | None = None,
+    methods: Sequence[AttributionMethod] = (),
 ) -> int:
     """Run the experiments of some configurations, one after the other.
 
@@ -47,6 +49,7 @@ def run_experiments(
         bundle: measure this one; the configuration's task is then ``bundle``.
         likelihood: of the bundle, recognised when empty.
         cache: where trainings and measurements are kept; ``OUTPUT/cache`` by default.
+        methods: attribution methods beside the established ones.
 
     Returns:
         Exit status: 1 when an experiment failed, when the data of one that was named are missing,
@@ -63,7 +66,7 @@ def run_experiments(
     if bundle is not None and data is None:
         raise ValueError("expected --data with the images of the bundle, got none; say --data DIR")
     steps = Steps(cache or output / "cache", say=_say)
-    run = _Run(output, steps, profile, data, bundle, likelihood)
+    run = _Run(output, steps, profile, data, bundle, likelihood, tuple(methods))
     failed = measured = False
     for settings, file in wanted:
         try:
@@ -94,6 +97,7 @@ class _Run:
         data: clinical data sets, or the images of the bundle.
         bundle: the bundle to measure, None for the networks of the configurations.
         likelihood: of the bundle, recognised when empty.
+        methods: attribution methods beside the established ones.
     """
 
     output: Path
@@ -102,6 +106,7 @@ class _Run:
     data: Path | None
     bundle: Path | None
     likelihood: str
+    methods: tuple[AttributionMethod, ...] = ()
 
     def measure(self, settings: Settings, file: Path) -> dict[str, Any]:
         """The numbers of one experiment; they are written after every network."""
@@ -111,10 +116,22 @@ class _Run:
 
         if self.bundle is not None and self.data is not None:
             result = measure_bundle(
-                settings, self.steps, self.bundle, self.data, likelihood=self.likelihood
+                settings,
+                self.steps,
+                self.bundle,
+                self.data,
+                likelihood=self.likelihood,
+                methods=self.methods,
             )
         else:
-            result = run_experiment(settings, self.steps, data=self.data, say=_say, keep=keep)
+            result = run_experiment(
+                settings,
+                self.steps,
+                data=self.data,
+                methods=self.methods,
+                say=_say,
+                keep=keep,
+            )
         keep(result)
         return result
 
@@ -145,6 +162,7 @@ class _Run:
         words = ["python", "-m", "monai_ifim", "experiment", place, "--profile", self.profile]
         words += [] if self.bundle is None else ["--bundle", self.bundle.name]
         words += ["--likelihood", self.likelihood] if self.likelihood else []
+        words += ["--method", *(m.name for m in self.methods)] if self.methods else []
         return f"{shlex.join(words)} --data DATA --output RESULTS"
 
 

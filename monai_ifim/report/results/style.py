@@ -38,6 +38,8 @@ STYLES = {
     "attenuate_high": Style("along −x_h", "#AA3377", "D"),
     "attenuate_orth": Style("along −x_o", "#009E73", "P"),
     "ifim": Style("iFIM sensitivity", "#AA3377", "D"),
+    "ifim_smoothed": Style("iFIM, smoothed", "#AA3377", "P"),
+    "ifim_pooled": Style("iFIM, inside the pooled space", "#AA3377", "h"),
     "gradient": Style("gradient", "#000000", "o"),
     "integrated_gradients": Style("integrated gradients", "#4455AA", "^"),
     "smoothgrad": Style("SmoothGrad", "#999933", "s"),

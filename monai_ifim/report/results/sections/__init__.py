@@ -6,8 +6,9 @@ from monai_ifim.report.results.sections.detection import DETECTION
 from monai_ifim.report.results.sections.law import LAW
 from monai_ifim.report.results.sections.maps import MAPS
 from monai_ifim.report.results.sections.perturbation import PERTURBATION
+from monai_ifim.report.results.sections.quantus import QUANTUS
 from monai_ifim.report.results.sections.section import Section
 
-SECTIONS: tuple[Section, ...] = (PERTURBATION, LAW, DETECTION, AGREEMENT, CONTROLS, MAPS)
+SECTIONS: tuple[Section, ...] = (PERTURBATION, LAW, DETECTION, AGREEMENT, CONTROLS, MAPS, QUANTUS)
 
 __all__ = ["SECTIONS", "Section"]

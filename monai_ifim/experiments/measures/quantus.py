@@ -1,0 +1,264 @@
+"""Quantus' metrics of attribution maps, for the sensitivity map and the established methods.
+
+Source: A. Hedström et al., "Quantus: An Explainable AI Toolkit for Responsible Evaluation of
+Neural Network Explanations and Beyond", JMLR 24 (2023). Metrics: U. Bhatt et al., IJCAI 2020
+(faithfulness correlation, complexity); S. Bach et al., PLOS ONE 2015 (pixel flipping); C.-K. Yeh et
+al., NeurIPS 2019 (max-sensitivity); A. Hedström et al., 2023 (efficient MPRT); L. Sixt et al.,
+ICML 2020 (random logit); P. Chalasani et al., ICML 2020 (sparseness).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from monai_ifim.attributions import quantus_explain
+from monai_ifim.core import Categorical, pooled_eigenspace
+from monai_ifim.experiments.maps.explainers import Explain, explainer, predicted_classes
+from monai_ifim.experiments.measures.sensitivity import established_methods
+from monai_ifim.experiments.measures.subject import Subject
+from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
+from monai_ifim.experiments.statistics import average, interval
+
+_POOLED = 200  # images of the pooled eigenspace
+_NOISE = 0.3  # of the smoothed map, as a share of the images' standard deviation
+_SHARE = 10  # a tenth of the entries is replaced at a time
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of Quantus' metrics.
+
+    Attributes:
+        group: what it is about.
+        better: ``"higher"`` or ``"lower"``; empty where neither is.
+        make: entries of an image and number of classes to the metric.
+    """
+
+    group: str
+    better: str
+    make: Callable[[int, int], Any]
+
+
+def _quantus(name: str, **fixed: Any) -> Any:
+    return getattr(import_module("quantus"), name)(
+        **fixed, disable_warnings=True, display_progressbar=False
+    )
+
+
+METRICS: dict[str, Metric] = {
+    "faithfulness_correlation": Metric(
+        "faithfulness",
+        "higher",
+        lambda entries, classes: _quantus(
+            "FaithfulnessCorrelation",
+            nr_runs=50,
+            subset_size=max(1, entries // _SHARE),
+            perturb_baseline="mean",
+            return_aggregate=False,
+        ),
+    ),
+    "pixel_flipping": Metric(
+        "faithfulness",
+        "lower",
+        lambda entries, classes: _quantus(
+            "PixelFlipping",
+            features_in_step=max(n for n in range(1, entries // _SHARE + 1) if entries % n == 0),
+            perturb_baseline="mean",
+        ),
+    ),
+    "max_sensitivity": Metric(
+        "robustness",
+        "lower",
+        lambda entries, classes: _quantus("MaxSensitivity", nr_samples=5, lower_bound=0.05),
+    ),
+    "efficient_mprt": Metric(
+        "randomisation", "higher", lambda entries, classes: _quantus("EfficientMPRT")
+    ),
+    "random_logit": Metric(
+        "randomisation",
+        "lower",
+        lambda entries, classes: _quantus("RandomLogit", num_classes=classes),
+    ),
+    "sparseness": Metric("complexity", "", lambda entries, classes: _quantus("Sparseness")),
+    "complexity": Metric("complexity", "", lambda entries, classes: _quantus("Complexity")),
+}
+
+
+def quantus(subject: Subject) -> dict[str, Any]:
+    """Faithfulness, robustness, randomisation and complexity of maps, by Quantus.
+
+    Args:
+        subject: what to measure; ``quantus_images`` of its images are used.
+
+    Returns:
+        Numbers ready for JSON; under ``missing`` why there are none.
+    """
+    images, _ = subject.first(subject.amounts.quantus_images)
+    why = _missing(subject.classifier, images)
+    if why:
+        return {"missing": why}
+    others, _ = subject.first(_POOLED)
+    raw = subject.step(
+        "quantus",
+        [len(images), len(others), subject.own_methods, import_module("quantus").__version__],
+        lambda: measure_quantus(
+            subject.classifier.network,
+            images,
+            explainers(subject, images, others),
+            subject.seed,
+        ),
+    )
+    return quantus_summary(raw, len(images))
+
+
+def _missing(classifier: TrainedClassifier, images: Tensor) -> str:
+    """Why Quantus cannot be asked; empty where it can."""
+    try:
+        import_module("quantus")
+    except ImportError as error:
+        return f"Quantus is not installed ({error}): pip install 'monai_ifim[quantus]'"
+    if images.ndim != 4:
+        return "Quantus takes pictures, not volumes"
+    if classifier.family != Categorical():
+        return "Quantus takes classifiers with a softmax"
+    return ""
+
+
+def explainers(subject: Subject, images: Tensor, others: Tensor) -> dict[str, Explain]:
+    """What is compared: the sensitivity map, the established methods, one's own, and controls.
+
+    Args:
+        subject: what to measure.
+        images: (N, C, *S), that are explained.
+        others: images to pool.
+
+    Returns:
+        Functions in Quantus' form, by name.
+    """
+    network = subject.classifier.network
+    noise = _NOISE * float(images.std())
+    pooled = pooled_eigenspace(network, others.split(64))
+    methods = [*established_methods(subject.classifier, images), *subject.methods]
+    return {
+        "ifim": quantus_explain,
+        "ifim_smoothed": partial(quantus_explain, noise=noise),
+        "ifim_pooled": partial(quantus_explain, space=pooled),
+        **{method.name: explainer(method, subject.seed) for method in methods},
+        "random_numbers": partial(random_map, seed=subject.seed),
+        "edges": edge_map,
+    }
+
+
+def random_map(
+    model: nn.Module, inputs: Any, targets: Any, *, seed: int = 0, **ignored: Any
+) -> np.ndarray:
+    """A map of random numbers: what a metric must tell from an explanation.
+
+    Args:
+        model: ignored.
+        inputs: images (B, C, *S).
+        targets: ignored.
+        seed: of the numbers.
+        ignored: what else Quantus hands on.
+
+    Returns:
+        (B, C, *S), in [0, 1).
+    """
+    return np.random.default_rng(seed).random(np.shape(inputs))
+
+
+def edge_map(model: nn.Module, inputs: Any, targets: Any, **ignored: Any) -> np.ndarray:
+    """The size of the image's own gradient, which no network takes part in.
+
+    Args:
+        model: ignored.
+        inputs: images (B, C, *S).
+        targets: ignored.
+        ignored: what else Quantus hands on.
+
+    Returns:
+        (B, C, *S).
+    """
+    image = np.asarray(inputs, dtype=np.float64)
+    slopes = np.gradient(image, axis=tuple(range(2, image.ndim)))
+    parts = slopes if isinstance(slopes, list | tuple) else [slopes]
+    size: np.ndarray = np.sqrt(sum(np.square(part) for part in parts))
+    return size
+
+
+def measure_quantus(
+    network: nn.Module, images: Tensor, explained_by: Mapping[str, Explain], seed: int
+) -> dict[str, dict[str, Tensor]]:
+    """Every metric of every map.
+
+    Args:
+        network: categorical classifier, in eval mode; left as it was.
+        images: (N, C, H, W).
+        explained_by: functions in Quantus' form, by name.
+        seed: of NumPy's global random state, from which Quantus draws; it is restored.
+
+    Returns:
+        By map and metric (N,) in float64.
+    """
+    targets = predicted_classes(network, images)
+    entries, classes = images[0].numel(), int(network(images[:1]).shape[1])
+    inputs, state = images.numpy(), np.random.get_state()
+    found: dict[str, dict[str, Tensor]] = {}
+    try:
+        for name, explain in explained_by.items():
+            for key, metric in METRICS.items():
+                np.random.seed(seed)
+                with torch.random.fork_rng([]):
+                    torch.default_generator.manual_seed(seed)
+                    scores = metric.make(entries, classes)(
+                        model=network,
+                        x_batch=inputs,
+                        y_batch=targets,
+                        a_batch=None,
+                        explain_func=explain,
+                        device="cpu",
+                        channel_first=True,
+                    )
+                found.setdefault(name, {})[key] = _one_number(scores, len(images))
+    finally:
+        np.random.set_state(state)
+    return found
+
+
+def _one_number(scores: Any, count: int) -> Tensor:
+    """(N,) from the list of a metric, in which an image may have a curve."""
+    values = torch.as_tensor(np.asarray(scores, dtype=np.float64))
+    return values.reshape(count, -1).mean(dim=1)
+
+
+def quantus_summary(raw: Mapping[str, Mapping[str, Tensor]], count: int) -> dict[str, Any]:
+    """Means over images with 95 % intervals.
+
+    Args:
+        raw: from ``measure_quantus``.
+        count: of the images.
+
+    Returns:
+        Numbers ready for JSON. Images for which a metric has no number (a constant map) are left
+        out of it, and counted in ``without``.
+    """
+    methods: dict[str, Any] = {}
+    for name, metrics in raw.items():
+        row: dict[str, Any] = {}
+        for key, values in metrics.items():
+            good = values[torch.isfinite(values)]
+            enough = len(good) >= 2
+            row[key] = interval(average, good).as_dict() if enough else None
+            if len(good) < count:
+                row.setdefault("without", {})[key] = count - len(good)
+        methods[name] = row
+    told = {key: {"group": m.group, "better": m.better} for key, m in METRICS.items()}
+    return {"missing": "", "images": count, "metrics": told, "methods": methods}
