@@ -10,7 +10,7 @@ from _helpers.comparisons import assert_close
 from monai_ifim.experiments.maps.attributions import attribution_maps
 from monai_ifim.experiments.maps.explainers import OwnMethod, explainer, predicted_classes
 from monai_ifim.experiments.maps.methods import Gradient, SmoothedGradient
-from monai_ifim.experiments.measures.quantus import (
+from monai_ifim.experiments.maps.quantus import (
     METRICS,
     edge_map,
     measure_quantus,

@@ -14,8 +14,7 @@ from typing import Any
 from monai_ifim.experiments.measures.changes import perturbation
 from monai_ifim.experiments.measures.detection import detection
 from monai_ifim.experiments.measures.law import law
-from monai_ifim.experiments.measures.quantus import quantus
-from monai_ifim.experiments.measures.sensitivity import maps
+from monai_ifim.experiments.measures.sensitivity import maps, quantus
 from monai_ifim.experiments.measures.subject import Subject
 
 

@@ -1,17 +1,21 @@
-"""The iFIM sensitivity map beside attribution maps."""
+"""The iFIM sensitivity map beside attribution maps, by our own measures and by those of Quantus."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_ifim.core import Eigenspace
+from monai_ifim.attributions import quantus_explain
+from monai_ifim.core import Categorical, Eigenspace, pooled_eigenspace
 from monai_ifim.experiments.maps.attributions import attribution_maps
 from monai_ifim.experiments.maps.deletion import deletion_curve
+from monai_ifim.experiments.maps.explainers import Explain, explainer
 from monai_ifim.experiments.maps.features import grad_cam_layer
 from monai_ifim.experiments.maps.methods import (
     AttributionMethod,
@@ -20,6 +24,12 @@ from monai_ifim.experiments.maps.methods import (
     IntegratedGradients,
     Occlusion,
     SmoothedGradient,
+)
+from monai_ifim.experiments.maps.quantus import (
+    edge_map,
+    measure_quantus,
+    quantus_summary,
+    random_map,
 )
 from monai_ifim.experiments.maps.similarity import map_angle, rank_correlation, share_inside
 from monai_ifim.experiments.measures.subject import Subject
@@ -32,6 +42,8 @@ from monai_ifim.experiments.statistics import average, interval
 from monai_ifim.experiments.tasks.labelled import balanced_indices
 
 logger = logging.getLogger(__name__)
+_POOLED = 200  # images of the pooled eigenspace
+_NOISE = 0.3  # of the smoothed map, as a share of the images' standard deviation
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
@@ -236,3 +248,68 @@ def maps_summary(raw: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
             row[key] = found[key].mean(dim=0).tolist()
         methods[name] = row
     return {"images": len(raw["ifim"]["deletion"]), "shares": list(SHARES), "methods": methods}
+
+
+def quantus(subject: Subject) -> dict[str, Any]:
+    """Faithfulness, robustness, randomisation and complexity of maps, by Quantus.
+
+    Args:
+        subject: what to measure; ``quantus_images`` of its images are used.
+
+    Returns:
+        Numbers ready for JSON; under ``missing`` why there are none.
+    """
+    images, _ = subject.first(subject.amounts.quantus_images)
+    why = _missing(subject.classifier, images)
+    if why:
+        return {"missing": why}
+    others, _ = subject.first(_POOLED)
+    raw = subject.step(
+        "quantus",
+        [len(images), len(others), subject.own_methods, import_module("quantus").__version__],
+        lambda: measure_quantus(
+            subject.classifier.network,
+            images,
+            explainers(subject, images, others),
+            subject.seed,
+        ),
+    )
+    return quantus_summary(raw, len(images))
+
+
+def _missing(classifier: TrainedClassifier, images: Tensor) -> str:
+    """Why Quantus cannot be asked; empty where it can."""
+    try:
+        import_module("quantus")
+    except ImportError as error:
+        return f"Quantus is not installed ({error}): pip install 'monai_ifim[quantus]'"
+    if images.ndim != 4:
+        return "Quantus takes pictures, not volumes"
+    if classifier.family != Categorical():
+        return "Quantus takes classifiers with a softmax"
+    return ""
+
+
+def explainers(subject: Subject, images: Tensor, others: Tensor) -> dict[str, Explain]:
+    """What is compared: the sensitivity map, the established methods, one's own, and controls.
+
+    Args:
+        subject: what to measure.
+        images: (N, C, *S), that are explained.
+        others: images to pool.
+
+    Returns:
+        Functions in Quantus' form, by name.
+    """
+    network = subject.classifier.network
+    noise = _NOISE * float(images.std())
+    pooled = pooled_eigenspace(network, others.split(64))
+    methods = [*established_methods(subject.classifier, images), *subject.methods]
+    return {
+        "ifim": quantus_explain,
+        "ifim_smoothed": partial(quantus_explain, noise=noise),
+        "ifim_pooled": partial(quantus_explain, space=pooled),
+        **{method.name: explainer(method, subject.seed) for method in methods},
+        "random_numbers": partial(random_map, seed=subject.seed),
+        "edges": edge_map,
+    }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -19,16 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.attributions import quantus_explain
-from monai_ifim.core import Categorical, pooled_eigenspace
-from monai_ifim.experiments.maps.explainers import Explain, explainer, predicted_classes
-from monai_ifim.experiments.measures.sensitivity import established_methods
-from monai_ifim.experiments.measures.subject import Subject
-from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
+from monai_ifim.experiments.maps.explainers import Explain, predicted_classes
 from monai_ifim.experiments.statistics import average, interval
 
-_POOLED = 200  # images of the pooled eigenspace
-_NOISE = 0.3  # of the smoothed map, as a share of the images' standard deviation
 _SHARE = 10  # a tenth of the entries is replaced at a time
 
 
@@ -90,71 +82,6 @@ METRICS: dict[str, Metric] = {
     "sparseness": Metric("complexity", "", lambda entries, classes: _quantus("Sparseness")),
     "complexity": Metric("complexity", "", lambda entries, classes: _quantus("Complexity")),
 }
-
-
-def quantus(subject: Subject) -> dict[str, Any]:
-    """Faithfulness, robustness, randomisation and complexity of maps, by Quantus.
-
-    Args:
-        subject: what to measure; ``quantus_images`` of its images are used.
-
-    Returns:
-        Numbers ready for JSON; under ``missing`` why there are none.
-    """
-    images, _ = subject.first(subject.amounts.quantus_images)
-    why = _missing(subject.classifier, images)
-    if why:
-        return {"missing": why}
-    others, _ = subject.first(_POOLED)
-    raw = subject.step(
-        "quantus",
-        [len(images), len(others), subject.own_methods, import_module("quantus").__version__],
-        lambda: measure_quantus(
-            subject.classifier.network,
-            images,
-            explainers(subject, images, others),
-            subject.seed,
-        ),
-    )
-    return quantus_summary(raw, len(images))
-
-
-def _missing(classifier: TrainedClassifier, images: Tensor) -> str:
-    """Why Quantus cannot be asked; empty where it can."""
-    try:
-        import_module("quantus")
-    except ImportError as error:
-        return f"Quantus is not installed ({error}): pip install 'monai_ifim[quantus]'"
-    if images.ndim != 4:
-        return "Quantus takes pictures, not volumes"
-    if classifier.family != Categorical():
-        return "Quantus takes classifiers with a softmax"
-    return ""
-
-
-def explainers(subject: Subject, images: Tensor, others: Tensor) -> dict[str, Explain]:
-    """What is compared: the sensitivity map, the established methods, one's own, and controls.
-
-    Args:
-        subject: what to measure.
-        images: (N, C, *S), that are explained.
-        others: images to pool.
-
-    Returns:
-        Functions in Quantus' form, by name.
-    """
-    network = subject.classifier.network
-    noise = _NOISE * float(images.std())
-    pooled = pooled_eigenspace(network, others.split(64))
-    methods = [*established_methods(subject.classifier, images), *subject.methods]
-    return {
-        "ifim": quantus_explain,
-        "ifim_smoothed": partial(quantus_explain, noise=noise),
-        "ifim_pooled": partial(quantus_explain, space=pooled),
-        **{method.name: explainer(method, subject.seed) for method in methods},
-        "random_numbers": partial(random_map, seed=subject.seed),
-        "edges": edge_map,
-    }
 
 
 def random_map(
