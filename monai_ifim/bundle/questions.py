@@ -17,6 +17,7 @@ _SHARES = ("key", "labels", "channels")
 def chosen_questions(
     shares: str | Mapping[str, Any] | bool | None = None,
     nuisances: Sequence[Any] | str | Mapping[str, Any] | None = None,
+    level: float = 0.1,
     folder: str | os.PathLike[str] | None = None,
 ) -> list[Question]:
     """Questions for ``IFIMHandler(questions=…)``, by what a configuration says.
@@ -25,6 +26,7 @@ def chosen_questions(
         shares: the key of label maps in the batch, or ``key``, ``labels`` and ``channels`` of
             ``ShareColumns``; True for shares of channels alone.
         nuisances: names, with options or without, as for ``NuisanceColumns``.
+        level: KL divergence in nats that counts as a change of a prediction by a nuisance.
         folder: of the bundle, whose metadata names labels and channels; that of the command line
             by default.
 
@@ -43,7 +45,7 @@ def chosen_questions(
     if shares:
         found.append(_shares(shares, bundle_root() if folder is None else folder))
     if nuisances:
-        found.append(NuisanceColumns(nuisances))
+        found.append(NuisanceColumns(nuisances, level))
     return found
 
 
