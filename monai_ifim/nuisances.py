@@ -141,7 +141,7 @@ class Shift:
         Returns:
             A copy; ``spacing`` that was given stays.
         """
-        if self.spacing is not None:
+        if self.spacing is not None or self.axis >= spacing.shape[1]:  # the call refuses that axis
             return self
         return replace(self, spacing=tuple(spacing[:, self.axis].tolist()))
 
