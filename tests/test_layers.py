@@ -15,7 +15,7 @@ PACKAGE = Path(monai_ifim.__file__).parent
 NAME = PACKAGE.name
 LAYERS = [
     {"core", "distributed", "messages"},
-    {"data", "outputs", "metrics", "inferers", "nuisances", "attributions"},
+    {"data", "outputs", "metrics", "inferers", "nuisances", "changes", "attributions"},
     {"questions"},
     {"bundle", "handlers", "transforms"},
     {"experiments", "runs"},

@@ -91,6 +91,13 @@ def _eigenspace_arguments(parser: ArgumentParser) -> None:
         choices=["categorical", "bernoulli"],
         help="softmax, or sigmoids (recognised in a bundle when left out; else categorical)",
     )
+    group.add_argument(
+        "--nuisances",
+        nargs="+",
+        metavar="NAME",
+        help="measure how much of each a prediction tolerates: rotation shift scale gain offset "
+        "gamma bias_field blur noise",
+    )
 
 
 def _machine_arguments(parser: ArgumentParser) -> None:
@@ -176,6 +183,7 @@ def _run(options: Namespace) -> int:
         resume=options.resume or None,
         existing=options.existing,
         shard=options.shard,
+        nuisances=options.nuisances,
     )
     if options.dicom:
         import_module("monai_ifim.dicom.results").check_highdicom()  # not after a night of work

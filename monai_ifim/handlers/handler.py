@@ -99,7 +99,7 @@ class IFIMHandler:
         bundle: digest of the bundle, for ``run.json``; another one is another run.
         space: a pooled eigenspace, or a file of one, in which the components are taken; each
             image's own by default. All other numbers stay those of the image.
-        questions: what else is asked of each image, ``monai_ifim.questions``: further columns.
+        questions: what else is asked of each image, such as ``NuisanceColumns``: further columns.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 

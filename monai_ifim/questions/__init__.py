@@ -1,6 +1,8 @@
 """What else is asked of each image, where the host has its eigenspace at hand."""
 
 from monai_ifim.questions.answers import Host, answered
+from monai_ifim.questions.nuisances import NuisanceColumns
 from monai_ifim.questions.question import Answer, Asked, Question
+from monai_ifim.questions.shares import ShareColumns
 
-__all__ = ["Answer", "Asked", "Host", "Question", "answered"]
+__all__ = ["Answer", "Asked", "Host", "NuisanceColumns", "Question", "ShareColumns", "answered"]

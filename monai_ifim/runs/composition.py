@@ -194,6 +194,13 @@ def set_options(composition: Composition, options: RunOptions) -> None:
             )
         id_ = f"ifim_{name}" if f"ifim_{name}" in parser else f"{handler}::{name}"
         parser[id_] = list(value) if name == "volumes" else value
+    if options.nuisances is not None:
+        if "ifim_nuisances" not in parser:
+            raise ValueError(
+                f"expected the id ifim_nuisances in {composition.config}, got none; give its "
+                "IFIMHandler the questions of monai_ifim.chosen_questions"
+            )
+        parser["ifim_nuisances"] = list(options.nuisances)
     loader = {"batch_size": options.batch_size, "num_workers": options.workers}
     for name, value in loader.items():
         if value is not None:

@@ -23,6 +23,7 @@ from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
+from monai_ifim.questions import NuisanceColumns, Question
 from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
@@ -50,6 +51,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     resume: bool = False,
     existing: str = "refuse",
     shard: str | Part | None = None,
+    questions: Sequence[Question] = (),
     progress: bool = True,
     **keywords: Unpack[OptionKeywords],
 ) -> RunSummary:
@@ -74,6 +76,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         existing: what happens to results of another run in ``output``: ``"refuse"`` or ``"move"``
             into a subfolder.
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
+        questions: what else is asked of each image, for example
+            ``[mi.NuisanceColumns(["rotation", "gain"])]``: further columns of the table.
         progress: show on standard error how far it is.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -107,6 +111,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         resume=resume,
         existing=existing,
         shard=shard,
+        questions=questions,
         **keywords,
     )
     loader = FaultTolerantDataLoader(
@@ -177,6 +182,7 @@ def run_named_network(
         resume=options.resume or False,
         existing=options.existing or "refuse",
         shard=options.shard,
+        questions=[NuisanceColumns(options.nuisances)] if options.nuisances else (),
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,

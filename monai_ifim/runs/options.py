@@ -11,6 +11,7 @@ import torch
 from monai_ifim.core import EigenspaceOptions
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.outputs import check_volumes
+from monai_ifim.questions import NuisanceColumns
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class RunOptions:
         resume: go on with the run that the output folder holds.
         existing: what happens to results of another run there: ``"refuse"`` or ``"move"``.
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
+        nuisances: names of ``NuisanceColumns``, for their columns in the table.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
@@ -43,6 +45,7 @@ class RunOptions:
     resume: bool | None = None
     existing: str | None = None
     shard: str | Part | None = None
+    nuisances: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         EigenspaceOptions(
@@ -51,6 +54,8 @@ class RunOptions:
         if self.volumes is not None:
             check_volumes(self.volumes)
         shard_of(self.shard)
+        if self.nuisances is not None:
+            NuisanceColumns(self.nuisances)
         check_machine(self.device, self.batch_size, self.workers)
 
 
