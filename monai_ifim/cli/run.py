@@ -91,6 +91,12 @@ def _eigenspace_arguments(parser: ArgumentParser) -> None:
         choices=["categorical", "bernoulli"],
         help="softmax, or sigmoids (recognised in a bundle when left out; else categorical)",
     )
+    group.add_argument(
+        "--space",
+        metavar="FILE",
+        help="take the components in this pooled eigenspace (PooledEigenspace.save), in its --rank "
+        "leading directions (those in which two halves of its images agree)",
+    )
 
 
 def _machine_arguments(parser: ArgumentParser) -> None:
@@ -176,6 +182,7 @@ def _run(options: Namespace) -> int:
         resume=options.resume or None,
         existing=options.existing,
         shard=options.shard,
+        space=options.space,
     )
     if options.dicom:
         import_module("monai_ifim.dicom.results").check_highdicom()  # not after a night of work

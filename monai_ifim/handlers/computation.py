@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from monai_ifim.core import EigenspaceOptions, PooledEigenspace, pooled_digest
+from monai_ifim.core import EigenspaceOptions, PooledEigenspace, pooled_summary
 from monai_ifim.handlers.inference import Inference
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.messages import is_failure
@@ -35,7 +35,7 @@ class Computation:
     def settings(self) -> dict[str, Any]:
         """What of this makes the results of a run; nothing where nothing was asked for."""
         asked: dict[str, Any] = {"questions": self.questions} if self.questions else {}
-        return asked if self.within is None else {**asked, "space": pooled_digest(self.within)}
+        return asked if self.within is None else {**asked, "space": pooled_summary(self.within)}
 
     def begin(self) -> None:
         """An epoch begins."""

@@ -194,6 +194,9 @@ def set_options(composition: Composition, options: RunOptions) -> None:
             )
         id_ = f"ifim_{name}" if f"ifim_{name}" in parser else f"{handler}::{name}"
         parser[id_] = list(value) if name == "volumes" else value
+    if options.space is not None:
+        own = "ifim_space" if "ifim_space" in parser else f"{handler}::space"
+        parser[own] = os.path.abspath(options.space)
     loader = {"batch_size": options.batch_size, "num_workers": options.workers}
     for name, value in loader.items():
         if value is not None:

@@ -15,7 +15,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from monai_ifim.core import OptionKeywords, with_option_keywords
+from monai_ifim.core import OptionKeywords, Space, with_option_keywords
 from monai_ifim.data.batches import disk_error
 from monai_ifim.data.loaders import FaultTolerantDataLoader
 from monai_ifim.data.run_folder.part import Part
@@ -27,7 +27,7 @@ from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
 from monai_ifim.runs.progress import Progress, show_progress
-from monai_ifim.runs.summary import RunSummary, summary_of
+from monai_ifim.runs.summary import RunSummary, component_notes, summary_of
 from monai_ifim.runs.weights import load_weights, make_network
 from monai_ifim.transforms.save import SaveComponentsd
 from monai_ifim.transforms.traceable import traceable_preprocessing
@@ -50,6 +50,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     resume: bool = False,
     existing: str = "refuse",
     shard: str | Part | None = None,
+    space: Space = None,
     progress: bool = True,
     **keywords: Unpack[OptionKeywords],
 ) -> RunSummary:
@@ -74,6 +75,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         existing: what happens to results of another run in ``output``: ``"refuse"`` or ``"move"``
             into a subfolder.
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
+        space: a pooled eigenspace, or a file of one, in which the components are taken; ``rank``
+            counts its directions then (by default the stable ones).
         progress: show on standard error how far it is.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -107,6 +110,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         resume=resume,
         existing=existing,
         shard=shard,
+        space=space,
         **keywords,
     )
     loader = FaultTolerantDataLoader(
@@ -131,6 +135,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         f"network: {type(network).__name__}, {_parameters(network):,} parameters, on {where}",
         f"preprocessing: {in_words(transform)}",
         f"likelihood: {type(handler.options.family).__name__.lower()}",
+        *component_notes(handler),
     )
     return summary_of(handler.table, images, notes, shown.seconds, error)
 
@@ -177,6 +182,7 @@ def run_named_network(
         resume=options.resume or False,
         existing=options.existing or "refuse",
         shard=options.shard,
+        space=options.space,
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
+    Space,
     chosen_options,
     eigenspace,
+    taken_in,
     with_option_keywords,
 )
 from monai_ifim.data.batches import MODEL_KEY
@@ -33,12 +35,15 @@ class IFIMComponents(Transform):
         network: trained classifier, on the device where the work is to be done.
         options: choices about the eigenspace as a value, instead of ``keywords``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        space: a pooled eigenspace, or a file of one, in which the components are taken: in its
+            ``rank`` leading directions, by default the stable ones. All other numbers stay those
+            of the image, with all its eigenpairs.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
     Raises:
         TypeError: a keyword that is no option.
-        ValueError: an unknown volume, or an impossible option.
+        ValueError: an unknown volume, an impossible option, or no such pooled eigenspace.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     >>> image = torch.randn(1, 4, 4)
@@ -56,10 +61,11 @@ class IFIMComponents(Transform):
         *,
         options: EigenspaceOptions | None = None,
         volumes: str | Sequence[str] = ("high", "orth"),
+        space: Space = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
-        self.options = chosen_options(options, keywords)
+        self.space, self.options = taken_in(space, chosen_options(options, keywords))
         self.volumes = check_volumes(volumes)
 
     def __call__(self, image: Tensor, prefix: str = "ifim") -> dict[str, Tensor]:
@@ -82,7 +88,7 @@ class IFIMComponents(Transform):
         device = image.device if parameter is None else parameter.device
         batch = image.as_subclass(Tensor)[None].to(device)
         space = eigenspace(self.network, batch, options=self.options)
-        values = batch_outputs(space, batch, self.volumes, prefix=prefix).values
+        values = batch_outputs(space, batch, self.volumes, prefix=prefix, within=self.space).values
         return {key: with_metadata(v[0].to(image.device), image) for key, v in values.items()}
 
 
@@ -96,6 +102,7 @@ class IFIMComponentsd(MapTransform):
         allow_missing_keys: skip keys that are not there.
         options: choices about the eigenspace as a value, instead of ``keywords``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        space: a pooled eigenspace in which the components are taken; see ``IFIMComponents``.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
@@ -114,6 +121,7 @@ class IFIMComponentsd(MapTransform):
         *,
         options: EigenspaceOptions | None = None,
         volumes: str | Sequence[str] = ("high", "orth"),
+        space: Space = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -123,8 +131,10 @@ class IFIMComponentsd(MapTransform):
                 f"expected one prefix for each of the keys {self.keys}, got {self.prefixes}; "
                 "give a list of different prefixes"
             )
-        self.components = IFIMComponents(network, options=options, volumes=volumes, **keywords)
-        self._model_name = ModelName()
+        self.components = IFIMComponents(
+            network, options=options, volumes=volumes, space=space, **keywords
+        )
+        self._model_name = ModelName(self.components.space)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the components of each image to the dictionary.
