@@ -147,7 +147,7 @@ class ClassificationBundle:
             eigenspace, and files.
         """
         chosen = (self.name, self.model_version, self._content, self.likelihood)
-        asked = (options.rank, options.energy, monai.__version__)
+        asked: tuple[Any, ...] = (options.rank, options.energy, monai.__version__)
         if options.space == "pooled" and self._space_digest is not None:
             asked = (*asked, self._space_digest)
         files = _digest([Path(file) for file in (further_files or {}).values()])
