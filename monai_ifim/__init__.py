@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
+    from monai_ifim.questions import FoundFlip, VerifiedFlip, verified_flip
     from monai_ifim.report.epoch_log import IFIMEpochLog
     from monai_ifim.report.notebook import show
     from monai_ifim.report.viewer import view
@@ -91,6 +92,7 @@ __all__ = [
     "Exact",
     "FaultTolerantDataLoader",
     "FlipDistance",
+    "FoundFlip",
     "Gaussian",
     "GaussianMeanVariance",
     "IFIMComponents",
@@ -115,6 +117,7 @@ __all__ = [
     "SpectrumMetric",
     "SqueezeSingleSliced",
     "Truncated",
+    "VerifiedFlip",
     "VoxelwiseBernoulli",
     "VoxelwiseCategorical",
     "VoxelwiseGaussian",
@@ -141,6 +144,7 @@ __all__ = [
     "show",
     "smoothed_eigenspace",
     "traceable_preprocessing",
+    "verified_flip",
     "view",
     "write_parametric_map",
 ]
@@ -158,6 +162,7 @@ _MODULES = (
     "data.writers",
     "inferers",
     "metrics",
+    "questions",
     "transforms.checks",
     "transforms.components",
     "transforms.invert",

@@ -1,6 +1,16 @@
 """What else is asked of each image, where the host has its eigenspace at hand."""
 
 from monai_ifim.questions.answers import Host, answered
+from monai_ifim.questions.flips import FoundFlip, VerifiedFlip, verified_flip
 from monai_ifim.questions.question import Answer, Asked, Question
 
-__all__ = ["Answer", "Asked", "Host", "Question", "answered"]
+__all__ = [
+    "Answer",
+    "Asked",
+    "FoundFlip",
+    "Host",
+    "Question",
+    "VerifiedFlip",
+    "answered",
+    "verified_flip",
+]
