@@ -52,12 +52,15 @@ class NearestAnswer:
         distance: (B,) in float64, as in ``FlipDistance``.
         index: (B,) in int64.
         compared: (B, M) in int64.
+        distances: to each of these answers, (B, M) in float64; NaN in the place of one whose
+            gradient was not computed.
         steps: weights of the contrast gradients whose combination leads there, (B, M).
     """
 
     distance: Tensor
     index: Tensor
     compared: Tensor
+    distances: Tensor
     steps: Tensor
 
 
@@ -120,6 +123,7 @@ def nearest_answer(space: Eigenspace) -> NearestAnswer:
         distance=distance[:, 0],
         index=torch.where(found, index.gather(1, best), -1)[:, 0],
         compared=torch.where(known, index, -1),
+        distances=torch.where(known, distances, torch.nan),
         steps=torch.where(found, chosen * scale, 0),
     )
 

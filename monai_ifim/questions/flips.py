@@ -23,6 +23,7 @@ from monai_ifim.core import (
     with_option_keywords,
 )
 from monai_ifim.core.eigenspace import like
+from monai_ifim.core.flips import nearest_answer
 from monai_ifim.questions.question import Answer, Asked
 from monai_ifim.questions.search import METHODS, Search, foolbox
 
@@ -148,6 +149,7 @@ class VerifiedFlip:
             family=space.likelihood,
             logits=space.logits.to(images.device),
             scale=scale,
+            weights=_weights(space, scale),
             bounds=_bounds_of(self.bounds, images),
             output_transform=output_transform,
         )
@@ -206,6 +208,21 @@ def verified_flip(
     with at_rest(network, images.device, autocast=chosen.autocast):
         found = question.search(space, plain, network, chosen.output_transform)
     return replace(found, images=like(found.images, images))
+
+
+def _weights(space: Eigenspace, scale: Tensor) -> Tensor:
+    """What makes each margin a distance, to first order, in units of the nearest one's, (B, M)."""
+    nearest = nearest_answer(space)
+    rise, _ = cast(Likelihood, space.likelihood).flips(space.logits)
+    per_rise = nearest.distances / rise.abs().to(nearest.distances)
+    usable = torch.isfinite(per_rise) & (per_rise > 0)
+    # Answers of which nothing is known count like the others on average.
+    mean = torch.where(usable, per_rise, 0).sum(dim=1) / usable.sum(dim=1).clamp_min(1)
+    mean = torch.where(mean > 0, mean, 1)
+    unit = nearest.distance
+    unit = torch.where(torch.isfinite(unit) & (unit > 0), unit, mean)
+    weights = torch.where(usable, per_rise, mean[:, None]) / unit[:, None]
+    return weights.to(scale.device)
 
 
 def _check_bounds(bounds: Bounds) -> None:

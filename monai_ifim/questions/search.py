@@ -30,6 +30,8 @@ METHODS = ("ddn", "pgd")
 _STARTS = {"ddn": (1.0, 2.5, 6.0, 15.0), "pgd": (1.0, 2.0, 4.0, 8.0, 16.0)}
 _HALVINGS = 7  # of PGD's radius: to 1 % of it
 _REFINED = 10  # halvings of the way to the boundary: to 0.1 % of it
+# Of the loss: large, so that its gradient leads to the nearest other answer and not to a mixture.
+_SHARPNESS = 10.0
 _BEYOND = 1e-3  # of that way: so far behind the boundary the image just beyond may lie
 
 
@@ -43,6 +45,7 @@ class Search:
         family: of the logits, with ``flips`` and ``contrasts``.
         logits: of the images, (B, K).
         scale: length of a unit, (B,): the first-order distance.
+        weights: of the margins, (B, M): what makes them distances, to first order, in that unit.
         bounds: least and largest value (B,) of each image's changed voxels, None for any.
         output_transform: chooses the logits in the output.
     """
@@ -52,6 +55,7 @@ class Search:
     family: Any
     logits: Tensor
     scale: Tensor
+    weights: Tensor
     bounds: tuple[Tensor, Tensor] | None = None
     output_transform: OutputTransform | None = None
 
@@ -160,7 +164,7 @@ class _Margins(nn.Module):
     def forward(self, change: Tensor) -> Tensor:
         """Changes (B, C, *S) to (B, 1 + M)."""
         (search,) = self._search
-        margins = search.margins(search.changed(self._unit * change))
+        margins = search.margins(search.changed(self._unit * change)) * search.weights * _SHARPNESS
         return torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1)
 
 
