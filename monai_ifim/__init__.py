@@ -14,11 +14,13 @@ if TYPE_CHECKING:
         bundle_digest,
         bundle_root,
         check_arguments,
+        chosen_questions,
         class_names,
         evaluator_with_ifim,
         preprocessing_of,
         run_unless_done,
     )
+    from monai_ifim.changes import MaskOf, SmoothOf
     from monai_ifim.cluster import run_on_ray
     from monai_ifim.core import (
         Approximation,
@@ -64,7 +66,13 @@ if TYPE_CHECKING:
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
-    from monai_ifim.questions import FoundFlip, VerifiedFlip, verified_flip
+    from monai_ifim.questions import (
+        FoundFlip,
+        NuisanceColumns,
+        ShareColumns,
+        VerifiedFlip,
+        verified_flip,
+    )
     from monai_ifim.report.epoch_log import IFIMEpochLog
     from monai_ifim.report.notebook import show
     from monai_ifim.report.viewer import view
@@ -105,15 +113,19 @@ __all__ = [
     "LoadImageOrArrayd",
     "LoadPictured",
     "Mask",
+    "MaskOf",
     "MergedClasses",
     "NoiseSpectrum",
+    "NuisanceColumns",
     "NuisanceSensitivity",
     "PooledEigenspace",
     "PredictionSaver",
     "RunSummary",
     "SaveComponentsd",
     "SeveralInputs",
+    "ShareColumns",
     "Smooth",
+    "SmoothOf",
     "SpectrumMetric",
     "SqueezeSingleSliced",
     "Truncated",
@@ -124,6 +136,7 @@ __all__ = [
     "bundle_digest",
     "bundle_root",
     "check_arguments",
+    "chosen_questions",
     "class_names",
     "class_numbers",
     "eigenspace",
@@ -162,6 +175,7 @@ _MODULES = (
     "data.writers",
     "inferers",
     "metrics",
+    "changes",
     "questions",
     "transforms.checks",
     "transforms.components",

@@ -9,11 +9,12 @@ that needs SciPy. Each image of a batch has an amount of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from monai.transforms import AdjustContrast, Affine
+from monai.transforms import AdjustContrast, Affine, create_rotate
 from torch import Tensor
 
 from monai_ifim.core import Eigenspace
@@ -43,6 +44,15 @@ def _resampled(images: Tensor, parameters: list[dict[str, Any]]) -> Tensor:
     return torch.stack(result).to(images)
 
 
+def _check_axis(nuisance: Shift | BiasField, images: Tensor) -> None:
+    dims = images.ndim - 2
+    if not 0 <= nuisance.axis < dims:
+        raise ValueError(
+            f"expected an axis from 0 to {dims - 1} of images {tuple(images.shape)}, got "
+            f"{nuisance.axis} for {nuisance.name}; count spatial axes from 0"
+        )
+
+
 def _broad(amounts: Tensor, images: Tensor) -> Tensor:
     return amounts.to(images).view(-1, *[1] * (images.ndim - 1))
 
@@ -54,6 +64,8 @@ class Rotation:
     Attributes:
         reach: largest plausible angle in degrees.
         axis: of a 3D image, around which it turns.
+        spacing: size of a voxel along each axis in mm, one tuple for each image, without which
+            voxels are taken for cubes; hosts fill it in.
     """
 
     reach: float = 15.0
@@ -61,19 +73,40 @@ class Rotation:
     step: float = 0.5
     unit: str = "degrees"
     one_sided: bool = False
+    spacing: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def name(self) -> str:
         """For tables."""
-        return "rotation"
+        return "rotation" if self.axis == 2 else f"rotation about axis {self.axis}"
+
+    def with_spacing(self, spacing: Tensor) -> Rotation:
+        """The same for images with voxels of these sizes.
+
+        Args:
+            spacing: (B, dims) in mm.
+
+        Returns:
+            A copy; ``spacing`` that was given stays.
+        """
+        if self.spacing is not None:
+            return self
+        return replace(self, spacing=tuple(map(tuple, spacing.tolist())))
 
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Images (B, C, *S), turned by amounts (B,)."""
-        angles = [math.radians(amount) for amount in amounts.tolist()]
-        if images.ndim == 4:
-            return _resampled(images, [{"rotate_params": angle} for angle in angles])
-        turns = [tuple(angle * (axis == self.axis) for axis in range(3)) for angle in angles]
-        return _resampled(images, [{"rotate_params": turn} for turn in turns])
+        dims = images.ndim - 2
+        sizes = self.spacing or ((1.0,) * dims,) * len(images)
+        pairs = zip(amounts.tolist(), sizes, strict=True)
+        return _resampled(images, [{"affine": self._matrix(*pair)} for pair in pairs])
+
+    def _matrix(self, degrees: float, sizes: Sequence[float]) -> Tensor:
+        """In voxels, homogeneous: to mm, turned, and back."""
+        dims, angle = len(sizes), math.radians(degrees)
+        angles: Any = angle if dims == 2 else [angle * (axis == self.axis) for axis in range(3)]
+        scale = torch.diag(torch.tensor([*sizes, 1.0], dtype=torch.float64))
+        turn = torch.as_tensor(create_rotate(dims, angles), dtype=torch.float64)
+        return torch.linalg.inv(scale) @ turn @ scale
 
 
 @dataclass(frozen=True)
@@ -83,12 +116,13 @@ class Shift:
     Attributes:
         reach: largest plausible distance in mm.
         axis: spatial axis.
-        spacing: size of a voxel along it in mm.
+        spacing: size of a voxel along it in mm, also one for each image; hosts fill it in where
+            images have a spacing. Without one mm are voxels.
     """
 
     reach: float = 5.0
     axis: int = 0
-    spacing: float = 1.0
+    spacing: float | tuple[float, ...] | None = None
     step: float = 0.1
     unit: str = "mm"
     one_sided: bool = False
@@ -98,12 +132,27 @@ class Shift:
         """For tables."""
         return f"shift along axis {self.axis}"
 
+    def with_spacing(self, spacing: Tensor) -> Shift:
+        """The same for images with voxels of these sizes.
+
+        Args:
+            spacing: (B, dims) in mm.
+
+        Returns:
+            A copy; ``spacing`` that was given stays.
+        """
+        if self.spacing is not None or self.axis >= spacing.shape[1]:  # the call refuses that axis
+            return self
+        return replace(self, spacing=tuple(spacing[:, self.axis].tolist()))
+
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Images (B, C, *S), moved by amounts (B,)."""
-        dims = images.ndim - 2
+        _check_axis(self, images)
+        dims, spacing = images.ndim - 2, 1.0 if self.spacing is None else self.spacing
+        sizes = spacing if isinstance(spacing, tuple) else (spacing,) * len(images)
         moves = [
-            tuple(amount / self.spacing * (axis == self.axis) for axis in range(dims))
-            for amount in amounts.tolist()
+            tuple(amount / size * (axis == self.axis) for axis in range(dims))
+            for amount, size in zip(amounts.tolist(), sizes, strict=True)
         ]
         return _resampled(images, [{"translate_params": move} for move in moves])
 
@@ -210,6 +259,7 @@ class BiasField:
 
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Images (B, C, *S), shaded by amounts (B,)."""
+        _check_axis(self, images)
         size = images.shape[2 + self.axis]
         places = torch.linspace(-1, 1, size, dtype=images.dtype, device=images.device)
         field = places.view(-1, *[1] * (images.ndim - 3 - self.axis))

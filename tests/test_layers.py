@@ -15,7 +15,7 @@ PACKAGE = Path(monai_ifim.__file__).parent
 NAME = PACKAGE.name
 LAYERS = [
     {"core", "distributed", "messages"},
-    {"data", "outputs", "metrics", "inferers", "nuisances"},
+    {"data", "outputs", "metrics", "inferers", "nuisances", "changes"},
     {"questions"},
     {"bundle", "handlers", "transforms"},
     {"experiments", "runs"},

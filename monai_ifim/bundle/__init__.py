@@ -16,6 +16,7 @@ from monai_ifim.bundle.evaluator import (
 from monai_ifim.bundle.images import load_bundle_images
 from monai_ifim.bundle.likelihood import recognised_likelihood
 from monai_ifim.bundle.metadata import class_names
+from monai_ifim.bundle.questions import chosen_questions
 from monai_ifim.bundle.root import bundle_digest, bundle_root
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "bundle_network",
     "bundle_root",
     "check_arguments",
+    "chosen_questions",
     "class_names",
     "evaluator_with_ifim",
     "load_bundle_classifier",

@@ -78,10 +78,52 @@ def class_names(bundle_root: str | os.PathLike[str]) -> list[str]:
         ``channel_def`` of the first output in ``configs/metadata.json``; empty when the file is
         not there or names no channels.
     """
+    first: dict[str, Any] = next(iter(_data_format(bundle_root, "outputs").values()), {})
+    return [name for _, name in _channels(first)]
+
+
+def channel_names(bundle_root: str | os.PathLike[str]) -> list[str]:
+    """Names of the channels of a bundle's images, in order.
+
+    Args:
+        bundle_root: folder of the bundle.
+
+    Returns:
+        ``channel_def`` of the first input in ``configs/metadata.json``; empty when the file is
+        not there or names no channels.
+    """
+    first: dict[str, Any] = next(iter(_data_format(bundle_root, "inputs").values()), {})
+    return [name for _, name in _channels(first)]
+
+
+def label_names(bundle_root: str | os.PathLike[str], key: str) -> dict[str, int]:
+    """Names and numbers of the regions of a bundle's label maps.
+
+    Args:
+        bundle_root: folder of the bundle.
+        key: of the label maps.
+
+    Returns:
+        ``channel_def`` of the input of that name in ``configs/metadata.json``; where there is none,
+        of the first output of a segmentation, whose numbers are those of its label maps. Empty
+        where neither names any.
+    """
+    inputs, outputs = (_data_format(bundle_root, part) for part in ("inputs", "outputs"))
+    if key in inputs:
+        return {name: number for number, name in _channels(inputs[key])}
+    if not is_segmentation({"network_data_format": {"outputs": outputs}})[0]:
+        return {}
+    return {name: number for number, name in _channels(next(iter(outputs.values())))}
+
+
+def _data_format(bundle_root: str | os.PathLike[str], part: str) -> dict[str, Any]:
     path = Path(bundle_root) / "configs" / "metadata.json"
-    if not path.is_file():
-        return []
-    outputs: dict[str, Any] = read_metadata(path).get("network_data_format", {}).get("outputs", {})
-    first: dict[str, Any] = next(iter(outputs.values()), {})
-    channels = first.get("channel_def", {})
-    return [str(name) for _, name in sorted(channels.items(), key=lambda item: int(item[0]))]
+    found = read_metadata(path).get("network_data_format", {}) if path.is_file() else {}
+    named: dict[str, Any] = found.get(part, {})
+    return named
+
+
+def _channels(data: dict[str, Any]) -> list[tuple[int, str]]:
+    """Numbers and names of ``channel_def``, in the order of the numbers."""
+    pairs = ((int(number), str(name)) for number, name in data.get("channel_def", {}).items())
+    return sorted(pairs)

@@ -97,6 +97,13 @@ def _eigenspace_arguments(parser: ArgumentParser) -> None:
         help="take the components in this pooled eigenspace (PooledEigenspace.save), in its --rank "
         "leading directions (those in which two halves of its images agree)",
     )
+    group.add_argument(
+        "--nuisances",
+        nargs="+",
+        metavar="NAME",
+        help="measure how much of each a prediction tolerates: rotation shift scale gain offset "
+        "gamma bias_field blur noise",
+    )
 
 
 def _machine_arguments(parser: ArgumentParser) -> None:
@@ -183,6 +190,7 @@ def _run(options: Namespace) -> int:
         existing=options.existing,
         shard=options.shard,
         space=options.space,
+        nuisances=options.nuisances,
     )
     if options.dicom:
         import_module("monai_ifim.dicom.results").check_highdicom()  # not after a night of work

@@ -26,7 +26,13 @@ from monai_ifim.core.gradients.at_rest import at_rest, exclusive, frozen_paramet
 from monai_ifim.core.gradients.forward import Forward, as_leaf, kept_forward, run_forward
 from monai_ifim.core.gradients.logits import OutputTransform, predicted_logits
 from monai_ifim.core.inputs import SeveralInputs
-from monai_ifim.core.nuisances import Nuisance, NuisanceSensitivity, nuisance_sensitivity
+from monai_ifim.core.nuisances import (
+    Nuisance,
+    NuisanceSensitivity,
+    check_nuisances,
+    nuisance_sensitivity,
+    sensitivity_of,
+)
 from monai_ifim.core.options import (
     EigenspaceOptions,
     OptionKeywords,
@@ -88,6 +94,7 @@ __all__ = [
     "as_likelihood",
     "as_solver",
     "at_rest",
+    "check_nuisances",
     "chosen_options",
     "class_numbers",
     "decompose",
@@ -109,6 +116,7 @@ __all__ = [
     "predicted_logits",
     "principal_angles",
     "run_forward",
+    "sensitivity_of",
     "smoothed_eigenspace",
     "taken_in",
     "unwrap",

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_ifim.changes import Batch, MissingEntry, with_changes_of
 from monai_ifim.core import EigenspaceOptions, PooledEigenspace, pooled_summary
 from monai_ifim.handlers.inference import Inference
 from monai_ifim.handlers.one_by_one import Trial
@@ -71,21 +72,28 @@ class Computation:
         Raises:
             Exception: an error that is not an image's; with ``on_error="raise"`` any.
         """
+        held = Batch.of(batch, images)
         run = partial(
             outputs_of_network,
             network,
-            options=options,
             volumes=volumes,
             within=self.within,
             keep_space=keep_spaces or bool(self.questions),
         )
+
+        def alone(image: Tensor, own: Any, index: int | None) -> BatchOutputs:
+            there = None if index is None else held
+            return run(image, options=with_changes_of(options, there, index), predict=own)
+
         try:
-            outputs = run(images, predict=predict, kept=kept)
+            outputs = run(
+                images, options=with_changes_of(options, held), predict=predict, kept=kept
+            )
         except Exception as error:
-            if self.on_error == "raise":
+            if self.on_error == "raise" or isinstance(error, MissingEntry):
                 raise
             del kept
-            outputs = Trial(run, predict, volumes, self._reference).one_by_one(images, error)
+            outputs = Trial(alone, predict, volumes, self._reference).one_by_one(images, error)
         if not all(map(is_failure, outputs.statuses)):
             self._reference = outputs.shapes()
 

@@ -20,7 +20,8 @@ class Trial:
     """A batch in which an image can fail by an exception, too.
 
     Args:
-        run: images (B, C, *S) to their outputs, with the inference ``predict``.
+        run: images (1, C, *S), an inference, and the place of the image in the batch (None of
+            zeros) to the outputs.
         inference: the engine's, where the network has further inputs; of each image its own.
         volumes: those of ``VOLUMES`` that are formed.
         reference: outputs of a batch of this run that had results, for the number of eigenvalues;
@@ -51,7 +52,7 @@ class Trial:
         def run(image: Tensor, index: int | None) -> BatchOutputs:
             whole = self.inference
             own = None if whole is None else whole.of_image(index)
-            return self.run(image, predict=own)
+            return self.run(image, own, index)
 
         parts = each_alone(run, plain, error)
         good = [part for part in parts if isinstance(part, BatchOutputs)]

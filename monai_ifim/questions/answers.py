@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from monai_ifim.changes import Batch
 from monai_ifim.core import EigenspaceOptions, at_rest
-from monai_ifim.core.one_by_one import of_image, one_image
+from monai_ifim.core.one_by_one import one_image
 from monai_ifim.messages import failed, is_failure, reason
 from monai_ifim.outputs import BatchOutputs, with_metadata
 from monai_ifim.questions.question import Answer, Asked, Question
@@ -46,17 +47,15 @@ class Host:
         Returns:
             What a question is asked of.
         """
-        images = self.images.detach().as_subclass(Tensor)
-        others: Mapping[str, Any] = self.batch if isinstance(self.batch, Mapping) else {}
-        others = {name: value for name, value in others.items() if value is not self.images}
+        held = Batch.of(self.batch, self.images)
         if index is None:
             space = outputs.spaces[0][1]
         else:
             start, space = [part for part in outputs.spaces if part[0] <= index][-1]
-            space = one_image(space, index - start)
-            others = of_image(others, index, len(images))
-            images = images[index : index + 1]
-        return Asked(space, images, self.predict(index), others, self.options)
+            space, held = one_image(space, index - start), held.image(index)
+        return Asked(
+            space, held.images, self.predict(index), held.entries, self.options, held.spacing
+        )
 
 
 def answered(outputs: BatchOutputs, questions: Sequence[Question], host: Host) -> BatchOutputs:

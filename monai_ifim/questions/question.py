@@ -22,6 +22,8 @@ class Asked:
             The network is in eval mode while a question is answered.
         batch: what the host's batch holds of these images beside them, by key: label maps, …
         options: that the eigenspace was made with.
+        spacing: size of a voxel along each axis in mm, (B, dims) in float64 on the CPU; None where
+            the images carry no affine.
     """
 
     space: Eigenspace
@@ -29,6 +31,7 @@ class Asked:
     predict: Callable[[Tensor], Any]
     batch: Mapping[str, Any]
     options: EigenspaceOptions
+    spacing: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,7 @@ class Question(Protocol):
             Columns and values.
 
         Raises:
+            MissingEntry: no batch of this run has what is needed: the run ends.
             ValueError: there is no answer for these images. They are asked one by one then, so
                 that it is missing for the image alone whose fault it is.
         """

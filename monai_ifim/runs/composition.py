@@ -197,6 +197,13 @@ def set_options(composition: Composition, options: RunOptions) -> None:
     if options.space is not None:
         own = "ifim_space" if "ifim_space" in parser else f"{handler}::space"
         parser[own] = os.path.abspath(options.space)
+    if options.nuisances is not None:
+        if "ifim_nuisances" not in parser:
+            raise ValueError(
+                f"expected the id ifim_nuisances in {composition.config}, got none; give its "
+                "IFIMHandler the questions of monai_ifim.chosen_questions"
+            )
+        parser["ifim_nuisances"] = list(options.nuisances)
     loader = {"batch_size": options.batch_size, "num_workers": options.workers}
     for name, value in loader.items():
         if value is not None:

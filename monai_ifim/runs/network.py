@@ -23,6 +23,7 @@ from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
+from monai_ifim.questions import NuisanceColumns, Question
 from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
@@ -51,6 +52,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     existing: str = "refuse",
     shard: str | Part | None = None,
     space: Space = None,
+    questions: Sequence[Question] = (),
     progress: bool = True,
     **keywords: Unpack[OptionKeywords],
 ) -> RunSummary:
@@ -77,6 +79,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
         space: a pooled eigenspace, or a file of one, in which the components are taken; ``rank``
             counts its directions then (by default the stable ones).
+        questions: what else is asked of each image, for example
+            ``[mi.NuisanceColumns(["rotation", "gain"])]``: further columns of the table.
         progress: show on standard error how far it is.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
@@ -111,6 +115,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         existing=existing,
         shard=shard,
         space=space,
+        questions=questions,
         **keywords,
     )
     loader = FaultTolerantDataLoader(
@@ -183,6 +188,7 @@ def run_named_network(
         existing=options.existing or "refuse",
         shard=options.shard,
         space=options.space,
+        questions=[NuisanceColumns(options.nuisances)] if options.nuisances else (),
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,

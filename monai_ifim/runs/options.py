@@ -11,6 +11,7 @@ import torch
 from monai_ifim.core import EigenspaceOptions, leading, load_pooled
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.outputs import check_volumes
+from monai_ifim.questions import NuisanceColumns
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RunOptions:
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
         space: a file of a pooled eigenspace in which the components are taken; ``rank`` counts its
             directions then.
+        nuisances: names of ``NuisanceColumns``, for their columns in the table.
 
     Raises:
         ValueError: an unknown name, a number out of range, or no pooled eigenspace.
@@ -47,6 +49,7 @@ class RunOptions:
     existing: str | None = None
     shard: str | Part | None = None
     space: str | os.PathLike[str] | None = None
+    nuisances: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         EigenspaceOptions(
@@ -56,6 +59,8 @@ class RunOptions:
             check_volumes(self.volumes)
         shard_of(self.shard)
         leading(load_pooled(self.space), self.rank)
+        if self.nuisances is not None:
+            NuisanceColumns(self.nuisances)
         check_machine(self.device, self.batch_size, self.workers)
 
 

@@ -11,6 +11,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
+from monai_ifim.changes import Batch, spacing_of, with_changes_of
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
@@ -68,12 +69,15 @@ class IFIMComponents(Transform):
         self.space, self.options = taken_in(space, chosen_options(options, keywords))
         self.volumes = check_volumes(volumes)
 
-    def __call__(self, image: Tensor, prefix: str = "ifim") -> dict[str, Tensor]:
+    def __call__(
+        self, image: Tensor, prefix: str = "ifim", entries: Mapping[Any, Any] | None = None
+    ) -> dict[str, Tensor]:
         """Compute the components.
 
         Args:
             image: (C, *S), preprocessed; the network's device is used.
             prefix: of the keys.
+            entries: what else is known of the image, for a ``perturbation`` such as ``MaskOf``.
 
         Returns:
             The ``ifim_*`` values of this image, without batch axis: volumes (C, *S) with the
@@ -87,7 +91,12 @@ class IFIMComponents(Transform):
         parameter = next(self.network.parameters(), None)
         device = image.device if parameter is None else parameter.device
         batch = image.as_subclass(Tensor)[None].to(device)
-        space = eigenspace(self.network, batch, options=self.options)
+        beside = {
+            key: value[None] for key, value in (entries or {}).items() if isinstance(value, Tensor)
+        }
+        spacing = spacing_of(with_metadata(batch, image))
+        options = with_changes_of(self.options, Batch(batch, beside, spacing))
+        space = eigenspace(self.network, batch, options=options)
         values = batch_outputs(space, batch, self.volumes, prefix=prefix, within=self.space).values
         return {key: with_metadata(v[0].to(image.device), image) for key, v in values.items()}
 
@@ -147,6 +156,6 @@ class IFIMComponentsd(MapTransform):
         """
         result = dict(data)
         for key, prefix in self.key_iterator(result, self.prefixes):
-            result.update(self.components(result[key], prefix))
+            result.update(self.components(result[key], prefix, result))
         result[MODEL_KEY] = self._model_name(self.components.network)
         return result

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from monai_ifim.messages import is_failure
+from monai_ifim.report.cases.asked import AlsoAsked
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Numbers:
         flip_distance: L2 norm of the smallest change to another answer, to first order, in input
             units; NaN where there is none.
         flip_class: that answer, by name where names are known.
+        asked: what else was asked of the image.
         others: further columns of the table, as they are written there.
     """
 
@@ -42,6 +44,7 @@ class Numbers:
     label: str = ""
     flip_distance: float = float("nan")
     flip_class: str = ""
+    asked: AlsoAsked = field(default_factory=AlsoAsked)
     others: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -20,6 +20,7 @@ from monai_ifim.data.nifti import affine_in_millimetres, model_of
 from monai_ifim.data.run_folder.earlier import EARLIER
 from monai_ifim.data.run_folder.journal import read_history
 from monai_ifim.data.tables import Row, read_table
+from monai_ifim.report.cases.asked import also_asked
 from monai_ifim.report.cases.case import Case, Numbers
 
 TABLES = ("ifim.csv", "ifim.parquet")
@@ -99,7 +100,8 @@ class RunFolder:
         Returns:
             Its numbers, with the names of the classes where ``predictions.csv`` has them.
         """
-        return numbers_of(row, self._probabilities.get(row["file"]), self._label(row["file"]))
+        probabilities, label = self._probabilities.get(row["file"]), self._label(row["file"])
+        return numbers_of(row, probabilities, label, self.settings)
 
     def volumes(self, row: Row) -> dict[str, Path]:
         """Where the volumes of an image lie.
@@ -177,7 +179,10 @@ class RunFolder:
 
 
 def numbers_of(
-    row: Row, probabilities: Mapping[str, float] | None = None, label: str = ""
+    row: Row,
+    probabilities: Mapping[str, float] | None = None,
+    label: str = "",
+    run: Mapping[str, Any] | None = None,
 ) -> Numbers:
     """What a row of a table says of its image.
 
@@ -185,10 +190,12 @@ def numbers_of(
         row: as texts, of a table that was read.
         probabilities: of every class by name; those of the row where there are none.
         label: the true class, empty where it is not known.
+        run: content of ``run.json``, which says what was asked of the images.
 
     Returns:
         Its numbers.
     """
+    asked = also_asked(row, run or {})
     probabilities = probabilities or _named(row)
     names = list(probabilities)
     values = [_number(value) for name, value in row.items() if name.startswith("eigenvalue_")]
@@ -204,7 +211,12 @@ def numbers_of(
         label=_by_name(label, names),
         flip_distance=_number(row.get("flip_distance")),
         flip_class=_by_name(row.get("flip_class", ""), names),
-        others={name: row[name] for name in row if row[name] and not _KNOWN.match(name)},
+        asked=asked,
+        others={
+            name: row[name]
+            for name in row
+            if row[name] and not _KNOWN.match(name) and name not in asked.columns
+        },
     )
 
 

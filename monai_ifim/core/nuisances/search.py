@@ -1,0 +1,142 @@
+"""The amount of a nuisance at which a prediction changes, by forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_ifim.core.eigenspace import Eigenspace
+from monai_ifim.core.families import Family
+from monai_ifim.core.nuisances.nuisance import Nuisance
+
+# Shares of the reach that are looked at first, and the passes that narrow down afterwards: on two
+# sides 8 + 2 + 2 passes, on one 4 + 2 + 2.
+_SCAN, _NARROW = (0.125, 0.25, 0.5, 1.0), 2
+
+
+class Search:
+    """Forward passes at amounts of one nuisance, for all images side by side; at most 12.
+
+    Args:
+        predict: logits of the images changed by amounts (B,).
+        space: of the images.
+        nuisance: that changes them.
+    """
+
+    def __init__(
+        self, predict: Callable[[Tensor], Any], space: Eigenspace, nuisance: Nuisance
+    ) -> None:
+        self._predict, self._family, self._nuisance = predict, space.likelihood, nuisance
+        self._before = space.logits.double()
+
+    def run(self, level: float) -> tuple[Tensor, Tensor]:
+        """The first amounts at which the level is reached and the answer changes, (B,) each."""
+        signs = (1.0,) if self._nuisance.one_sided else (1.0, -1.0)
+        scans = [[self._look(self._at(sign * share)) for share in _SCAN] for sign in signs]
+        amounts = torch.tensor([0.0, *_SCAN], dtype=torch.float64) * self._nuisance.reach
+        start = torch.zeros(len(self._before), dtype=torch.float64)
+        divergence = torch.stack(
+            [torch.stack([start, *(d for d, _ in scan)], dim=1) for scan in scans], dim=1
+        )
+        changed = torch.stack(
+            [torch.stack([start > 0, *(c for _, c in scan)], dim=1) for scan in scans], dim=1
+        )
+        low, high, sign = _bracket(divergence >= level, amounts, signs)
+        below, above = (_read(divergence, amounts, each, sign, signs) for each in (low, high))
+        for _ in range(_NARROW if bool(torch.isfinite(high).any()) else 0):
+            point = _crossing(low, below, high, above, level)
+            seen, _ = self._look(torch.where(high.isinf(), 0, sign * point))
+            reached = seen >= level
+            high, above = torch.where(reached, point, high), torch.where(reached, seen, above)
+            low, below = torch.where(reached, low, point), torch.where(reached, below, seen)
+        measured = _signed(_crossing(low, below, high, above, level), high, sign)
+        return measured, self._first_change(changed, amounts, signs)
+
+    def _first_change(self, changed: Tensor, amounts: Tensor, signs: tuple[float, ...]) -> Tensor:
+        if not hasattr(self._family, "predicted"):
+            return torch.full((len(changed),), torch.nan, dtype=torch.float64)
+        low, high, sign = _bracket(changed, amounts, signs)
+        for _ in range(_NARROW if bool(torch.isfinite(high).any()) else 0):
+            point = torch.where(high.isinf(), 0, (low + high) / 2)
+            _, now = self._look(sign * point)
+            high, low = torch.where(now, point, high), torch.where(now, low, point)
+        return _signed(high, high, sign)
+
+    def _at(self, share: float) -> Tensor:
+        amount = share * self._nuisance.reach
+        return torch.full((len(self._before),), amount, dtype=torch.float64)
+
+    def _look(self, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        """Divergence, and whether the answer is another one, (B,) each, on the CPU."""
+        after = self._predict(amounts).double()
+        family: Family = self._family
+        divergence = family.divergence(self._before, after).cpu()
+        if bool(divergence.isnan().any()):
+            image = int(divergence.isnan().nonzero()[0])
+            raise ValueError(
+                f"expected a prediction of image {image} at {amounts[image].item():.3g} "
+                f"{self._nuisance.unit} of {self._nuisance.name}, got NaN; look for overflow, or "
+                "for a division by zero, in the network's forward"
+            )
+        if not hasattr(family, "predicted"):
+            return divergence, torch.zeros(len(after), dtype=torch.bool)
+        now, then = (family.predicted(z).reshape(len(z), -1) for z in (after, self._before))
+        return divergence, (now != then).any(dim=1).cpu()
+
+
+def _bracket(
+    hit: Tensor, amounts: Tensor, signs: tuple[float, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first interval in which something happens, on the side where that is nearer.
+
+    Args:
+        hit: (B, sides, n) booleans, false at the first amount.
+        amounts: (n,), rising.
+        signs: of the sides.
+
+    Returns:
+        Its ends (B,), infinite where nothing happens, and the sign of the side.
+    """
+    first = hit.long().argmax(dim=2)
+    ends = torch.where(hit.any(dim=2), amounts[first], torch.inf)
+    high, side = ends.min(dim=1)
+    index = first.gather(1, side[:, None])[:, 0]
+    low = torch.where(high.isinf(), 0, amounts[(index - 1).clamp_min(0)])
+    return low, high, torch.tensor(signs, dtype=torch.float64)[side]
+
+
+def _read(
+    values: Tensor, amounts: Tensor, where: Tensor, sign: Tensor, signs: tuple[float, ...]
+) -> Tensor:
+    """Of values (B, sides, n) those at some amounts (B,) on one side each."""
+    side = (sign[:, None] - torch.tensor(signs, dtype=torch.float64)).abs().argmin(dim=1)
+    index = (where[:, None] - amounts).abs().nan_to_num(torch.inf).argmin(dim=1)
+    rows = torch.arange(len(values))
+    return values[rows, side, index]
+
+
+def _crossing(low: Tensor, below: Tensor, high: Tensor, above: Tensor, level: float) -> Tensor:
+    """Where a power law through both ends of an interval reaches the level; from 0 on the square.
+
+    Args:
+        low: ends of the intervals, (B,).
+        below: values there.
+        high: other ends; infinite where there is no interval.
+        above: values there.
+        level: to be reached.
+
+    Returns:
+        Points (B,); infinite where there is no interval.
+    """
+    known = (below > 0) & (low > 0) & (above > below)
+    power = torch.where(known, (above / below).log() / (high / low).log(), 2.0)
+    point = high * (level / above) ** (1 / power)
+    point = torch.maximum(torch.minimum(point, high), low)
+    return torch.where(torch.isfinite(point), point, (low + high) / 2)
+
+
+def _signed(amount: Tensor, high: Tensor, sign: Tensor) -> Tensor:
+    return torch.where(high.isinf(), torch.inf, sign * amount)
