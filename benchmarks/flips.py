@@ -107,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=60, help="images of each bundle")
     options = parser.parse_args(argv)
     print(
-        "| bundle | images | search | verified / first order | Spearman | found | over smallest | ms |"
+        "| bundle | images | search | verified / first order | Spearman | found | over smallest "
+        "| ms |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as place:

@@ -76,7 +76,9 @@ def test_two_images_do_not_share_their_numbers(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"rank": 3}, {"energy": 0.5}])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_pooled_eigenspace_gives_the_same_components_everywhere(tmp_path, dims, options):
+def test_a_pooled_eigenspace_gives_the_same_components_everywhere(  # noqa: PLR0914 - all hosts
+    tmp_path, dims, options
+):
     (tmp_path / "scans").mkdir()
     files = write_scans(tmp_path / "scans", dims, count=6)
     data, network = dataset(files), smooth_network(dims)
@@ -118,7 +120,7 @@ def test_a_pooled_eigenspace_gives_the_same_components_everywhere(tmp_path, dims
     summary = mi.run(network, files, tmp_path / "out", **made, **options)
     assert summary.complete
     assert "components: in a pooled eigenspace of 6 images" in str(summary)
-    for i, path in enumerate(files):
+    for path in files:
         written = nib.load(tmp_path / "out" / f"{Path(path).stem[:5]}_ifim_high.nii.gz")
         image = steps({"image": path})["image"].as_tensor()
         values = torch.as_tensor(written.get_fdata()).reshape(image.shape)

@@ -104,6 +104,12 @@ def _eigenspace_arguments(parser: ArgumentParser) -> None:
         help="measure how much of each a prediction tolerates: rotation shift scale gain offset "
         "gamma bias_field blur noise",
     )
+    group.add_argument(
+        "--verify",
+        choices=["ddn", "pgd"],
+        help="search the smallest change to another answer, and write the image just beyond it "
+        "(pip install 'monai_ifim[adversarial]')",
+    )
 
 
 def _machine_arguments(parser: ArgumentParser) -> None:
@@ -191,6 +197,7 @@ def _run(options: Namespace) -> int:
         shard=options.shard,
         space=options.space,
         nuisances=options.nuisances,
+        verify=options.verify,
     )
     if options.dicom:
         import_module("monai_ifim.dicom.results").check_highdicom()  # not after a night of work

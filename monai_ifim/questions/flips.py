@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from monai_ifim.changes import MissingEntry
 from monai_ifim.core import (
     Eigenspace,
     EigenspaceOptions,
@@ -99,7 +100,16 @@ class VerifiedFlip:
 
         Returns:
             Columns and the changed images.
+
+        Raises:
+            MissingEntry: the network is no classifier, which is no image's fault.
+            ValueError: an image outside the bounds.
         """
+        if not hasattr(asked.space.likelihood, "flips"):
+            raise MissingEntry(
+                "expected a classifier with one answer per image for a verified distance, got "
+                f"{asked.space.likelihood!r}; leave out VerifiedFlip (ifim_verify)"
+            )
         transform = asked.options.output_transform
         found = self.search(asked.space, asked.images, asked.predict, transform)
         text = getattr(asked.space.likelihood, "text", str)

@@ -23,7 +23,7 @@ from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
-from monai_ifim.questions import NuisanceColumns, Question
+from monai_ifim.questions import NuisanceColumns, Question, VerifiedFlip
 from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
@@ -101,7 +101,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     place = Path(output)
     images = images_of_run(files, place, bool(shard))
     save = SaveComponentsd(
-        [f"ifim_{volume}" for volume in VOLUMES],
+        [f"ifim_{volume}" for volume in (*VOLUMES, "flipped")],
         place,
         transform=transform,
         data_root_dir=images.root if images.names_repeat else "",
@@ -188,12 +188,21 @@ def run_named_network(
         existing=options.existing or "refuse",
         shard=options.shard,
         space=options.space,
-        questions=[NuisanceColumns(options.nuisances)] if options.nuisances else (),
+        questions=_questions(options),
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,
     )
     return replace(summary, notes=(f"weights: {loaded}", *summary.notes))
+
+
+def _questions(options: RunOptions) -> list[Question]:
+    questions: list[Question] = []
+    if options.nuisances:
+        questions.append(NuisanceColumns(options.nuisances))
+    if options.verify:
+        questions.append(VerifiedFlip(options.verify))
+    return questions
 
 
 def _go_on(engine: Engine, handler: IFIMHandler) -> None:

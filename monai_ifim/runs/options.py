@@ -11,7 +11,7 @@ import torch
 from monai_ifim.core import EigenspaceOptions, leading, load_pooled
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.outputs import check_volumes
-from monai_ifim.questions import NuisanceColumns
+from monai_ifim.questions import NuisanceColumns, VerifiedFlip
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class RunOptions:
         space: a file of a pooled eigenspace in which the components are taken; ``rank`` counts its
             directions then.
         nuisances: names of ``NuisanceColumns``, for their columns in the table.
+        verify: ``"ddn"`` or ``"pgd"``, the search of ``VerifiedFlip``.
 
     Raises:
         ValueError: an unknown name, a number out of range, or no pooled eigenspace.
         FileNotFoundError: there is no such file.
+        ModuleNotFoundError: foolbox is not installed, for ``verify``.
     """
 
     rank: int | None = None
@@ -50,6 +52,7 @@ class RunOptions:
     shard: str | Part | None = None
     space: str | os.PathLike[str] | None = None
     nuisances: Sequence[str] | None = None
+    verify: str | None = None
 
     def __post_init__(self) -> None:
         EigenspaceOptions(
@@ -61,6 +64,8 @@ class RunOptions:
         leading(load_pooled(self.space), self.rank)
         if self.nuisances is not None:
             NuisanceColumns(self.nuisances)
+        if self.verify is not None:
+            VerifiedFlip(self.verify)
         check_machine(self.device, self.batch_size, self.workers)
 
 
