@@ -100,6 +100,8 @@ class IFIMHandler:
         space: a pooled eigenspace, or a file of one, in which the components are taken: in its
             ``rank`` leading directions, or the stable ones. All other numbers stay the image's.
         questions: what else is asked of each image, ``monai_ifim.questions``: further columns.
+        inputs: F of these inputs of the network together, each with its scale (``JointInputs``),
+            ``{"image": 1.0, "age": 12.0}``: also ``ifim_high_age``, ``input_share_age``, …
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
@@ -130,6 +132,7 @@ class IFIMHandler:
         bundle: str | None = None,
         space: Space = None,
         questions: Sequence[Question] = (),
+        inputs: Mapping[Any, Any] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
@@ -142,7 +145,7 @@ class IFIMHandler:
         self.table = TableWriter(path, resume=resume, existing=existing, part=self.part)
         self.metrics, self.class_names = dict(metrics or {}), list(class_names)
         self.fail_at_end, self.on_error = fail_at_end, check_on_error(on_error)
-        self._computation = Computation(on_error, self.space, questions)
+        self._computation = Computation(on_error, self.space, questions, inputs)
         self.resume, self.bundle = resume, bundle
         self._served, self._before = False, 0  # iterations before this epoch
         self._model_name = ModelName(self.space)

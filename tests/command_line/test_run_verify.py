@@ -40,8 +40,9 @@ def test_our_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_plain_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "images").mkdir()
     for i in range(2):
-        write_picture(tmp_path / "images" / f"p{i}.png", i, (20, 15))
+        write_picture(tmp_path / "images" / f"p{i}.png", 3 * i, (20, 15))
     (tmp_path / "layer.py").write_text(LAYER)
     run = ("run", "--network", f"{tmp_path / 'layer.py'}:make", "--input", tmp_path / "images")
     choices = ("--intensity", "zscore", "--channels", 1, "--verify", "pgd", "--device", "cpu")
