@@ -45,7 +45,7 @@ def test_a_plain_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         write_picture(tmp_path / "images" / f"p{i}.png", 3 * i, (20, 15))
     (tmp_path / "layer.py").write_text(LAYER)
     run = ("run", "--network", f"{tmp_path / 'layer.py'}:make", "--input", tmp_path / "images")
-    choices = ("--intensity", "zscore", "--channels", 1, "--verify", "pgd", "--device", "cpu")
+    choices = ("--intensity", "zscore", "--verify", "pgd", "--device", "cpu")
     told(capsys, *run, "--output", tmp_path / "out", *choices)
     for row in rows_of(tmp_path / "out"):
         assert float(row["verified_distance"]) == pytest.approx(
