@@ -1,10 +1,12 @@
 """How much of each nuisance predictions on real images tolerate: by the law, and as measured.
 
-    python -m benchmarks.nuisances --output docs/performance/nuisances.json \
+    python -m benchmarks.nuisances --output docs/nuisances/measured.json \
         --data ifim_hippocampus_3d=FOLDER ifim_mednist_2d=FOLDER
+    python -m benchmarks.nuisances --output docs/nuisances/measured.json  # the table of the page
 
-Each bundle runs as a user runs it, with the columns ``nuisance_*``. Without --data nothing is
-measured: the images are real ones, which are not in this repository.
+Each bundle runs as a user runs it, with the columns ``nuisance_*``. Without --data the table of
+docs/guides/nuisances.md is written of what was measured before: the images are real ones, which are
+not in this repository.
 """
 
 from __future__ import annotations
@@ -27,6 +29,18 @@ ROOT = Path(__file__).parents[1]
 NAMES = ("rotation", "shift", "scale", "gain", "offset", "gamma", "bias_field", "blur", "noise")
 IMAGES = 60
 LEVELS = (0.1, 0.01)
+PAGE = ROOT / "docs" / "guides" / "nuisances.md"
+MARKS = ("<!-- measured -->", "<!-- end of measured -->")
+HEAD = (
+    "change",
+    "plausible range",
+    "answer changes",
+    "0.1 nat is reached",
+    "at θ\\*",
+    "0.01 nat is reached",
+    "θ\\*/θ there",
+    "AUC",
+)
 
 
 def run(bundle: str, images: Sequence[Path], level: float, folder: Path) -> Path:
@@ -109,6 +123,56 @@ def _auc(law: Sequence[float], reached: Sequence[bool]) -> float | None:
     return wins / (len(inside) * len(outside))
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The tables of the page.
+
+    Args:
+        result: content of the file.
+
+    Returns:
+        Markdown.
+    """
+    lines = []
+    for bundle, levels in result["bundles"].items():
+        changed, small = levels["0.1"], levels["0.01"]
+        lines += [f"**`{bundle}`**, {changed[0]['images']} images:", ""]
+        lines += [f"| {' | '.join(HEAD)} |", f"| {' | '.join(['---'] * len(HEAD))} |"]
+        for one, other in zip(changed, small, strict=True):
+            cells = (
+                one["name"].replace("_", " "),
+                f"{'0 to ' if one['one_sided'] else '±'}{one['reach']:g} {one['unit']}",
+                f"{100 * one['changed']:.0f} %",
+                f"{100 * one['reached']:.0f} %",
+                _in_words(one["measured"]),
+                f"{100 * other['reached']:.0f} %",
+                _in_words(other["ratio"]),
+                "–" if other["auc"] is None else f"{other['auc']:.2f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    made = result["environment"]
+    lines.append(
+        f"(`python -m benchmarks.nuisances`, {made['date']}, torch {made['torch']}, "
+        f"MONAI {made['monai']}.)"
+    )
+    return "\n".join(lines)
+
+
+def _in_words(spread: Sequence[float] | None) -> str:
+    if spread is None:
+        return "–"
+    low, middle, high = (f"{value:.2g}" for value in spread)
+    return f"{middle} ({low} to {high})"
+
+
+def write_page(result: dict[str, Any], page: Path = PAGE) -> None:
+    """Put the tables between the marks of the page."""
+    head, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    tail = rest.partition(MARKS[1])[2]
+    text = f"{head}{MARKS[0]}\n{markdown(result)}\n{MARKS[1]}{tail}"
+    page.write_text(text, encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write.
 
@@ -117,9 +181,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data", nargs="+", required=True, metavar="BUNDLE=FOLDER")
+    parser.add_argument("--data", nargs="+", default=(), metavar="BUNDLE=FOLDER")
     parser.add_argument("--images", type=int, default=IMAGES)
     options = parser.parse_args(argv)
+    if not options.data:
+        write_page(json.loads(options.output.read_text(encoding="utf-8")))
+        return 0
     result: dict[str, Any] = {"environment": environment(), "bundles": {}}
     for text in options.data:
         bundle, _, folder = text.partition("=")

@@ -72,9 +72,10 @@ def _shares(shares: Any, root: str | os.PathLike[str]) -> ShareColumns:
     wrong = [name for name in names if name not in _SHARES]
     if wrong:
         close = difflib.get_close_matches(str(wrong[0]), _SHARES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(
             f"expected the key of label maps, or {', '.join(_SHARES)}, for shares, got "
-            f"{wrong[0]!r}; " + (f"did you mean {close[0]!r}?" if close else "leave it out")
+            f"{wrong[0]!r}{hint}; write organs, or {{'key': 'organs', 'labels': {{'liver': 1}}}}"
         )
     key = given.get("key")
     labels = given.get("labels") or (label_names(root, key) if key else None)

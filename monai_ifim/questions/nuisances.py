@@ -147,7 +147,7 @@ def chosen_nuisances(nuisances: Sequence[Chosen] | Chosen) -> list[Nuisance]:
     Traceback (most recent call last):
         ...
     ValueError: expected a nuisance from rotation, shift, scale, gain, offset, gamma, bias_field, \
-blur, noise, got 'rotaton'; did you mean 'rotation'?
+blur, noise, got 'rotaton' (did you mean 'rotation'?); write one of these, or give an object
     """
     several = isinstance(nuisances, Sequence) and not isinstance(nuisances, str)
     each_of: Sequence[Any] = nuisances if several else [nuisances]  # type: ignore[assignment]
@@ -165,14 +165,15 @@ blur, noise, got 'rotaton'; did you mean 'rotation'?
 def _made(name: str, options: Mapping[str, Any]) -> Nuisance:
     if name not in KINDS:
         raise ValueError(
-            f"expected a nuisance from {', '.join(KINDS)}, got {name!r}; {_hint(name, KINDS)}"
+            f"expected a nuisance from {', '.join(KINDS)}, got {name!r}{_hint(name, KINDS)}; "
+            "write one of these, or give an object"
         )
     known = [each.name for each in fields(KINDS[name]) if each.name not in _FIXED]
     for option in options:
         if option not in known:
             raise ValueError(
-                f"expected an option of {name} from {', '.join(known)}, got {option!r}; "
-                f"{_hint(option, known)}"
+                f"expected an option of {name} from {', '.join(known)}, got {option!r}"
+                f"{_hint(option, known)}; leave it out, or write one of these"
             )
     for option in {"reach", "step"} & set(options):
         value = options[option]
@@ -187,7 +188,7 @@ def _made(name: str, options: Mapping[str, Any]) -> Nuisance:
 
 def _hint(name: object, known: Sequence[str] | Mapping[str, Any]) -> str:
     close = get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else "take one of these"
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _with_spacing(nuisance: Any, spacing: Tensor | None) -> Nuisance:

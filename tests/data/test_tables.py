@@ -126,3 +126,20 @@ def test_the_extra_is_what_the_error_names():
     """The message says pip install 'monai_ifim[parquet]'."""
     extras = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert re.search(r"^parquet = \[\"pyarrow", extras, flags=re.MULTILINE)
+
+
+def test_further_columns_have_their_types(tmp_path, parquet):
+    """Numbers of a class called "x_class" are numbers; a class in another column is text."""
+    rows = [
+        {"file": "a", "probability_x_class": 0.25, "nearest_class": "1", "nuisance_gain": None},
+        {"file": "b", "probability_x_class": 0.75, "nearest_class": None, "nuisance_gain": 3.5},
+    ]
+    rows = [row | {"status": "ok", "share_liver": 0.5} for row in rows]
+    tables.write_table(rows, tmp_path / "t.parquet")
+    schema = parquet.read_schema(tmp_path / "t.parquet")
+    types = {name: str(schema.field(name).type) for name in schema.names}
+    assert types["probability_x_class"] == types["nuisance_gain"] == "double"
+    assert types["share_liver"] == "double"
+    assert types["nearest_class"] == "string"
+    for read, row in zip(tables.read_table(tmp_path / "t.parquet"), rows, strict=True):
+        assert {name: read[name] for name in row} == row
