@@ -243,3 +243,20 @@ def test_without_the_program_git():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert "method='ddn'" in done.stdout, done.stderr
+
+
+def test_by_what_a_configuration_says(tmp_path):
+    assert mi.chosen_questions(verify="", folder=tmp_path) == []
+    assert mi.chosen_questions(verify="pgd") == [mi.VerifiedFlip("pgd")]
+    given = {"method": "ddn", "steps": 50, "bounds": "image"}
+    assert mi.chosen_questions(verify=given) == [mi.VerifiedFlip("ddn", 50, "image")]
+    for wrong in ({"metod": "ddn"}, True):
+        with pytest.raises(ValueError, match="expected 'ddn', 'pgd', or method, steps, bounds"):
+            mi.chosen_questions(verify=wrong)
+
+
+def test_of_a_regression_the_run_ends_with_a_sentence(files):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(13 * 11 * 9, 1))
+    handler = mi.IFIMHandler(questions=[mi.VerifiedFlip()], likelihood=mi.Gaussian(1.0))
+    with pytest.raises(KeyError, match="expected a classifier with one answer per image"):
+        evaluate(network, DataLoader(dataset(files), batch_size=2), handler)
