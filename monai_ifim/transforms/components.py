@@ -38,7 +38,7 @@ class IFIMComponents(Transform):
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
         space: a pooled eigenspace, or a file of one, in which the components are taken: in its
             ``rank`` leading directions, by default the stable ones. All other numbers stay those
-            of the image, with all its eigenpairs.
+            of the image.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 

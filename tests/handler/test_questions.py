@@ -138,3 +138,19 @@ def test_halves_that_do_not_agree_need_a_rank():
     with pytest.raises(ValueError, match="halves of 2 pooled images agree, got none of 2"):
         mi.IFIMHandler(space=pooled)
     assert len(mi.IFIMHandler(space=pooled, rank=1).space.eigenvalues) == 1
+
+
+def test_rank_bounds_the_spectrum_of_each_image_too(files):
+    network = smooth_network(3)
+    images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
+    pooled = mi.pooled_eigenspace(network, images, rank=4)
+    handler = mi.IFIMHandler(space=pooled, rank=1)
+    _, items = evaluate(network, DataLoader(dataset(files), batch_size=2), handler)
+    assert_close(items[0]["ifim_high"], pooled.split(images, 1)[0][0])
+    wanted = mi.eigenspace(network, images, rank=1).eigenvalues
+    assert_close(items[0]["ifim_eigenvalues"], wanted[0])
+    assert items[0]["ifim_eigenvalues"].shape == (1,)
+    dense = torch.nn.Conv2d(1, 3, 3)
+    within = mi.pooled_eigenspace(dense, torch.randn(4, 1, 9, 8), rank=5)
+    array = mi.IFIMComponents(dense, space=within, rank=2)
+    assert array(torch.randn(1, 9, 8))["ifim_eigenvalues"].shape == (2,)

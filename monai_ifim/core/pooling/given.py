@@ -13,7 +13,7 @@ from torch import Tensor
 from monai_ifim.core.checks import check_rank
 from monai_ifim.core.options import EigenspaceOptions
 from monai_ifim.core.pooling.pooled import PooledEigenspace
-from monai_ifim.core.solvers import Krylov
+from monai_ifim.core.solvers import Auto, Krylov
 
 Space = PooledEigenspace | str | os.PathLike[str] | None  # itself, a file, or none ("" as well)
 
@@ -96,14 +96,17 @@ def taken_in(
         options: of a host.
 
     Returns:
-        The leading directions, and the options without ``rank`` (but for Krylov iteration, which
-        needs one); None and the options as they are for nothing. Errors are those of
-        ``load_pooled`` and ``leading``.
+        The leading directions, and the options with ``rank`` as a bound that F may fall short of;
+        None and the options as they are for nothing. Errors are those of ``load_pooled`` and
+        ``leading``.
     """
     found = leading(load_pooled(space), options.rank)
-    if found is None or isinstance(options.solver, Krylov):
+    solver = options.solver
+    if found is None or options.rank is None or isinstance(solver, Krylov):
         return found, options
-    return found, replace(options, rank=None)
+    if isinstance(solver, Auto):
+        solver = replace(solver, at_most=options.rank)
+    return found, replace(options, rank=None, method=solver, tolerance=None)
 
 
 def pooled_digest(space: PooledEigenspace) -> str:
