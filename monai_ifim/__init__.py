@@ -67,7 +67,13 @@ if TYPE_CHECKING:
     from monai_ifim.handlers import IFIMHandler
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
-    from monai_ifim.questions import NuisanceColumns, ShareColumns
+    from monai_ifim.questions import (
+        FoundFlip,
+        NuisanceColumns,
+        ShareColumns,
+        VerifiedFlip,
+        verified_flip,
+    )
     from monai_ifim.report.epoch_log import IFIMEpochLog
     from monai_ifim.report.notebook import show
     from monai_ifim.report.viewer import view
@@ -95,6 +101,7 @@ __all__ = [
     "Exact",
     "FaultTolerantDataLoader",
     "FlipDistance",
+    "FoundFlip",
     "Gaussian",
     "GaussianMeanVariance",
     "IFIMComponents",
@@ -123,6 +130,7 @@ __all__ = [
     "SpectrumMetric",
     "SqueezeSingleSliced",
     "Truncated",
+    "VerifiedFlip",
     "VoxelwiseBernoulli",
     "VoxelwiseCategorical",
     "VoxelwiseGaussian",
@@ -151,6 +159,7 @@ __all__ = [
     "show",
     "smoothed_eigenspace",
     "traceable_preprocessing",
+    "verified_flip",
     "view",
     "write_parametric_map",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_ifim.bundle.metadata import channel_names, label_names
 from monai_ifim.bundle.root import bundle_root
-from monai_ifim.questions import NuisanceColumns, Question, ShareColumns
+from monai_ifim.questions import NuisanceColumns, Question, ShareColumns, VerifiedFlip
 
 _SHARES = ("key", "labels", "channels")
 
@@ -19,6 +19,7 @@ def chosen_questions(
     nuisances: Sequence[Any] | str | Mapping[str, Any] | None = None,
     level: float = 0.1,
     folder: str | os.PathLike[str] | None = None,
+    verify: str | Mapping[str, Any] | None = None,
 ) -> list[Question]:
     """Questions for ``IFIMHandler(questions=…)``, by what a configuration says.
 
@@ -29,6 +30,8 @@ def chosen_questions(
         level: KL divergence in nats that counts as a change of a prediction by a nuisance.
         folder: of the bundle, whose metadata names labels and channels; that of the command line
             by default.
+        verify: ``"ddn"`` or ``"pgd"``, the search of ``VerifiedFlip``, or its ``method``,
+            ``steps`` and ``bounds``.
 
     Returns:
         Those that were chosen.
@@ -46,7 +49,21 @@ def chosen_questions(
         found.append(_shares(shares, bundle_root() if folder is None else folder))
     if nuisances:
         found.append(NuisanceColumns(nuisances, level))
+    if verify:
+        found.append(_verified(verify))
     return found
+
+
+def _verified(verify: Any) -> VerifiedFlip:
+    given = {"method": verify} if isinstance(verify, str) else verify
+    known = ("method", "steps", "bounds")
+    wrong = [name for name in given if name not in known] if isinstance(given, Mapping) else [given]
+    if wrong:
+        raise ValueError(
+            f"expected 'ddn', 'pgd', or {', '.join(known)}, for verify, got {wrong[0]!r}; leave it "
+            "out"
+        )
+    return VerifiedFlip(**given)
 
 
 def _shares(shares: Any, root: str | os.PathLike[str]) -> ShareColumns:

@@ -92,11 +92,23 @@ def _eigenspace_arguments(parser: ArgumentParser) -> None:
         help="softmax, or sigmoids (recognised in a bundle when left out; else categorical)",
     )
     group.add_argument(
+        "--space",
+        metavar="FILE",
+        help="take the components in this pooled eigenspace (PooledEigenspace.save), in its --rank "
+        "leading directions (those in which two halves of its images agree)",
+    )
+    group.add_argument(
         "--nuisances",
         nargs="+",
         metavar="NAME",
         help="measure how much of each a prediction tolerates: rotation shift scale gain offset "
         "gamma bias_field blur noise",
+    )
+    group.add_argument(
+        "--verify",
+        choices=["ddn", "pgd"],
+        help="search the smallest change to another answer, and write the image just beyond it "
+        "(pip install 'monai_ifim[adversarial]')",
     )
 
 
@@ -183,7 +195,9 @@ def _run(options: Namespace) -> int:
         resume=options.resume or None,
         existing=options.existing,
         shard=options.shard,
+        space=options.space,
         nuisances=options.nuisances,
+        verify=options.verify,
     )
     if options.dicom:
         import_module("monai_ifim.dicom.results").check_highdicom()  # not after a night of work

@@ -42,10 +42,16 @@ from monai_ifim.core.options import (
 from monai_ifim.core.perturbation import PerturbationCurve, perturbation_curve
 from monai_ifim.core.pooling import (
     PooledEigenspace,
+    Space,
+    leading,
     load_pooled,
     pooled_digest,
     pooled_eigenspace,
+    pooled_note,
+    pooled_summary,
+    pooled_words,
     smoothed_eigenspace,
+    taken_in,
 )
 from monai_ifim.core.solvers import Auto, Exact, Krylov, Solver, Truncated, as_solver
 
@@ -79,6 +85,7 @@ __all__ = [
     "SeveralInputs",
     "Smooth",
     "Solver",
+    "Space",
     "Truncated",
     "VoxelwiseBernoulli",
     "VoxelwiseCategorical",
@@ -97,16 +104,21 @@ __all__ = [
     "frozen_parameters",
     "kept_forward",
     "label_masks",
+    "leading",
     "load_pooled",
     "nuisance_sensitivity",
     "perturbation_curve",
     "pooled_digest",
     "pooled_eigenspace",
+    "pooled_note",
+    "pooled_summary",
+    "pooled_words",
     "predicted_logits",
     "principal_angles",
     "run_forward",
     "sensitivity_of",
     "smoothed_eigenspace",
+    "taken_in",
     "unwrap",
     "with_option_keywords",
 ]

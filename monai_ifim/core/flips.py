@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from monai_ifim.core.families.family import Likelihood
+from monai_ifim.core.families.family import Family, Likelihood
 from monai_ifim.core.spectrum import inner_products
 
 if TYPE_CHECKING:
@@ -52,12 +52,15 @@ class NearestAnswer:
         distance: (B,) in float64, as in ``FlipDistance``.
         index: (B,) in int64.
         compared: (B, M) in int64.
+        distances: to each of these answers, (B, M) in float64; NaN in the place of one whose
+            gradient was not computed.
         steps: weights of the contrast gradients whose combination leads there, (B, M).
     """
 
     distance: Tensor
     index: Tensor
     compared: Tensor
+    distances: Tensor
     steps: Tensor
 
 
@@ -89,11 +92,7 @@ def nearest_answer(space: Eigenspace) -> NearestAnswer:
     Raises:
         ValueError: the family has no answers that could be flipped.
     """
-    if not hasattr(space.likelihood, "flips"):
-        raise ValueError(
-            f"expected a classifier with one answer per image, got {space.likelihood!r}, which has "
-            "no single answer that could change; choose one prediction with output_transform"
-        )
+    _check_answers(space.likelihood)
     rise, index = cast(Likelihood, space.likelihood).flips(space.logits)
     device = space.factor.device
     rise, index = rise.to(device), index.to(device)
@@ -124,5 +123,43 @@ def nearest_answer(space: Eigenspace) -> NearestAnswer:
         distance=distance[:, 0],
         index=torch.where(found, index.gather(1, best), -1)[:, 0],
         compared=torch.where(known, index, -1),
+        distances=torch.where(known, distances, torch.nan),
         steps=torch.where(found, chosen * scale, 0),
     )
+
+
+def margins_of(family: Family, logits: Tensor, reference: Tensor) -> Tensor:
+    """How far beyond the boundary to each other answer logits are.
+
+    Args:
+        family: of a classifier.
+        logits: (B, K) of changed images; may have a graph.
+        reference: (B, K) of the images as they were.
+
+    Returns:
+        (B, M) in float64, for the answers of ``flips`` of the reference: positive where that
+        answer has become more probable than the one of the reference.
+
+    Raises:
+        ValueError: the family has no answers that could be flipped.
+    """
+    if hasattr(family, "recode"):  # some of the classes, or classes taken together
+        return margins_of(family.family, family.recode(logits), family.recode(reference))  # type: ignore[attr-defined]
+    _check_answers(family)
+    likelihood = cast(Likelihood, family)
+    reference = reference.detach().as_subclass(Tensor)
+    rise, _ = likelihood.flips(reference)
+    cotangents = likelihood.contrasts(reference).double()
+    change = logits.as_subclass(Tensor).double() - reference.double()
+    # A class that the network rules out stays so.
+    change = torch.where(reference.isinf(), 0, change)
+    risen = torch.einsum("mbk,bk->bm", cotangents, change)
+    return torch.where(rise < 0, -1, 1) * (risen - rise)
+
+
+def _check_answers(family: Family) -> None:
+    if not hasattr(family, "flips"):
+        raise ValueError(
+            f"expected a classifier with one answer per image, got {family!r}, which has "
+            "no single answer that could change; choose one prediction with output_transform"
+        )

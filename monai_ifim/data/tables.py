@@ -28,7 +28,7 @@ RUN = "run"  # in the place of a file: the row that says that the table was cut 
 # Columns that are no float64, and those that end so. A class is text: with sigmoids it can be "0+2"
 # or "none".
 TEXT = ("file", "status")
-TEXT_ENDS = ("_class",)
+TEXT_ENDS = ("_class", "_by")
 WHOLE = ("rank",)
 # How a formula begins in a spreadsheet, wide characters and characters to trim included. With the
 # apostrophes before it, so that what is guarded can be told from what had an apostrophe of its own.

@@ -16,6 +16,7 @@ from monai.data import MetaTensor, NibabelWriter
 from torch import Tensor
 
 from monai_ifim.data.nifti import component_header, units_of, write_nifti
+from monai_ifim.data.provenance import POOLED
 from monai_ifim.data.source_grid import SourceGrid
 
 logger = logging.getLogger(__name__)
@@ -179,6 +180,8 @@ def write_component(
 def _description(key: str, model: str, header: nib.Nifti1Header | None) -> str:
     former = "" if header is None else bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
     component = key.rsplit("_", 1)[-1]
+    if component == "sensitivity":  # the image's own, whatever the components are taken in
+        model = model.partition(POOLED)[0]
     return "; ".join(filter(str.strip, (f"iFIM {component}", model, "research use only", former)))
 
 

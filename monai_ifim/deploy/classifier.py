@@ -20,7 +20,8 @@ from torch import Tensor
 from monai_ifim.bundle.classifier import bundle_network
 from monai_ifim.bundle.configuration import BundleConfiguration, scripts_of
 from monai_ifim.bundle.metadata import class_names
-from monai_ifim.core import chosen_options
+from monai_ifim.core import Space, chosen_options, pooled_note, taken_in
+from monai_ifim.data.provenance import pooled_name
 from monai_ifim.data.sources.values import check_values
 from monai_ifim.messages import RESEARCH_ONLY, is_failure, reason
 from monai_ifim.outputs import check_volumes, outputs_of_network, with_class_names
@@ -55,6 +56,8 @@ class InMemoryBundle:
         device: where to compute; the GPU when empty and there is one.
         options: the fields of ``EigenspaceOptions``; the likelihood is the bundle's where none is
             named.
+        space: a pooled eigenspace, or a file of one, in which the components are taken; the
+            options' ``rank`` counts its directions then.
 
     Raises:
         TypeError: a field that is no option.
@@ -67,6 +70,7 @@ class InMemoryBundle:
         volumes: str | tuple[str, ...] = ("high", "orth"),
         device: str = "",
         options: Mapping[str, Any] | None = None,
+        space: Space = None,
     ) -> None:
         root = Path(os.path.abspath(folder))
         self.volumes = check_volumes(volumes)
@@ -81,11 +85,12 @@ class InMemoryBundle:
                 f"expected the folder of a classification bundle, got {str(root)!r}: "
                 f"{reason(error)}"
             ) from error
-        self.options = chosen_options({"likelihood": known.likelihood, **(options or {})}, {})
+        chosen = chosen_options({"likelihood": known.likelihood, **(options or {})}, {})
+        self.space, self.options = taken_in(space, chosen)
         self.axes = len(known.image_shape or (0, 0, 0))
         digest = hashlib.sha256(known.weights.read_bytes()).hexdigest()[:12]
         version = known.metadata.get("version", "")
-        self.model = f"{root.name} {version}-{digest}".replace(" -", " ")
+        self.model = f"{root.name} {version}-{digest}".replace(" -", " ") + pooled_name(self.space)
         self._class_names = class_names(root)
         self._reader = _ArrayReader()
         for loader in _loaders(self._preprocessing, known.image_key):
@@ -115,7 +120,9 @@ class InMemoryBundle:
                     raise ValueError("the preprocessing dropped the image's metadata (track_meta)")
                 check_values(item, key, self._preprocessing)
                 batch = image.as_tensor()[None].to(self.device)
-                outputs = outputs_of_network(self._network, batch, self.options, self.volumes)
+                outputs = outputs_of_network(
+                    self._network, batch, self.options, self.volumes, within=self.space
+                )
                 if is_failure(outputs.statuses[0]):
                     raise ValueError(outputs.statuses[0])
                 formed: dict[Hashable, Tensor] = {
@@ -130,7 +137,12 @@ class InMemoryBundle:
                 ) from error
         numbers = with_class_names(outputs.numbers[0], self._class_names)
         return ImageResult(
-            {**numbers, "status": outputs.statuses[0], "note": RESEARCH_ONLY},
+            {
+                **numbers,
+                **pooled_note(self.space),
+                "status": outputs.statuses[0],
+                "note": RESEARCH_ONLY,
+            },
             {str(name): volume for name, volume in volumes.items()},
             self.model,
         )

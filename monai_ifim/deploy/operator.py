@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai.deploy.core import ConditionType, Operator
 
-from monai_ifim.core import OptionKeywords, with_option_keywords
+from monai_ifim.core import OptionKeywords, Space, with_option_keywords
 from monai_ifim.deploy.classifier import InMemoryBundle
 from monai_ifim.deploy.images import array_of, image_of
 
@@ -36,6 +36,8 @@ class IFIMOperator(Operator):
         bundle: folder of the bundle.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
         device: where to compute; the GPU when empty and there is one.
+        space: a pooled eigenspace, or a file of one, in which the components are taken; ``rank``
+            counts its directions then.
         name: of the operator.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5``; the likelihood is
             the bundle's where none is named.
@@ -53,10 +55,11 @@ class IFIMOperator(Operator):
         bundle: str | os.PathLike[str],
         volumes: str | tuple[str, ...] = ("high", "orth"),
         device: str = "",
+        space: Space = None,
         name: str = "ifim",
         **keywords: Unpack[OptionKeywords],
     ) -> None:
-        self.bundle = InMemoryBundle(bundle, volumes, device, keywords)
+        self.bundle = InMemoryBundle(bundle, volumes, device, keywords, space)
         super().__init__(fragment, *args, name=name)
 
     def setup(self, spec: Any) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
-    PooledEigenspace,
+    Space,
     chosen_options,
-    load_pooled,
+    taken_in,
     unwrap,
     with_option_keywords,
 )
@@ -97,9 +97,11 @@ class IFIMHandler:
             0 does every 100th batch, ``"auto"`` and ``"auto/100"`` ask a SLURM array, a Kubernetes
             Indexed Job or torchrun. The last one to end writes the tables of all.
         bundle: digest of the bundle, for ``run.json``; another one is another run.
-        space: a pooled eigenspace, or a file of one, in which the components are taken; each
-            image's own by default. All other numbers stay those of the image.
+        space: a pooled eigenspace, or a file of one, in which the components are taken: in its
+            ``rank`` leading directions, or the stable ones. All other numbers stay the image's.
         questions: what else is asked of each image, such as ``NuisanceColumns``: further columns.
+        inputs: F of these inputs of the network together, each with its scale (``JointInputs``),
+            ``{"image": 1.0, "age": 12.0}``: also ``ifim_high_age``, ``input_share_age``, …
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
@@ -128,12 +130,13 @@ class IFIMHandler:
         existing: str = "refuse",
         shard: str | Part | None = None,
         bundle: str | None = None,
-        space: PooledEigenspace | str | os.PathLike[str] | None = None,
+        space: Space = None,
         questions: Sequence[Question] = (),
+        inputs: Mapping[Any, Any] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
-        self.options = chosen_options(options, keywords)
+        self.space, self.options = taken_in(space, chosen_options(options, keywords))
         self.volumes = check_volumes(volumes)
         self.batch_transform = images_of_batch if batch_transform is None else batch_transform
         self.postprocessing = postprocessing
@@ -142,11 +145,10 @@ class IFIMHandler:
         self.table = TableWriter(path, resume=resume, existing=existing, part=self.part)
         self.metrics, self.class_names = dict(metrics or {}), list(class_names)
         self.fail_at_end, self.on_error = fail_at_end, check_on_error(on_error)
-        self.space = load_pooled(space)
-        self._computation = Computation(on_error, self.space, questions)
+        self._computation = Computation(on_error, self.space, questions, inputs)
         self.resume, self.bundle = resume, bundle
         self._served, self._before = False, 0  # iterations before this epoch
-        self._model_name = ModelName()
+        self._model_name = ModelName(self.space)
         self._each = Postprocessing(postprocessing, self._model_name)
         self._graph: KeptGraph | None = None  # of the iteration in work
         self.observers: list[Observer] = []

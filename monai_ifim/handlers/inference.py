@@ -91,6 +91,22 @@ class Inference:
             return None
         return self._call.of_image(index, repeat=len(images)).predict(images)
 
+    def call(self, index: int | None) -> PredictionCall:
+        """The call for one image, with its own rows of the network's further inputs.
+
+        Args:
+            index: of the image; None for an image of zeros, whose further inputs are zeros, too.
+
+        Returns:
+            What the inferer is given.
+        """
+        return self._call.of_image(index)
+
+    @property
+    def whole(self) -> PredictionCall:
+        """The call for the whole batch."""
+        return self._call
+
     @cached_property
     def _call(self) -> PredictionCall:
         engine, inferer = self._engine, self._engine.inferer

@@ -43,8 +43,8 @@ class IFIMApp(MONAILabelApp):
 
     Settings, each as ``--conf NAME VALUE``: ``models`` (names of bundles, with commas between; all
     by default), ``device``, ``max_voxels``, ``likelihood.BUNDLE`` (``categorical`` or
-    ``bernoulli``, where it is not recognised), ``overlay`` (``false``: no label maps for 3D
-    Slicer), and those of a PACS (``PacsSettings``).
+    ``bernoulli``, where it is not recognised), ``space.BUNDLE`` (a file of a pooled eigenspace),
+    ``overlay`` (``false``: no label maps for 3D Slicer), and those of a PACS (``PacsSettings``).
 
     Args:
         app_dir: folder of the app.

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 
 import monai_ifim as mi
 from monai_ifim.bundle import BundleConfiguration, bundle_network, scripts_of
-from monai_ifim.core import as_likelihood
+from monai_ifim.core import (
+    EigenspaceOptions,
+    as_likelihood,
+    load_pooled,
+    pooled_digest,
+    pooled_note,
+    taken_in,
+)
+from monai_ifim.data.provenance import pooled_name
 from monai_ifim.data.source_grid import SourceGrid
 from monai_ifim.data.sources.values import check_values
 from monai_ifim.label.image_file import check_size, is_readable
@@ -79,9 +87,13 @@ class ClassificationBundle:
             postprocessing takes a sigmoid (``Activationsd``), else ``categorical``.
         device: where to compute; the GPU when empty and there is one.
         max_voxels: images with more voxels are refused before they are read.
+        space: a file of a pooled eigenspace in which components are taken, where a request does
+            not ask for the image's own; none when empty.
 
     Raises:
-        ValueError: the folder is not such a bundle, or the likelihood is unknown.
+        ValueError: the folder is not such a bundle, the likelihood is unknown, or no pooled
+            eigenspace.
+        FileNotFoundError: there is no such file.
     """
 
     def __init__(
@@ -91,6 +103,7 @@ class ClassificationBundle:
         likelihood: str = "",
         device: str = "",
         max_voxels: int = MAX_VOXELS,
+        space: str = "",
     ) -> None:
         self.folder = folder
         self.name = folder.name
@@ -110,6 +123,9 @@ class ClassificationBundle:
         self._content = _digest([*folder.glob("configs/*"), *folder.glob("scripts/**/*.py")])
         self.likelihood = likelihood or self._configuration.likelihood
         as_likelihood(self.likelihood)
+        self.space = load_pooled(space)
+        self._space_digest = None if self.space is None else pooled_digest(self.space)
+        taken_in(self.space, EigenspaceOptions())  # refused now, not with the first request
 
     @property
     def model_version(self) -> str:
@@ -127,10 +143,13 @@ class ClassificationBundle:
             further_files: as for ``run``.
 
         Returns:
-            The same for the same network, preprocessing, likelihood, rank or energy, and files.
+            The same for the same network, preprocessing, likelihood, rank or energy, pooled
+            eigenspace, and files.
         """
         chosen = (self.name, self.model_version, self._content, self.likelihood)
-        asked = (options.rank, options.energy, monai.__version__)
+        asked: tuple[Any, ...] = (options.rank, options.energy, monai.__version__)
+        if options.space == "pooled" and self._space_digest is not None:
+            asked = (*asked, self._space_digest)
         files = _digest([Path(file) for file in (further_files or {}).values()])
         return hashlib.sha256(repr((*chosen, *asked, files)).encode()).hexdigest()[:32]
 
@@ -188,15 +207,13 @@ class ClassificationBundle:
         self, image: MetaTensor, device: str, preprocessing: Compose, options: Options
     ) -> Components:
         batch = image.as_tensor()[None].to(device)
-        space = mi.eigenspace(
-            self._network(device),
-            batch,
-            likelihood=self.likelihood,
-            rank=options.rank,
-            energy=options.energy,
+        chosen = EigenspaceOptions(
+            likelihood=self.likelihood, rank=options.rank, energy=options.energy
         )
-        outputs = batch_outputs(space, batch, VOLUMES)
-        status = {"status": outputs.statuses[0]}
+        within, chosen = taken_in(self.space if options.space == "pooled" else None, chosen)
+        space = mi.eigenspace(self._network(device), batch, options=chosen)
+        outputs = batch_outputs(space, batch, VOLUMES, within=within)
+        status = {"status": outputs.statuses[0], **pooled_note(within)}
         volumes: dict[Hashable, Tensor] = {
             name: outputs.values[f"ifim_{name}"][0].to(image.device) for name in VOLUMES
         }
@@ -207,7 +224,7 @@ class ClassificationBundle:
             space.likelihood.entropy(space.logits).item(),
             restored.volumes,
             restored.source,
-            f"{self.name} {self.model_version}",
+            f"{self.name} {self.model_version}{pooled_name(within)}",
         )
 
     def _prepare(self, preprocessing: Compose, item: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -260,7 +277,8 @@ def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBu
 
     Args:
         folder: holds one folder for each bundle.
-        conf: settings of the app: ``models``, ``device``, ``max_voxels``, ``likelihood.BUNDLE``.
+        conf: settings of the app: ``models``, ``device``, ``max_voxels``, ``likelihood.BUNDLE``,
+            ``space.BUNDLE``.
 
     Returns:
         Bundles in the order of their names; a folder that is no bundle is logged and left out.
@@ -281,6 +299,7 @@ def find_bundles(folder: Path, conf: Mapping[str, str]) -> list[ClassificationBu
                 likelihood=conf.get(f"likelihood.{name}", ""),
                 device=conf.get("device", ""),
                 max_voxels=int(conf.get("max_voxels", MAX_VOXELS)),
+                space=conf.get(f"space.{name}", ""),
             )
         except Exception as error:  # a bundle's files may hold anything
             logger.error("%s is left out: %s", name, reason(error))

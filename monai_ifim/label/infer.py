@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monai_ifim.data.writers import write_component
 from monai_ifim.label.bundle import ClassificationBundle, Components, stored_dtype
-from monai_ifim.label.options import Options, parse_options
+from monai_ifim.label.options import SPACES, Options, parse_options
 from monai_ifim.outputs import VOLUMES
 
 # Shares of the image with the largest sensitivity; the last is the most sensitive.
@@ -102,6 +102,7 @@ class ComponentTask(BundleTask):
                 "rank": "",
                 "energy": "",
                 "device": [bundle.device],
+                **({"space": list(SPACES)} if bundle.space else {}),
                 **_config(stores),
             },
         )

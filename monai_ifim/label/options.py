@@ -13,6 +13,7 @@ from monai_ifim.messages import as_number
 from monai_ifim.outputs import VOLUMES
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+SPACES = ("pooled", "own")
 # Chosen by the URL and the server, never by the parameters.
 PROTECTED = (
     "model",
@@ -42,6 +43,8 @@ class Options:
         device: where to compute; the app's own when empty.
         extension: of a label map; components are always ``.nii.gz``.
         store_in_pacs: store the result as DICOM objects beside the series.
+        space: in which directions components are taken: pooled, those of the app's setting
+            ``space.BUNDLE`` where there is one, or own, each image's.
     """
 
     component: str = "high"
@@ -50,6 +53,7 @@ class Options:
     device: str = ""
     extension: str = ".nii.gz"
     store_in_pacs: bool = False
+    space: str = SPACES[0]
 
 
 def parse_options(parameters: Mapping[str, Any]) -> Options:
@@ -66,15 +70,15 @@ def parse_options(parameters: Mapping[str, Any]) -> Options:
 
     >>> parse_options({"component": "orth", "rank": "2"})
     Options(component='orth', rank=2, energy=None, device='', extension='.nii.gz', \
-store_in_pacs=False)
+store_in_pacs=False, space='pooled')
     >>> parse_options({"image": "another"})
     Traceback (most recent call last):
         ...
     starlette.exceptions.HTTPException: 400: expected parameters from component, device, energy, \
-rank, result_extension, store_in_pacs, got 'image'; model and image belong in the URL, and every \
-component is saved under its own tag
+rank, result_extension, space, store_in_pacs, got 'image'; model and image belong in the URL, and \
+every component is saved under its own tag
     """
-    known = ("component", "device", "energy", "rank", "result_extension", "store_in_pacs")
+    known = ("component", "device", "energy", "rank", "result_extension", "space", "store_in_pacs")
     for name in parameters:
         if name in PROTECTED:
             raise refusal(
@@ -101,6 +105,7 @@ component is saved under its own tag
         device=_text(parameters.get("device")),
         extension=_one_of("result_extension", parameters.get("result_extension"), EXTENSIONS),
         store_in_pacs=_flag("store_in_pacs", parameters.get("store_in_pacs")),
+        space=_one_of("space", parameters.get("space"), SPACES),
     )
 
 

@@ -17,7 +17,7 @@ from monai_ifim.runs.images import FoundImages, Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions
 from monai_ifim.runs.preprocessing import in_words
 from monai_ifim.runs.progress import Progress, show_progress
-from monai_ifim.runs.summary import RunSummary, summary_of
+from monai_ifim.runs.summary import RunSummary, component_notes, summary_of
 
 logger = logging.getLogger(__name__)
 
@@ -148,4 +148,5 @@ def notes_of(composition: Composition, evaluator: Any) -> tuple[str, ...]:
         f"bundle: {composition.config} ({overlay}{composition.why})",
         f"preprocessing: {in_words(transform)}",
         f"likelihood: {likelihood}{' at each voxel' if composition.segments else ''}",
+        *component_notes(handler),
     )

@@ -194,13 +194,10 @@ def set_options(composition: Composition, options: RunOptions) -> None:
             )
         id_ = f"ifim_{name}" if f"ifim_{name}" in parser else f"{handler}::{name}"
         parser[id_] = list(value) if name == "volumes" else value
-    if options.nuisances is not None:
-        if "ifim_nuisances" not in parser:
-            raise ValueError(
-                f"expected the id ifim_nuisances in {composition.config}, got none; give its "
-                "IFIMHandler the questions of monai_ifim.chosen_questions"
-            )
-        parser["ifim_nuisances"] = list(options.nuisances)
+    if options.space is not None:
+        own = "ifim_space" if "ifim_space" in parser else f"{handler}::space"
+        parser[own] = os.path.abspath(options.space)
+    _set_questions(composition, options)
     loader = {"batch_size": options.batch_size, "num_workers": options.workers}
     for name, value in loader.items():
         if value is not None:
@@ -212,6 +209,21 @@ def set_options(composition: Composition, options: RunOptions) -> None:
                 f"expected the id device in {composition.config}, got none; leave out --device"
             )
         parser["device"] = torch.device(device)
+
+
+def _set_questions(composition: Composition, options: RunOptions) -> None:
+    asked = {"nuisances": options.nuisances, "verify": options.verify}
+    for name, value in asked.items():
+        if value is None:
+            continue
+        if f"ifim_{name}" not in composition.workflow.parser:
+            raise ValueError(
+                f"expected the id ifim_{name} in {composition.config}, got none; give its "
+                "IFIMHandler the questions of monai_ifim.chosen_questions"
+            )
+        composition.workflow.parser[f"ifim_{name}"] = (
+            value if isinstance(value, str) else list(value)
+        )
 
 
 def batch_size_of(composition: Composition) -> int:

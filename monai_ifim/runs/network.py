@@ -15,7 +15,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from monai_ifim.core import OptionKeywords, with_option_keywords
+from monai_ifim.core import OptionKeywords, Space, with_option_keywords
 from monai_ifim.data.batches import disk_error
 from monai_ifim.data.loaders import FaultTolerantDataLoader
 from monai_ifim.data.run_folder.part import Part
@@ -23,12 +23,12 @@ from monai_ifim.handlers import IFIMHandler
 from monai_ifim.inferers import IFIMInferer
 from monai_ifim.messages import reason
 from monai_ifim.outputs import VOLUMES
-from monai_ifim.questions import NuisanceColumns, Question
+from monai_ifim.questions import NuisanceColumns, Question, VerifiedFlip
 from monai_ifim.runs.images import Inputs, images_of_run
 from monai_ifim.runs.options import RunOptions, check_machine, device_of_process
 from monai_ifim.runs.preprocessing import image_preprocessing, in_words
 from monai_ifim.runs.progress import Progress, show_progress
-from monai_ifim.runs.summary import RunSummary, summary_of
+from monai_ifim.runs.summary import RunSummary, component_notes, summary_of
 from monai_ifim.runs.weights import load_weights, make_network
 from monai_ifim.transforms.save import SaveComponentsd
 from monai_ifim.transforms.traceable import traceable_preprocessing
@@ -51,6 +51,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     resume: bool = False,
     existing: str = "refuse",
     shard: str | Part | None = None,
+    space: Space = None,
     questions: Sequence[Question] = (),
     progress: bool = True,
     **keywords: Unpack[OptionKeywords],
@@ -76,6 +77,8 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         existing: what happens to results of another run in ``output``: ``"refuse"`` or ``"move"``
             into a subfolder.
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
+        space: a pooled eigenspace, or a file of one, in which the components are taken; ``rank``
+            counts its directions then (by default the stable ones).
         questions: what else is asked of each image, for example
             ``[mi.NuisanceColumns(["rotation", "gain"])]``: further columns of the table.
         progress: show on standard error how far it is.
@@ -98,7 +101,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
     place = Path(output)
     images = images_of_run(files, place, bool(shard))
     save = SaveComponentsd(
-        [f"ifim_{volume}" for volume in VOLUMES],
+        [f"ifim_{volume}" for volume in (*VOLUMES, "flipped")],
         place,
         transform=transform,
         data_root_dir=images.root if images.names_repeat else "",
@@ -111,6 +114,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         resume=resume,
         existing=existing,
         shard=shard,
+        space=space,
         questions=questions,
         **keywords,
     )
@@ -136,6 +140,7 @@ def run_network(  # noqa: PLR0913 - what a bundle's configuration would say
         f"network: {type(network).__name__}, {_parameters(network):,} parameters, on {where}",
         f"preprocessing: {in_words(transform)}",
         f"likelihood: {type(handler.options.family).__name__.lower()}",
+        *component_notes(handler),
     )
     return summary_of(handler.table, images, notes, shown.seconds, error)
 
@@ -182,12 +187,22 @@ def run_named_network(
         resume=options.resume or False,
         existing=options.existing or "refuse",
         shard=options.shard,
-        questions=[NuisanceColumns(options.nuisances)] if options.nuisances else (),
+        space=options.space,
+        questions=_questions(options),
         likelihood=options.likelihood or "categorical",
         rank=options.rank,
         energy=options.energy,
     )
     return replace(summary, notes=(f"weights: {loaded}", *summary.notes))
+
+
+def _questions(options: RunOptions) -> list[Question]:
+    questions: list[Question] = []
+    if options.nuisances:
+        questions.append(NuisanceColumns(options.nuisances))
+    if options.verify:
+        questions.append(VerifiedFlip(options.verify))
+    return questions
 
 
 def _go_on(engine: Engine, handler: IFIMHandler) -> None:

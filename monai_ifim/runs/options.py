@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from monai_ifim.core import EigenspaceOptions
+from monai_ifim.core import EigenspaceOptions, leading, load_pooled
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.outputs import check_volumes
-from monai_ifim.questions import NuisanceColumns
+from monai_ifim.questions import NuisanceColumns, VerifiedFlip
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,15 @@ class RunOptions:
         resume: go on with the run that the output folder holds.
         existing: what happens to results of another run there: ``"refuse"`` or ``"move"``.
         shard: which part of the images to do, ``"3/100"``; see ``IFIMHandler``.
+        space: a file of a pooled eigenspace in which the components are taken; ``rank`` counts its
+            directions then.
         nuisances: names of ``NuisanceColumns``, for their columns in the table.
+        verify: ``"ddn"`` or ``"pgd"``, the search of ``VerifiedFlip``.
 
     Raises:
-        ValueError: an unknown name, or a number out of range.
+        ValueError: an unknown name, a number out of range, or no pooled eigenspace.
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: foolbox is not installed, for ``verify``.
     """
 
     rank: int | None = None
@@ -45,7 +50,9 @@ class RunOptions:
     resume: bool | None = None
     existing: str | None = None
     shard: str | Part | None = None
+    space: str | os.PathLike[str] | None = None
     nuisances: Sequence[str] | None = None
+    verify: str | None = None
 
     def __post_init__(self) -> None:
         EigenspaceOptions(
@@ -54,8 +61,11 @@ class RunOptions:
         if self.volumes is not None:
             check_volumes(self.volumes)
         shard_of(self.shard)
+        leading(load_pooled(self.space), self.rank)
         if self.nuisances is not None:
             NuisanceColumns(self.nuisances)
+        if self.verify is not None:
+            VerifiedFlip(self.verify)
         check_machine(self.device, self.batch_size, self.workers)
 
 

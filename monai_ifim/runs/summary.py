@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from monai_ifim.core import pooled_note
 from monai_ifim.data.run_folder.merge import missing_parts
 from monai_ifim.data.run_folder.record import read_record
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.data.tables import RUN, Row
+from monai_ifim.handlers import IFIMHandler
 from monai_ifim.messages import RESEARCH_ONLY, failed, is_failure, printable
 from monai_ifim.runs.images import FoundImages
 
@@ -92,6 +94,18 @@ class RunSummary:
                 f"merge {self.table.parent}"
             )
         return "none"
+
+
+def component_notes(handler: IFIMHandler) -> tuple[str, ...]:
+    """What is to be said of the components.
+
+    Args:
+        handler: of the run.
+
+    Returns:
+        A line where they are taken in a pooled eigenspace.
+    """
+    return tuple(f"components: {text}" for text in pooled_note(handler.space).values())
 
 
 def summary_of(

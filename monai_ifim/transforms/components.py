@@ -15,8 +15,10 @@ from monai_ifim.changes import Batch, spacing_of, with_changes_of
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
+    Space,
     chosen_options,
     eigenspace,
+    taken_in,
     with_option_keywords,
 )
 from monai_ifim.data.batches import MODEL_KEY
@@ -34,12 +36,15 @@ class IFIMComponents(Transform):
         network: trained classifier, on the device where the work is to be done.
         options: choices about the eigenspace as a value, instead of ``keywords``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        space: a pooled eigenspace, or a file of one, in which the components are taken: in its
+            ``rank`` leading directions, by default the stable ones. All other numbers stay those
+            of the image.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
     Raises:
         TypeError: a keyword that is no option.
-        ValueError: an unknown volume, or an impossible option.
+        ValueError: an unknown volume, an impossible option, or no such pooled eigenspace.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     >>> image = torch.randn(1, 4, 4)
@@ -57,10 +62,11 @@ class IFIMComponents(Transform):
         *,
         options: EigenspaceOptions | None = None,
         volumes: str | Sequence[str] = ("high", "orth"),
+        space: Space = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
-        self.options = chosen_options(options, keywords)
+        self.space, self.options = taken_in(space, chosen_options(options, keywords))
         self.volumes = check_volumes(volumes)
 
     def __call__(
@@ -91,7 +97,7 @@ class IFIMComponents(Transform):
         spacing = spacing_of(with_metadata(batch, image))
         options = with_changes_of(self.options, Batch(batch, beside, spacing))
         space = eigenspace(self.network, batch, options=options)
-        values = batch_outputs(space, batch, self.volumes, prefix=prefix).values
+        values = batch_outputs(space, batch, self.volumes, prefix=prefix, within=self.space).values
         return {key: with_metadata(v[0].to(image.device), image) for key, v in values.items()}
 
 
@@ -105,6 +111,7 @@ class IFIMComponentsd(MapTransform):
         allow_missing_keys: skip keys that are not there.
         options: choices about the eigenspace as a value, instead of ``keywords``.
         volumes: which of ``"high"``, ``"orth"``, ``"sensitivity"`` to form.
+        space: a pooled eigenspace in which the components are taken; see ``IFIMComponents``.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
@@ -123,6 +130,7 @@ class IFIMComponentsd(MapTransform):
         *,
         options: EigenspaceOptions | None = None,
         volumes: str | Sequence[str] = ("high", "orth"),
+        space: Space = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -132,8 +140,10 @@ class IFIMComponentsd(MapTransform):
                 f"expected one prefix for each of the keys {self.keys}, got {self.prefixes}; "
                 "give a list of different prefixes"
             )
-        self.components = IFIMComponents(network, options=options, volumes=volumes, **keywords)
-        self._model_name = ModelName()
+        self.components = IFIMComponents(
+            network, options=options, volumes=volumes, space=space, **keywords
+        )
+        self._model_name = ModelName(self.components.space)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the components of each image to the dictionary.

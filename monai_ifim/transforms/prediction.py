@@ -14,7 +14,12 @@ from torch import Tensor
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
+    PooledEigenspace,
+    Space,
     chosen_options,
+    load_pooled,
+    pooled_note,
+    taken_in,
     with_option_keywords,
 )
 from monai_ifim.inferers import PredictionCall
@@ -57,6 +62,8 @@ class ComponentOfPredictiond(MapTransform):
         result_key: of the numbers.
         allow_missing_keys: leave data without a prediction alone.
         options: choices about the eigenspace as a value, instead of ``keywords``.
+        space: a pooled eigenspace, or a file of one, in which the components are taken, and the
+            result says so; ``rank`` counts its directions then (by default the stable ones).
         keywords: the fields of ``EigenspaceOptions``, for example ``likelihood="bernoulli"``.
 
     Raises:
@@ -65,7 +72,7 @@ class ComponentOfPredictiond(MapTransform):
     """
 
     @with_option_keywords
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a configuration needs every choice as a keyword
         self,
         keys: KeysCollection,
         inferer: _KnowsItsCall,
@@ -76,11 +83,14 @@ class ComponentOfPredictiond(MapTransform):
         allow_missing_keys: bool = False,
         *,
         options: EigenspaceOptions | None = None,
+        space: Space = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.inferer = inferer
         self.options = chosen_options(options, keywords)
+        self.space = load_pooled(space)
+        taken_in(self.space, self.options)  # refused now, not with the first request
         self.class_names = list(class_names)
         self.component = _check_component(component)
         self.image_key = image_key
@@ -104,7 +114,8 @@ class ComponentOfPredictiond(MapTransform):
         for key in self.key_iterator(result):
             component, options = self._requested(data)
             image = result[self.image_key]
-            outputs = _outputs_of(self.inferer.take_call(), image, options, component)
+            within, options = taken_in(self.space, options)
+            outputs = _outputs_of(self.inferer.take_call(), image, options, component, within)
             if not torch.isfinite(outputs.values["ifim_trace"]).all():
                 raise ValueError(
                     "expected finite logits and gradients, got NaN or infinity; look at the image "
@@ -115,6 +126,7 @@ class ComponentOfPredictiond(MapTransform):
             result[self.result_key] = {
                 "component": component,
                 **with_class_names(outputs.numbers[0], self.class_names),
+                **pooled_note(within),
                 "note": RESEARCH_ONLY,
             }
         return result
@@ -139,7 +151,11 @@ def _check_component(component: Any) -> str:
 
 
 def _outputs_of(
-    call: PredictionCall | None, image: Tensor, options: EigenspaceOptions, component: str
+    call: PredictionCall | None,
+    image: Tensor,
+    options: EigenspaceOptions,
+    component: str,
+    within: PooledEigenspace | None,
 ) -> BatchOutputs:
     """Component and numbers of the image that a prediction was made of."""
     network = None if call is None else call.network()
@@ -155,7 +171,9 @@ def _outputs_of(
             f"got another, {tuple(image.shape)}; let this transform follow the inferer at once, "
             "with the image as the inferer had it, one image at a time"
         )
-    return outputs_of_network(network, images, options, (component,), predict=call.predict)
+    return outputs_of_network(
+        network, images, options, (component,), predict=call.predict, within=within
+    )
 
 
 def _same_image(images: Tensor, image: Tensor) -> bool:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 import monai_ifim as mi
 from _helpers.deploy import BUNDLE
@@ -84,3 +85,24 @@ def test_without_the_sdk_the_extra_is_named():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "pip install 'monai_ifim[deploy]'" in done.stderr
+
+
+def test_components_in_a_pooled_eigenspace(bundle, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32**3, 3))
+    pooled = mi.pooled_eigenspace(network, torch.randn(4, 1, 32, 32, 32), rank=2)
+    pooled.save(tmp_path / "pooled.safetensors")
+    array, affine = image()
+    given = {"volumes": "high", "options": {"rank": 2}, "space": tmp_path / "pooled.safetensors"}
+    result = InMemoryBundle(BUNDLE, **given).run(array, affine)
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(array, affine), path)
+    prepared = BundleConfiguration(BUNDLE).content("preprocessing")({"image": str(path)})["image"]
+    high, _ = pooled.split(prepared.as_tensor()[None])
+    np.testing.assert_allclose(
+        result.volumes["high"].numpy(), high[0].flip(1).numpy(), rtol=1e-4, atol=1e-6
+    )
+    assert result.numbers["components"].startswith("in a pooled eigenspace of 4 images (2 direc")
+    assert result.model.endswith(", pooled 4 images")
+    assert result.numbers["trace"] == pytest.approx(bundle.run(array, affine).numbers["trace"])
+    with pytest.raises(FileNotFoundError, match="expected a file of a pooled eigenspace"):
+        InMemoryBundle(BUNDLE, space=tmp_path / "nowhere")

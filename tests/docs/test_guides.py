@@ -18,6 +18,8 @@ PYTHON_ALONE = (
     "guides/my_plain_network.md",
     "guides/dicom.md",
     "guides/nuisances.md",
+    "guides/another_answer.md",
+    "guides/several_inputs.md",
     "guides/regions.md",
 )
 WITH_COMMANDS = ("index.md", "guides/my_bundle.md")

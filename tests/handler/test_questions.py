@@ -110,3 +110,47 @@ def test_a_pooled_eigenspace_of_another_shape_ends_the_run(files, tmp_path):
     handler = mi.IFIMHandler(output_dir=tmp_path, space=pooled)
     with pytest.raises(ValueError, match=r"expected images \(B, 1, 3, 4\)"):
         evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
+
+
+def test_the_stable_directions_unless_rank_says_how_many(files, tmp_path):
+    network = smooth_network(3)
+    images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
+    pooled = mi.pooled_eigenspace(network, images, rank=4)
+    assert len(mi.IFIMHandler(space=pooled).space.eigenvalues) == pooled.stable_rank
+    handler = mi.IFIMHandler(space=pooled, rank=4)  # more than F of one image has
+    _, items = evaluate(network, DataLoader(dataset(files), batch_size=2), handler)
+    assert_close(items[0]["ifim_high"], pooled.split(images)[0][0])
+    assert items[0]["ifim_eigenvalues"].shape == mi.eigenspace(network, images).eigenvalues[0].shape
+    with pytest.raises(ValueError, match="expected rank <= 4"):
+        mi.IFIMHandler(space=pooled, rank=5)
+
+
+def test_halves_that_do_not_agree_need_a_rank():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(300, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2)
+    )
+    images = torch.zeros(2, 1, 15, 20)
+    images[0, 0, :7], images[1, 0, 8:] = 5 * torch.randn(7, 20), 5 * torch.randn(7, 20)
+    network[1].weight.data[:32, :140], network[1].weight.data[32:, 160:] = 0, 0
+    pooled = mi.pooled_eigenspace(network, images, rank=2)
+    assert pooled.stable_rank == 0
+    with pytest.raises(ValueError, match="halves of 2 pooled images agree, got none of 2"):
+        mi.IFIMHandler(space=pooled)
+    assert len(mi.IFIMHandler(space=pooled, rank=1).space.eigenvalues) == 1
+
+
+def test_rank_bounds_the_spectrum_of_each_image_too(files):
+    network = smooth_network(3)
+    images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
+    pooled = mi.pooled_eigenspace(network, images, rank=4)
+    handler = mi.IFIMHandler(space=pooled, rank=1)
+    _, items = evaluate(network, DataLoader(dataset(files), batch_size=2), handler)
+    assert_close(items[0]["ifim_high"], pooled.split(images, 1)[0][0])
+    wanted = mi.eigenspace(network, images, rank=1).eigenvalues
+    assert_close(items[0]["ifim_eigenvalues"], wanted[0])
+    assert items[0]["ifim_eigenvalues"].shape == (1,)
+    dense = torch.nn.Conv2d(1, 3, 3)
+    within = mi.pooled_eigenspace(dense, torch.randn(4, 1, 9, 8), rank=5)
+    array = mi.IFIMComponents(dense, space=within, rank=2)
+    assert array(torch.randn(1, 9, 8))["ifim_eigenvalues"].shape == (2,)

@@ -17,11 +17,13 @@ import torch
 from monai.bundle import ConfigParser
 from starlette.exceptions import HTTPException
 
+import monai_ifim as mi
 from _helpers.foreign_bundles import SHAPES, install
 from _helpers.servers import BUNDLES
 from monai_ifim.__main__ import main
-from monai_ifim.label.bundle import ClassificationBundle
-from monai_ifim.label.options import Options
+from monai_ifim.label.bundle import ClassificationBundle, find_bundles
+from monai_ifim.label.infer import ComponentTask
+from monai_ifim.label.options import Options, parse_options
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +199,38 @@ def test_a_sensitivity_below_float32_keeps_its_digits():
     assert stored_dtype(torch.tensor([0.0, 1e-40], dtype=torch.float64)) == np.float64
     assert stored_dtype(torch.tensor([0.0, 1e-20], dtype=torch.float64)) == np.float32
     assert stored_dtype(torch.zeros(2, dtype=torch.float64)) == np.float32
+
+
+def test_components_in_a_pooled_eigenspace(image, tmp_path):
+    plain = ClassificationBundle(BUNDLES / "ifim_signal_2d")
+    assert "space" not in ComponentTask(plain).info()["config"]
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64 * 64, 3))
+    pooled = mi.pooled_eigenspace(network, torch.randn(4, 1, 64, 64), rank=2)
+    pooled.save(tmp_path / "pooled.safetensors")
+    conf = {
+        "models": "ifim_signal_2d",
+        "space.ifim_signal_2d": str(tmp_path / "pooled.safetensors"),
+    }
+    (bundle,) = find_bundles(BUNDLES, conf)
+    assert ComponentTask(bundle).info()["config"]["space"] == ["pooled", "own"]
+    own = plain.run(image, Options())
+    asked_own = bundle.run(image, parse_options({"space": "own"}))
+    np.testing.assert_array_equal(asked_own.volumes["high"], own.volumes["high"])
+    assert asked_own.key == own.key
+    both = [bundle.run(image, Options()), bundle.run(image, Options(rank=1))]
+    for got, rank in zip(both, (pooled.stable_rank, 1), strict=True):
+        prepared = bundle._preprocessing()({"image": str(image)})["image"].as_tensor()
+        high, _ = pooled.split(prepared[None], rank)
+        np.testing.assert_allclose(got.volumes["high"].flatten(), high.flatten(), atol=1e-5)
+        assert f"of 4 images ({rank} direction" in got.numbers["components"]
+        assert got.numbers["trace"] == pytest.approx(own.numbers["trace"], rel=1e-6)
+        assert got.model.endswith(", pooled 4 images")
+    assert len({own.key, *(got.key for got in both)}) == 3
+    with pytest.raises(HTTPException, match="expected space from pooled, own"):
+        parse_options({"space": "neither"})
+
+
+def test_a_bundle_whose_space_is_not_there_is_left_out(caplog):
+    conf = {"models": "ifim_signal_2d", "space.ifim_signal_2d": "nowhere.safetensors"}
+    assert find_bundles(BUNDLES, conf) == []
+    assert "expected a file of a pooled eigenspace, got none at nowhere" in caplog.text

@@ -1,14 +1,29 @@
 """F of many images, of a neighbourhood, or of several networks, pooled into one eigenspace."""
 
-from monai_ifim.core.pooling.given import load_pooled, pooled_digest
+from monai_ifim.core.pooling.given import (
+    Space,
+    leading,
+    load_pooled,
+    pooled_digest,
+    pooled_note,
+    pooled_summary,
+    pooled_words,
+    taken_in,
+)
 from monai_ifim.core.pooling.pooled import PooledEigenspace
 from monai_ifim.core.pooling.smoothed import smoothed_eigenspace
 from monai_ifim.core.pooling.stream import pooled_eigenspace
 
 __all__ = [
     "PooledEigenspace",
+    "Space",
+    "leading",
     "load_pooled",
     "pooled_digest",
     "pooled_eigenspace",
+    "pooled_note",
+    "pooled_summary",
+    "pooled_words",
     "smoothed_eigenspace",
+    "taken_in",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from monai_ifim.core.checks import check_tolerance
+from monai_ifim.core.checks import check_rank, check_tolerance
 from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.core.gradients.jvp import NoForwardProductsError
 from monai_ifim.core.solvers.exact import Exact
@@ -31,14 +31,17 @@ class Auto:
 
     Attributes:
         tolerance: of the method that is chosen; None for an exact answer or its default.
+        at_most: how many eigenpairs where the call does not say; all of them where F has fewer.
 
     Raises:
-        ValueError: a tolerance out of (0, 1).
+        ValueError: a tolerance out of (0, 1), or a number below 1.
     """
 
     tolerance: float | None = None
+    at_most: int | None = None
 
     def __post_init__(self) -> None:
+        check_rank(self.at_most)
         if self.tolerance is not None:
             check_tolerance(self.tolerance)
 
@@ -78,6 +81,8 @@ class Auto:
             NoForwardProductsError: a dense prediction of a network that can be differentiated
                 neither in forward mode nor twice.
         """
+        if rank is None and energy is None and self.at_most is not None:
+            rank = min(self.at_most, problem.largest)
         chosen = self.choose(problem, rank)
         try:
             return chosen.solve(problem, rank, energy)

@@ -15,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from monai_ifim.core import pooled_words
 from monai_ifim.data.nifti import affine_in_millimetres, model_of
 from monai_ifim.data.run_folder.earlier import EARLIER
 from monai_ifim.data.run_folder.journal import read_history
@@ -79,6 +80,16 @@ class RunFolder:
         self._journal = read_history(path).lines
         self._probabilities = _probabilities(path / "predictions.csv")
         self.settings = _settings(path / "run.json")
+
+    @property
+    def space(self) -> str:
+        """A sentence where components were taken in a pooled eigenspace; empty for their own."""
+        known: Any = self.settings
+        for key in ("identity", "settings", "space"):
+            known = known.get(key) if isinstance(known, dict) else None
+        if not isinstance(known, dict) or not {"images", "directions"} <= set(known):
+            return ""
+        return f"Components {pooled_words(known['images'], known['directions'])}."
 
     def numbers(self, row: Row) -> Numbers:
         """What the tables say of an image.

@@ -145,6 +145,7 @@ class _Writer:
             columns=columns(labelled),
             provenance=[f"{key}: {value}" for key, value in self._provenance()],
             notice=self.folder.notice,
+            space=self.folder.space,
             settings=json.dumps(self.folder.settings, indent=1) if self.folder.settings else "",
             data={"rows": self.rows, "columns": columns(labelled)},
         )
@@ -169,6 +170,7 @@ class _Writer:
         viewer = self.viewer and there and not trouble
         provenance = [("file", row["file"]), *([("network", case.model)] if case else [])]
         provenance += [("not shown", trouble)] if trouble else []
+        provenance += [("components", self.folder.space)] if self.folder.space else []
         text = page(
             "case.html.j2",
             [self.css],
