@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from monai_ifim.data.sources.pictures import LoadPictured
     from monai_ifim.data.writers import AtomicNibabelWriter
     from monai_ifim.dicom.parametric_map import write_parametric_map
-    from monai_ifim.handlers import IFIMHandler
+    from monai_ifim.handlers import IFIMHandler, IFIMPooling
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
     from monai_ifim.report.epoch_log import IFIMEpochLog
@@ -98,6 +98,7 @@ __all__ = [
     "IFIMEpochLog",
     "IFIMHandler",
     "IFIMInferer",
+    "IFIMPooling",
     "InvertComponentsd",
     "Krylov",
     "LoadImageOrArrayd",

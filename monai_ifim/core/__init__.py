@@ -37,6 +37,8 @@ from monai_ifim.core.perturbation import PerturbationCurve, perturbation_curve
 from monai_ifim.core.pooling import (
     PooledEigenspace,
     load_pooled,
+    network_digest,
+    network_name,
     pooled_digest,
     pooled_eigenspace,
     smoothed_eigenspace,
@@ -91,6 +93,8 @@ __all__ = [
     "kept_forward",
     "label_masks",
     "load_pooled",
+    "network_digest",
+    "network_name",
     "nuisance_sensitivity",
     "perturbation_curve",
     "pooled_digest",

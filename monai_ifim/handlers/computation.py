@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from monai_ifim.core import EigenspaceOptions, PooledEigenspace, pooled_digest
+from monai_ifim.core import EigenspaceOptions, PooledEigenspace, network_name, pooled_digest
 from monai_ifim.handlers.inference import Inference
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.messages import is_failure
 from monai_ifim.outputs import BatchOutputs, outputs_of_network
 from monai_ifim.questions import Host, Question, answered
+
+logger = logging.getLogger(__name__)
 
 
 class Computation:
@@ -29,6 +32,7 @@ class Computation:
         self, on_error: str, within: PooledEigenspace | None, questions: Sequence[Question]
     ) -> None:
         self.on_error, self.within, self.questions = on_error, within, tuple(questions)
+        self._compared = False  # the network with that of the pooled eigenspace
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
 
     @property
@@ -71,6 +75,7 @@ class Computation:
         Raises:
             Exception: an error that is not an image's; with ``on_error="raise"`` any.
         """
+        self._compare(network)
         run = partial(
             outputs_of_network,
             network,
@@ -96,3 +101,16 @@ class Computation:
 
         host = Host(network, images, function, batch, options)
         return answered(outputs, self.questions, host)
+
+    def _compare(self, network: nn.Module) -> None:
+        """Say once where the components are taken in the eigenspace of another network."""
+        if self._compared or self.within is None:
+            return
+        self._compared = True
+        made_by = self.within.about.get("network")
+        if made_by is not None and made_by != network_name(network):
+            logger.warning(
+                "the pooled eigenspace is that of another network (%s), or of other weights; the "
+                "components show that one's directions",
+                made_by[:40],
+            )

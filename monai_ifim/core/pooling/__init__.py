@@ -1,5 +1,6 @@
 """F of many images, of a neighbourhood, or of several networks, pooled into one eigenspace."""
 
+from monai_ifim.core.pooling.digest import network_digest, network_name
 from monai_ifim.core.pooling.given import load_pooled, pooled_digest
 from monai_ifim.core.pooling.pooled import PooledEigenspace
 from monai_ifim.core.pooling.smoothed import smoothed_eigenspace
@@ -8,6 +9,8 @@ from monai_ifim.core.pooling.stream import pooled_eigenspace
 __all__ = [
     "PooledEigenspace",
     "load_pooled",
+    "network_digest",
+    "network_name",
     "pooled_digest",
     "pooled_eigenspace",
     "smoothed_eigenspace",
