@@ -50,6 +50,11 @@ class Drift:
     def _angles(self, space: PooledEigenspace, name: str, directions: Tensor) -> dict[str, float]:
         rank, blur = self._choices.angle_rank, self._choices.blur
         try:
+            if directions.shape[1:] != space.eigenvectors.shape[1:]:
+                raise ValueError(
+                    f"expected directions of the shape {tuple(space.eigenvectors.shape[1:])}, got "
+                    f"{tuple(directions.shape[1:])}; preprocess the images in the same way"
+                )
             angles = space.angles(directions, blur, rank=rank).rad2deg()
         except ValueError as error:  # another shape, or too few directions
             if name not in self._warned:
