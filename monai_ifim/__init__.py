@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from monai_ifim.metrics import SpectrumMetric
     from monai_ifim.report.epoch_log import IFIMEpochLog
     from monai_ifim.report.notebook import show
+    from monai_ifim.report.pooled import show_pooled
     from monai_ifim.report.viewer import view
     from monai_ifim.runs import RunSummary, image_preprocessing, run
     from monai_ifim.transforms.checks import CheckImaged
@@ -140,6 +141,7 @@ __all__ = [
     "run_on_ray",
     "run_unless_done",
     "show",
+    "show_pooled",
     "smoothed_eigenspace",
     "traceable_preprocessing",
     "view",
@@ -171,6 +173,7 @@ _MODULES = (
     "cluster",
     "report.epoch_log",
     "report.notebook",
+    "report.pooled",
     "report.viewer",
     "dicom.parametric_map",
 )
