@@ -14,7 +14,6 @@ from monai_ifim.core import PooledEigenspace, load_pooled
 from monai_ifim.core.smoothing import along_axes, gaussian_matrices
 from monai_ifim.data.run_pooled.grid import GRID
 from monai_ifim.data.run_pooled.parts import IMAGES
-from monai_ifim.messages import RESEARCH_ONLY
 from monai_ifim.report.notebook import check_matplotlib
 
 if TYPE_CHECKING:  # matplotlib is loaded by the first picture
@@ -25,7 +24,9 @@ if TYPE_CHECKING:  # matplotlib is loaded by the first picture
 
 PIXELS = (
     "Single pixels depend on the training: another training of the same network gives others. Only "
-    "the filtered pictures can be compared between trainings, beside random weights."
+    "the filtered pictures can be compared between trainings, beside random weights. Research use "
+    "only: what this classifier is sensitive to over these images, not anatomy, not a cause, not a "
+    "diagnosis."
 )
 _WIDTH = 2.1  # inches of a panel
 _PERCENTILE = 99.5
@@ -176,8 +177,8 @@ def _figure(rows: list[_Row], turn: Turned, title: str) -> Figure:
     columns = 2 * len(planes)
     tallest = max(plane.size[1] / plane.size[0] for plane in planes)
     height = _WIDTH * min(tallest, 1.5) + 0.15
-    head, foot = 0.5, 0.5
-    width = max(columns * _WIDTH + 1.4, 7.5)
+    width = columns * _WIDTH + 1.4
+    head, foot = (0.5, 0.4) if columns > 2 else (0.7, 0.7)
     with matplotlib.rc_context({"font.size": 8}):
         figure = CaseFigure(
             figsize=(width, len(rows) * height + head + foot),
@@ -193,7 +194,7 @@ def _figure(rows: list[_Row], turn: Turned, title: str) -> Figure:
         for start, told in ((0, "raw"), (len(planes), "low-pass filtered")):
             for axis, plane in zip(axes[0, start:], planes, strict=False):
                 axis.set_title(" ".join(filter(None, (told, plane.name))), fontsize=8)
-        _text(lower, f"{PIXELS} {RESEARCH_ONLY}", width, 7.5)
+        _text(lower, PIXELS, width, 7.5)
     return figure
 
 

@@ -17,6 +17,7 @@ PYTHON_ALONE = (
     "guides/my_training_loop.md",
     "guides/my_plain_network.md",
     "guides/dicom.md",
+    "guides/pooled.md",
 )
 WITH_COMMANDS = ("index.md", "guides/my_bundle.md")
 # Their blocks are run by tests of their own, in this folder.

@@ -13,40 +13,12 @@ from monai.engines import SupervisedEvaluator
 import monai_ifim as mi
 from _helpers.comparisons import assert_close
 from _helpers.networks import smooth_network
+from _helpers.pooled import assert_same, images_of, plain
 from _helpers.recorders import INFERERS, evaluate
 from _helpers.runs import record
-from _helpers.runs import run as run_part
-from _helpers.scans import dataset, oblique, unreadable, write_scan, write_scans
+from _helpers.scans import dataset, oblique, unreadable, write_scans
 
 FILE = "ifim_pooled.safetensors"
-
-
-def images_of(files):
-    return torch.stack([item["image"].as_tensor() for item in dataset(files)])
-
-
-def plain(files, seed=0, **options):
-    """The plain call on the same images."""
-    return mi.pooled_eigenspace(smooth_network(3, seed=seed), images_of(files), **options)
-
-
-def assert_same(one, other, digits=1e-5):
-    torch.testing.assert_close(one.eigenvalues, other.eigenvalues, rtol=digits, atol=digits)
-    assert one.count == other.count
-    assert float(one.angles(other, rank=1).max()) < 1e-3
-    assert one.trace == pytest.approx(other.trace)
-    assert one.effective_count == pytest.approx(other.effective_count)
-
-
-@pytest.fixture
-def same_grid(tmp_path):
-    """Files on one grid."""
-    folder = tmp_path / "aligned"
-    folder.mkdir()
-    paths = [write_scan(folder / f"s{i}.nii.gz", (13, 11, 9), i) for i in range(5)]
-    for path in paths:
-        nib.save(nib.Nifti1Image(nib.load(path).get_fdata(dtype=np.float32), oblique()), path)
-    return paths
 
 
 @INFERERS
@@ -234,77 +206,6 @@ def test_another_reference_shape_is_a_warning(files, tmp_path, caplog):
     evaluator, _ = evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
     assert caplog.text.count("no angle to the reference") == 1
     assert "ifim_pooled_angle_reference" not in evaluator.state.metrics
-
-
-@pytest.mark.parametrize("stop_after", [1, 3])
-def test_a_resumed_run_pools_all_images(files, tmp_path, stop_after):
-    out = tmp_path / "out"
-    run_part(files, out, stop_after=stop_after, pooled=FILE)
-    assert not (out / FILE).exists()
-    assert len(run_part(files, out, pooled=FILE, resume=True)) == 5 - stop_after
-    stored = mi.PooledEigenspace.load(out / FILE)
-    assert_same(stored, plain(files))
-    assert stored.about["images"] == "5"
-
-
-def test_a_complete_run_with_further_images(files, tmp_path):
-    out = tmp_path / "out"
-    run_part(files[:3], out, pooled=FILE)
-    assert len(run_part(files, out, pooled=FILE, resume=True)) == 2
-    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
-    assert run_part(files, out, pooled=FILE, resume=True) == []  # nothing is left
-    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
-
-
-def test_an_image_that_is_done_again_counts_once(files, tmp_path):
-    out = tmp_path / "out"
-    run_part(files, out, pooled=FILE)
-    (out / "scan2_ifim_high.nii.gz").unlink()
-    assert len(run_part(files, out, pooled=FILE, resume=True)) == 1
-    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
-
-
-def test_what_was_done_without_pooling_is_said(files, tmp_path, caplog):
-    out = tmp_path / "out"
-    run_part(files, out, stop_after=2)
-    run_part(files, out, pooled=FILE, resume=True)
-    stored = mi.PooledEigenspace.load(out / FILE)
-    assert_same(stored, plain(files[2:]))
-    assert (stored.count, stored.about["images"]) == (3, "5")
-    assert "that of 3 of 5 images" in caplog.text
-
-
-def test_a_run_that_is_begun_anew_forgets_the_other(files, tmp_path):
-    out = tmp_path / "out"
-    run_part(files, out, stop_after=2, pooled=FILE)
-    run_part(files, out, pooled=FILE, existing="move")
-    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
-    (earlier,) = out.glob("earlier-*")
-    assert len(list((earlier / ".ifim").glob("pooled-*.safetensors"))) == 1
-    run_part(files, out, seed=1, pooled=FILE, existing="move")
-    assert len(list(out.glob(f"earlier-*/{FILE}"))) == 1
-    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files, seed=1))
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_shards(same_grid, tmp_path, order):
-    out = tmp_path / "out"
-    for shard in order:
-        assert not (out / FILE).exists()
-        run_part(same_grid, out, shard=f"{shard}/2", pooled=FILE)
-    stored = mi.PooledEigenspace.load(out / FILE)
-    assert_same(stored, plain(same_grid))
-    assert stored.about["images"] == "5"
-    assert (out / "ifim_pooled.nii.gz").is_file()
-    assert {FILE, "ifim_pooled.nii.gz"} <= set(record(out)["tables"])
-
-
-def test_a_shard_that_is_resumed(files, tmp_path):
-    out = tmp_path / "out"
-    run_part(files, out, shard="0/2", stop_after=1, pooled=FILE)
-    run_part(files, out, shard="1/2", pooled=FILE)
-    run_part(files, out, shard="0/2", resume=True, pooled=FILE)
-    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
 
 
 @pytest.mark.parametrize("terminate", ["terminate", "terminate_epoch"])
