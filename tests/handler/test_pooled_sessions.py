@@ -1,4 +1,4 @@
-"""A pooled eigenspace over sessions, shards and runs: every image once, and never silently fewer."""
+"""A pooled eigenspace over sessions, shards and runs: every image once, never silently fewer."""
 
 import pytest
 import torch
