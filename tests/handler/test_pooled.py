@@ -101,7 +101,7 @@ def test_grids_of_their_own_are_a_line_in_the_log(files, tmp_path, caplog):
     handler = mi.IFIMHandler(output_dir=tmp_path / "out", pooled=FILE)
     with caplog.at_level(logging.INFO):
         evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
-    assert "as NIfTI: the preprocessed images have grids of their own" in caplog.text
+    assert "as NIfTI: the preprocessed images share no grid" in caplog.text
     assert not (tmp_path / "out" / "ifim_pooled.nii.gz").exists()
 
 

@@ -56,7 +56,7 @@ def write_eigenvectors(space: PooledEigenspace, path: Path) -> str | None:
     if vectors.ndim not in (4, 5):
         return f"images of {vectors.ndim - 2} axes are neither slices nor volumes"
     if not space.about.get(GRID):
-        return "the preprocessed images have grids of their own, or none (their affines differ)"
+        return "the preprocessed images share no grid: their affines differ, or they have none"
     affine = np.asarray(json.loads(space.about[GRID]), dtype=np.float64)
     if affine.shape != (4, 4):
         return f"their affine has the shape {affine.shape}, and not (4, 4)"
