@@ -21,7 +21,13 @@ from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.epoch_tables import EpochTables
 from monai_ifim.data.run_folder.folder import check_writable
 from monai_ifim.data.run_folder.part import Block
-from monai_ifim.data.run_pooled.files import check_pooled, note_files, with_count, write_whole
+from monai_ifim.data.run_pooled.files import (
+    check_pooled,
+    note_files,
+    remove_whole,
+    with_count,
+    write_whole,
+)
 from monai_ifim.data.run_pooled.grid import GRID, affine_texts
 from monai_ifim.data.run_pooled.parts import (
     Names,
@@ -42,6 +48,7 @@ from monai_ifim.outputs import BatchOutputs
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 200  # characters of a perturbation in the file
 PERIOD = 300.0  # seconds between two writings of what is pooled, for a process that is killed
 
 
@@ -109,7 +116,8 @@ class PooledEpochs(Observer):
         self._network, self._model_name = network, model_name
         folder = None if table.path is None else table.path.parent
         self._path = choices.path(folder)
-        self._files = None if self._path is None else EpochTables(self._path, resume=False)
+        resume = table.folder is not None and table.folder.resume
+        self._files = None if self._path is None else EpochTables(self._path, resume)
         if self._path is not None and folder is None:
             check_writable(self._path.parent)
         self._drift = Drift(choices)
@@ -148,14 +156,17 @@ class PooledEpochs(Observer):
             self._give_up(f"what earlier sessions have pooled cannot be read: {reason(error)}")
 
     def _look_back(self) -> None:
-        folder, files = self._table.folder, self._files
-        listed = self._table.listed is not None
-        if folder is None or files is None or not files.is_first or not listed:
-            return  # nothing that could be gone on with
+        folder, path, files = self._table.folder, self._path, self._files
+        if folder is None or path is None or files is None:
+            return
         rank = Ranks("pooled").rank
-        self._part = part_of_session(folder.path, folder.run, folder.session, rank)
         if rank == 0 and folder.part is None:
             remove_parts(folder.path, folder.run)
+            if files.is_first and not self._table.earlier.lines:
+                remove_whole(path, folder.path)
+        if not files.is_first or self._table.listed is None:
+            return  # nothing that could be gone on with
+        self._part = part_of_session(folder.path, folder.run, folder.session, rank)
         for path in self._earlier():
             self._known |= names_of_part(path)
 
@@ -209,7 +220,7 @@ class PooledEpochs(Observer):
         if self._shape is None:
             self._shape = shape
             if space.perturbation is not None:
-                self._about["perturbation"] = repr(space.perturbation)
+                self._about["perturbation"] = repr(space.perturbation)[:_LONGEST]
         if shape != self._shape:
             raise ValueError(
                 f"expected images of one shape, got {tuple(self._shape)} and {tuple(shape)} "
@@ -227,12 +238,12 @@ class PooledEpochs(Observer):
         if self._problem or not self._pool.count:
             return None
         space = self._pool.result()
-        halves = [replace(h, **{n: v.cpu() for n, v in vars(h).items()}) for h in space.halves]
+        halves = [replace(h, **{n: _plain(v) for n, v in vars(h).items()}) for h in space.halves]
         jacobian = space.mean_jacobian
         return replace(
             space,
             halves=(halves[0], halves[1]),
-            mean_jacobian=jacobian.cpu() if isinstance(jacobian, Tensor) else None,
+            mean_jacobian=None if jacobian is None else _plain(jacobian),
             about=dict(self._about),
         )
 
@@ -341,3 +352,9 @@ class PooledEpochs(Observer):
         self.last_batch(engine)  # of an epoch whose length was not known
         if self._problem:
             self._table.complaint = self._table.complaint or self._problem
+
+
+def _plain(values: Tensor) -> Tensor:
+    """On the CPU, in a precision that files have."""
+    values = values.detach().cpu()
+    return values if values.dtype == torch.float64 else values.float()

@@ -88,7 +88,10 @@ def show_pooled(
 
     loaded = load_pooled(space)
     if loaded is None:
-        raise TypeError("expected a pooled eigenspace or a file of one, got nothing")
+        raise TypeError(
+            "expected a pooled eigenspace or a file of one, got nothing; make one with "
+            "pooled_eigenspace"
+        )
     vectors = loaded.eigenvectors
     if vectors.ndim not in (4, 5):
         raise ValueError(
@@ -96,7 +99,7 @@ def show_pooled(
             "only slices and volumes can be drawn"
         )
     if most < 1:
-        raise ValueError(f"expected at least one eigenvector to draw, got {most}")
+        raise ValueError(f"expected at least one eigenvector to draw, got {most}; give 1")
     number = _channel(vectors, channel)
     rows = _rows(loaded, number, blur, most)
     known = _affine(loaded, affine)
@@ -111,7 +114,7 @@ def _channel(vectors: Tensor, channel: int | None) -> int:
     if channel is None:
         return int(vectors[0].flatten(1).norm(dim=1).argmax())
     if not 0 <= channel < count:
-        raise ValueError(f"expected a channel from 0 to {count - 1}, got {channel}")
+        raise ValueError(f"expected a channel from 0 to {count - 1}, got {channel}; leave it out")
     return channel
 
 

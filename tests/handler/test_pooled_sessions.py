@@ -180,3 +180,24 @@ def test_offloaded_gradients(files, tmp_path):
     handler = mi.IFIMHandler(output_dir=tmp_path / "out", pooled=FILE, offload=True)
     evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
     assert_same(mi.PooledEigenspace.load(tmp_path / "out" / FILE), plain(files))
+
+
+def test_what_is_replaced_does_not_pass_for_the_new_one(same_grid, scans_of_two_shapes, tmp_path):
+    out = tmp_path / "out"
+    run_part(same_grid, out, pooled=FILE)
+    assert (out / "ifim_pooled.nii.gz").is_file()
+    run_part(scans_of_two_shapes, out, pooled=FILE)  # the same network in the same process
+    assert not (out / FILE).exists()
+    assert not (out / "ifim_pooled.nii.gz").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the network holds half-precision:UserWarning")
+def test_half_precision(files, tmp_path):
+    """What is computed in 16 bits is stored in 32."""
+    batches = [{"image": item["image"].as_tensor()[None].bfloat16()} for item in dataset(files)]
+    network = smooth_network(3).bfloat16()
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", volumes=(), pooled=FILE)
+    evaluate(network, batches, handler)
+    stored = mi.PooledEigenspace.load(tmp_path / "out" / FILE)
+    assert stored.count == 5
+    assert stored.eigenvectors.dtype == torch.float32

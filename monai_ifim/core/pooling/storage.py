@@ -105,7 +105,7 @@ def read_texts(path: str | os.PathLike[str]) -> dict[str, str]:
         with Path(path).open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _LONGEST_HEADER:
-                raise ValueError("the header is too long")
+                raise ValueError("the header is longer than the file")
             texts = json.loads(file.read(length)).get("__metadata__", {})
     except (struct.error, ValueError, AttributeError) as error:
         raise ValueError(

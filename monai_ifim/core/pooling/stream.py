@@ -258,7 +258,10 @@ def check_choices(rank: int, size: int, weights: Weights) -> None:
         ValueError: such a number, or another name.
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"expected rank >= 1, how many pooled eigenpairs to keep, got {rank!r}")
+        raise ValueError(
+            f"expected rank >= 1, how many pooled eigenpairs to keep, got {rank!r}; leave it out "
+            f"for {_RANK}"
+        )
     if size < rank:
         raise ValueError(
             f"expected sketch >= rank={rank}, got {size}; leave it out for {ROWS} x rank"

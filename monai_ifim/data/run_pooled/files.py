@@ -115,6 +115,18 @@ def write_whole(space: PooledEigenspace, path: Path) -> None:
         logger.info("no eigenvectors of %s as NIfTI: %s", path, why)
 
 
+def remove_whole(path: Path, folder: Path) -> None:
+    """Remove the pooled eigenspace of a run that is begun anew, lest it pass for the new one's.
+
+    Args:
+        path: of the pooled eigenspace.
+        folder: of the run; a file elsewhere stays until there is a new one.
+    """
+    if path.parent.resolve() == folder.resolve():
+        path.unlink(missing_ok=True)
+        nifti_beside(path).unlink(missing_ok=True)
+
+
 def merge_parts(folders: Sequence[tuple[Path, str]], table: Path, images: int) -> list[str]:
     """Write the pooled eigenspace of shards or runs, from what their sessions have left.
 
