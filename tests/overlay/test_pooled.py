@@ -13,6 +13,7 @@ from _helpers.foreign_bundles import (
     network_of,
     parse,
     run_bundle,
+    scans,
     write_picture,
 )
 
@@ -110,3 +111,20 @@ def test_a_bundle_of_ours(tmp_path):
     )
     assert done.returncode == 0, done.stdout
     assert mi.PooledEigenspace.load(tmp_path / "out" / FILE).count == 3
+
+
+def test_a_segmentation_of_images_of_several_shapes(overlay, tmp_path):
+    """The run goes on to its end, and its status says that what was asked for is not there."""
+    bundle, images, output = install("segment_3d", tmp_path), tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    scans(images)
+    more = overlay.with_name("ifim_segmentation.yaml")
+    done = run_bundle(bundle, images, output, "--ifim_pooled", FILE, overlay=more)
+    assert done.returncode == 1, done.stdout
+    assert (
+        "RuntimeError: no pooled eigenspace of this epoch: ValueError: expected images of one"
+        in (done.stdout)
+    )
+    assert not (output / FILE).exists()
+    assert len(list(output.rglob("*_ifim_high.nii.gz"))) == 3
+    assert (output / "ifim.csv").read_text().count(",ok\n") == 3
