@@ -153,7 +153,10 @@ class PooledEpochs(Observer):
         try:
             self._look_back()
         except (OSError, ValueError, KeyError) as error:
-            self._give_up(f"what earlier sessions have pooled cannot be read: {reason(error)}")
+            self._give_up(
+                f"what earlier sessions have pooled cannot be read ({reason(error)}); remove that "
+                "file to pool the other images"
+            )
 
     def _look_back(self) -> None:
         folder, path, files = self._table.folder, self._path, self._files
