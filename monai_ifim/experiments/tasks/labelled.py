@@ -22,6 +22,10 @@ class Split:
         """Number of images."""
         return len(self.images)
 
+    def digest(self) -> str:
+        """Short name of the images and labels, for keys of results."""
+        return digest(self.images, self.labels)
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -58,11 +62,20 @@ class Task:
         Raises:
             ValueError: a clinical task.
         """
+        return self.known_signal.templates[None, :, None]
+
+    @property
+    def known_signal(self) -> SignalTask:
+        """The signals and the background of a controlled task.
+
+        Raises:
+            ValueError: a clinical task.
+        """
         if self.signal is None:
             raise ValueError(
                 f"expected a controlled task, got {self.name}, whose answer is unknown"
             )
-        return self.signal.templates[None, :, None]
+        return self.signal
 
     def digest(self) -> str:
         """Short name of the images and labels, for keys of results."""
