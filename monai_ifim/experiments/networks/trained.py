@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
-from monai_ifim.experiments.networks.training import Recipe, Variant, train, training_key
+from monai_ifim.experiments.networks.training import (
+    Recipe,
+    Variant,
+    estimate_statistics,
+    train,
+    training_key,
+)
 from monai_ifim.experiments.steps import Steps, digest
 from monai_ifim.experiments.tasks.labelled import Task
 
@@ -36,3 +42,19 @@ def trained(task: Task, variant: Variant, recipe: Recipe, steps: Steps) -> Train
     network = variant.build(task)
     network.load_state_dict(weights)
     return TrainedClassifier(name, network, "categorical", digest(*weights.values()))
+
+
+def untrained(task: Task, variant: Variant) -> TrainedClassifier:
+    """The classifier before any training, with batch statistics of training images.
+
+    Args:
+        task: images.
+        variant: its seed chooses the weights.
+
+    Returns:
+        The network in eval mode.
+    """
+    network = variant.build(task)
+    estimate_statistics(network, task.train.images[:256].split(64))
+    name = f"{task.name} {variant.architecture} random weights {variant.seed}"
+    return TrainedClassifier(name, network, "categorical", digest(*network.state_dict().values()))

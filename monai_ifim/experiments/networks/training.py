@@ -126,9 +126,7 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
     return weights
 
 
-def _batches(
-    task: Task, variant: Variant, recipe: Recipe
-) -> tuple[DataLoader[tuple[Tensor, Tensor]], int]:
+def _batches(task: Task, variant: Variant, recipe: Recipe) -> tuple[DataLoader[Any], int]:
     """Batches of images and labels, and how often to pass over them."""
     if recipe.fresh and variant.limit is None:
         steps = max(1, math.ceil(recipe.images / recipe.batch_size))

@@ -12,6 +12,7 @@ from monai_ifim.core import Categorical
 from monai_ifim.experiments.environment import environment
 from monai_ifim.experiments.run.network import NetworkOfTask
 from monai_ifim.experiments.run.settings import Settings
+from monai_ifim.experiments.run.trainings import TrainingsOfTask
 from monai_ifim.experiments.statistics import classification_scores
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.experiments.tasks.catalogue import load_task
@@ -66,11 +67,16 @@ def run_experiment(
         return {**result, "missing": str(error), "complete": False, "seconds": 0.0}
     result["task"] = _described(task)
     result.update(failures={}, complete=False)
+    trainings = TrainingsOfTask(settings, task, steps) if settings.measures.pooled_images else None
     with tqdm(settings.networks, desc=settings.name, unit="network", disable=None) as bar:
         for name in bar:
             bar.set_postfix_str(name)
             try:
-                result["networks"][name] = NetworkOfTask(settings, task, steps, name).measure()
+                measured = NetworkOfTask(settings, task, steps, name).measure()
+                if trainings is not None:
+                    measured["trainings"] = trainings.measure(name)
+                    result["across"] = trainings.across()
+                result["networks"][name] = measured
             except (ValueError, RuntimeError) as error:
                 say(f"{settings.name} {name}: {error}")
                 result["failures"][name] = str(error)

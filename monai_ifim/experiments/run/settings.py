@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationError,
     model_validator,
+    with_config,
 )
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict
 
 from monai_ifim.experiments.measures.amounts import Measures
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES
-from monai_ifim.experiments.networks.training import Recipe
+from monai_ifim.experiments.networks.training import Count, Rate, Recipe, Share, Variant
 from monai_ifim.experiments.tasks.catalogue import TASKS
 
 PROFILES = ("quick", "standard", "full")
@@ -38,18 +41,29 @@ def _known_architecture(name: str) -> str:
     return name
 
 
-Count = Annotated[int, Field(strict=True, ge=0, description="a whole number >= 0")]
 Task = Annotated[str, AfterValidator(_known_task), Field(description="the name of a task")]
 Text = Annotated[str, Field(description="a text")]
 Names = Annotated[tuple[str, ...], Field(description="a list of names, [a, b]")]
-Options = Annotated[
-    dict[Literal["width"], Annotated[int, Field(strict=True, gt=0)]],
-    BeforeValidator(lambda given: {} if given is None else given),
-]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class NetworkOptions(TypedDict, total=False):
+    """What is different for one network."""
+
+    width: Annotated[int, Field(strict=True, gt=0)]
+    trainings: Annotated[int, Field(strict=True, gt=0)]
+    images: Count
+    batch_size: Count
+    learning_rate: Rate
+    warm_up: Share
+
+
+Options = Annotated[NetworkOptions, BeforeValidator(lambda given: {} if given is None else given)]
 Networks = Annotated[
     dict[Annotated[str, AfterValidator(_known_architecture)], Options],
     Field(
-        description="a mapping of networks, each with at most a width above 0: {cnn: {width: 8}}"
+        description="a mapping of networks, each with nothing or with its width (above 0), its "
+        "trainings, and what is different in its recipe: {cnn: {width: 8}}"
     ),
 ]
 
@@ -62,11 +76,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         title: for people.
         profile: ``quick``, ``standard`` or ``full``.
         task: in ``TASKS``, or ``bundle`` for a classifier from outside.
-        networks: architectures, with the width where it is not the usual one.
+        networks: architectures, with the width where it is not the usual one, and the number of
+            trainings and the values of the recipe where they are others.
         train: training images at the most.
         test: test images at the most; at least 2, because one alone has no interval.
         size: to which clinical images are resized.
         recipe: of every training.
+        trainings: how often each network is trained, each time with another seed; what several
+            trainings share is measured on ``measures.pooled_images``.
+        lengths: numbers of images seen of shorter trainings, of which the same is measured.
         seed: of everything that is drawn.
         measures: on how many images to measure what.
         controls: networks that are trained anew with another seed and with shuffled labels.
@@ -83,6 +101,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     test: Count = 200
     size: Annotated[Count | None, Field(description="a whole number >= 0, or nothing")] = None
     recipe: Recipe = Recipe()
+    trainings: Annotated[int, Field(strict=True, gt=0, description="a whole number > 0")] = 1
+    lengths: Annotated[tuple[Count, ...], Field(description="a list of whole numbers")] = ()
     seed: Count = 0
     measures: Measures = Measures()
     controls: Names = ()
@@ -99,6 +119,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"training_sizes: expected a task with a known answer, got {self.task}; take "
                 "training_sizes out"
             )
+        if self.recipe.fresh and (self.task == _BUNDLE or TASKS[self.task].known_answer is None):
+            raise ValueError(
+                "recipe.fresh: expected a task whose images are made on the spot, got "
+                f"{self.task}; take fresh out"
+            )
         if self.task != _BUNDLE and not self.networks:
             raise ValueError("networks: expected at least one, got none; say networks: {cnn: }")
         unknown = {*self.controls, *self.sized_networks} - set(self.networks)
@@ -108,6 +133,19 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"{list(self.networks)}, got {sorted(unknown)}; add them to networks"
             )
         return self
+
+    def variant_of(self, name: str) -> Variant:
+        """What is trained under this name, with the first seed."""
+        return Variant(name, width=self.networks[name].get("width"), seed=self.seed)
+
+    def recipe_of(self, name: str) -> Recipe:
+        """How the network of this name is trained."""
+        changes = {k: v for k, v in self.networks[name].items() if k in Recipe.model_fields}
+        return self.recipe.model_copy(update=changes)
+
+    def trainings_of(self, name: str) -> int:
+        """How often the network of this name is trained."""
+        return self.networks[name].get("trainings", self.trainings)
 
 
 def read_settings(file: Path, profile: str = "standard") -> Settings | None:
