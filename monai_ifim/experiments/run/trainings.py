@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,8 @@ from monai_ifim.experiments.tasks.labelled import Task, balanced
 from monai_ifim.experiments.trainings.agreement import between, within
 from monai_ifim.experiments.trainings.metrics import Seen, metrics_of
 from monai_ifim.experiments.trainings.moves import moves
-from monai_ifim.experiments.trainings.template import template_agreement
+from monai_ifim.experiments.trainings.pictures import pictures
+from monai_ifim.experiments.trainings.template import template_agreement, untrained_agreement
 from monai_ifim.experiments.trainings.training import Amounts, Training
 
 _UNTRAINED = 4  # networks with random weights
@@ -83,25 +84,32 @@ class TrainingsOfTask:
             )
             for i in range(_UNTRAINED)
         ]
-        signal = self.task.signal
-        amounts = self.settings.measures
+        moved = self.settings.measures.moved_images
         return {
             "recipe": recipe.model_dump(),
+            "width": variant.width,
             "images": len(self.images),
             "directions": trainings[0].rank,
             "trainings": [self._described(training) for training in trainings],
-            "template": template_agreement(trainings, self.task.templates, self.metrics)
-            if signal is not None
-            else None,
-            "untrained_template": template_agreement(random, self.task.templates, self.metrics)[
-                "cosine"
-            ]
-            if signal is not None
-            else None,
+            **self._known_answer(trainings, random),
             "agreement": within(trainings, random, self.metrics),
-            "moves": moves(trainings, self.task.train, amounts.moved_images)
-            if amounts.moved_images
-            else None,
+            "moves": moves(trainings, self.task.train, moved) if moved else None,
+        }
+
+    def _known_answer(
+        self, trainings: Sequence[Training], random: Sequence[Training]
+    ) -> dict[str, Any]:
+        if self.task.signal is None:
+            return {
+                "template": None,
+                "untrained_template": None,
+                "pictures": pictures(trainings, None),
+            }
+        templates = self.task.templates
+        return {
+            "template": template_agreement(trainings, templates, self.metrics),
+            "untrained_template": untrained_agreement(random, templates, self.metrics),
+            "pictures": pictures(trainings, templates),
         }
 
     def _training(self, classifier: Any, smoothed: int | None = None) -> Training:

@@ -32,6 +32,25 @@ def template_agreement(
         spaces the median over images); ``trainings``: in pixels, one number a training;
         ``by_count``: in pixels, by the number of pooled images.
     """
+    tables = _tables(trainings, templates, metrics)
+    return {
+        "cosine": _means(tables),
+        "trainings": {kind: values[:, 0].tolist() for kind, values in tables["pixels"].items()},
+        "by_count": by_count(trainings, templates, metrics["pixels"]),
+    }
+
+
+def untrained_agreement(
+    untrained: Sequence[Training], templates: Tensor, metrics: Mapping[str, Seen]
+) -> dict[str, Any]:
+    """What ``template_agreement`` gives as ``cosine``, of networks with random weights."""
+    return _means(_tables(untrained, templates, metrics))
+
+
+def _tables(
+    trainings: Sequence[Training], templates: Tensor, metrics: Mapping[str, Seen]
+) -> dict[str, dict[str, Tensor]]:
+    """By metric and kind the cosines (T, 1 + draws)."""
     tables = {}
     for name, seen in metrics.items():
         target = bases(templates.float(), seen)
@@ -40,13 +59,13 @@ def template_agreement(
             kind: torch.stack([_cosines(side, target, kind) for side in sides])
             for kind in kinds_of(trainings)
         }
+    return tables
+
+
+def _means(tables: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
     return {
-        "cosine": {
-            name: {kind: over_trainings(values) for kind, values in table.items()}
-            for name, table in tables.items()
-        },
-        "trainings": {kind: values[:, 0].tolist() for kind, values in tables["pixels"].items()},
-        "by_count": by_count(trainings, templates, metrics["pixels"]),
+        name: {kind: over_trainings(values) for kind, values in table.items()}
+        for name, table in tables.items()
     }
 
 
