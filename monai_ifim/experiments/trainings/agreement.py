@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -15,8 +16,6 @@ from monai_ifim.experiments.trainings.metrics import Seen, bases, shared
 from monai_ifim.experiments.trainings.training import POOLED, Training
 
 KINDS = ("single", "smoothed", *POOLED)
-
-Pair = Callable[["Seeing", "Seeing"], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +83,8 @@ def within(
         For each metric and each number of directions (``leading``: one; ``all``: K - 1, only where
         that is more), by kind the mean over pairs of trainings; ``random_weights`` is that of pairs
         of untrained networks (pooled, unit trace), ``to_random_weights`` that of a training with an
-        untrained network. None where there are no pairs.
+        untrained network; ``unit_trace_less`` by kind how much higher that of unit traces is, from
+        the same draws. None where there are no pairs.
     """
     result: dict[str, Any] = {}
     for name, seen in metrics.items():
@@ -92,13 +92,25 @@ def within(
         random = [Seeing(training, seen) for training in untrained]
         result[name] = {
             ranks: {
-                **{kind: _pairs(mine, kind, rank) for kind in kinds_of(trainings)},
-                "random_weights": _pairs(random, "unit_trace", rank),
+                **_kinds(mine, rank),
+                "random_weights": _pairs(_table(random, "unit_trace", rank)),
                 "to_random_weights": _across(mine, random, "unit_trace", rank),
             }
             for ranks, rank in ranks_of(trainings).items()
         }
     return result
+
+
+def _kinds(sides: Sequence[Seeing], rank: int) -> dict[str, Any]:
+    """Each kind by itself, and by how much unit traces are above the others."""
+    tables = {kind: _table(sides, kind, rank) for kind in kinds_of([s.training for s in sides])}
+    unit = tables["unit_trace"]
+    return {
+        **{kind: _pairs(table) for kind, table in tables.items()},
+        "unit_trace_less": {
+            kind: _pairs(unit - table) for kind, table in tables.items() if kind != "unit_trace"
+        },
+    }
 
 
 def between(
@@ -111,8 +123,8 @@ def between(
         metrics: in what to compare.
 
     Returns:
-        As ``within``, each kind with the mean over the pairs of networks, and ``pairs``: those
-        means in the order (0, 1), (0, 2), …, (1, 2), …; None for less than two networks.
+        For each metric, number of directions and kind as in ``within``, one figure for each pair of
+        networks in the order (0, 1), (0, 2), …, (1, 2), …; None for less than two networks.
     """
     if len(groups) < 2:
         return None
@@ -145,11 +157,19 @@ def ranks_of(trainings: Sequence[Training]) -> dict[str, int]:
     return {"leading": 1} if rank == 1 else {"leading": 1, "all": rank}
 
 
-def _pairs(sides: Sequence[Seeing], kind: str, rank: int) -> Summary | None:
-    if len(sides) < 2:
-        return None
-    rows = [[first.agreement(second, kind, rank) for second in sides] for first in sides]
-    return over_pairs(torch.stack([torch.stack(row) for row in rows]))
+def _table(sides: Sequence[Seeing], kind: str, rank: int) -> Tensor:
+    """Agreement of each with each other, (T, T, 1 + draws)."""
+    if not sides:
+        return torch.zeros(0, 0, 1)
+    count, figures = len(sides), 1 + sides[0].training.amounts.draws
+    table = torch.ones(count, count, figures, dtype=torch.float64)
+    for i, j in combinations(range(count), 2):
+        table[i, j] = table[j, i] = sides[i].agreement(sides[j], kind, rank)
+    return table
+
+
+def _pairs(table: Tensor) -> Summary | None:
+    return over_pairs(table) if len(table) > 1 else None
 
 
 def _across(

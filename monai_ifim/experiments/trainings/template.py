@@ -29,12 +29,18 @@ def template_agreement(
 
     Returns:
         ``cosine``: for each metric and kind the mean over trainings (of one image's and smoothed
-        spaces the median over images); ``trainings``: in pixels, one number a training;
-        ``by_count``: in pixels, by the number of pooled images.
+        spaces the median over images); ``unit_trace_less``: in pixels, by kind how much higher
+        that of unit traces is, from the same draws; ``trainings``: in pixels, one number a
+        training; ``by_count``: in pixels, by the number of pooled images.
     """
     tables = _tables(trainings, templates, metrics)
     return {
         "cosine": _means(tables),
+        "unit_trace_less": {
+            kind: over_trainings(tables["pixels"]["unit_trace"] - values)
+            for kind, values in tables["pixels"].items()
+            if kind != "unit_trace"
+        },
         "trainings": {kind: values[:, 0].tolist() for kind, values in tables["pixels"].items()},
         "by_count": by_count(trainings, templates, metrics["pixels"]),
     }

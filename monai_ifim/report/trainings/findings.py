@@ -1,7 +1,7 @@
 """What follows from the numbers, sentence by sentence, also where the answer is no.
 
-A block counts as higher or lower where its two intervals do not overlap, and as undecided where
-they do.
+A case counts as higher or lower where the interval of the difference, from the same trainings and
+images, does not contain 0, and as undecided where it does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def findings(blocks: Sequence[Block]) -> Iterator[str]:
     Yields:
         One sentence or two a finding.
     """
-    good = [each for each in blocks if each.competent]
+    good = [each for each in blocks if each.competent and len(each.trainings) > 1]
     known = [each for each in good if each.numbers["template"]]
     if known:
         yield _known_answer(known)
@@ -39,19 +39,18 @@ def findings(blocks: Sequence[Block]) -> Iterator[str]:
         yield _moves(moved)
 
 
-def verdict(blocks: Sequence[Block], first: Get, second: Get) -> tuple[int, int, int]:
-    """In how many blocks the first figure is higher, lower, or undecided."""
-    higher = lower = 0
-    for each in blocks:
-        a, b = first(each), second(each)
-        higher += a["low"] > b["high"]
-        lower += a["high"] < b["low"]
-    return higher, lower, len(blocks) - higher - lower
+def verdict(differences: Sequence[Any]) -> tuple[int, int, int]:
+    """How many of the differences are above 0, below, or undecided."""
+    above = sum(each["low"] > 0 for each in differences)
+    below = sum(each["high"] < 0 for each in differences)
+    return above, below, len(differences) - above - below
 
 
-def _counted(blocks: Sequence[Block], first: Get, second: Get) -> str:
-    higher, lower, undecided = verdict(blocks, first, second)
-    return f"higher in {higher} of {len(blocks)} cases, lower in {lower}, undecided in {undecided}"
+def _counted(differences: Sequence[Any]) -> str:
+    above, below, undecided = verdict(differences)
+    return (
+        f"higher in {above} of {len(differences)} cases, lower in {below}, undecided in {undecided}"
+    )
 
 
 def _cosine(kind: str) -> Get:
@@ -66,19 +65,23 @@ def _agreement(metric: str, kind: str) -> Get:
     return get
 
 
+def _less(blocks: Sequence[Block], kind: str) -> list[Any]:
+    """How much higher the agreement of unit traces is than another, after low-pass filtering."""
+    return [_agreement("low_pass", "unit_trace_less")(each)[kind] for each in blocks]
+
+
 def _values(blocks: Sequence[Block], get: Get) -> str:
     return spread([get(each)["value"] for each in blocks])
 
 
 def _known_answer(blocks: Sequence[Block]) -> str:
-    single, pooled = _cosine("single"), _cosine("unit_trace")
-    random = [
-        each.numbers["untrained_template"]["pixels"]["unit_trace"]["value"] for each in blocks
-    ]
+    random = [each.numbers["untrained_template"]["pixels"]["unit_trace"] for each in blocks]
+    less = [each.numbers["template"]["unit_trace_less"]["single"] for each in blocks]
     return (
-        f"**Pooled is nearer to the known answer.** Its cosine with the ideal template is "
-        f"{_values(blocks, pooled)}, that of single images {_values(blocks, single)}: "
-        f"{_counted(blocks, pooled, single)}. Random weights pooled: {spread(random)}."
+        f"**The known answer.** Cosine with the ideal template: of single images "
+        f"{_values(blocks, _cosine('single'))}, smoothed {_values(blocks, _cosine('smoothed'))}, "
+        f"pooled {_values(blocks, _cosine('unit_trace'))}; of random weights pooled "
+        f"{spread([each['value'] for each in random])}. Pooled is {_counted(less)} than single."
     )
 
 
@@ -89,35 +92,30 @@ def _pixels(blocks: Sequence[Block]) -> str:
         f"{_values(blocks, _agreement(metric, 'random_weights'))})"
         for metric, words in METRICS.items()
     ]
-    counts = _counted(
-        blocks, _agreement("low_pass", "unit_trace"), _agreement("pixels", "unit_trace")
-    )
     return (
-        f"**Two trainings share more after filtering than in pixels.** Mean cos² of pooled "
-        f"eigenspaces of two trainings, in {'; in '.join(parts)}. After low-pass filtering it is "
-        f"{counts}. Do not read single pixels of a pooled eigenvector."
+        f"**What two trainings share.** Mean cos² of their pooled eigenspaces, in "
+        f"{'; in '.join(parts)}. After low-pass filtering, pooled is "
+        f"{_counted(_less(blocks, 'single'))} than single."
     )
 
 
 def _weights(blocks: Sequence[Block]) -> str:
-    counts = _counted(blocks, _agreement("low_pass", "unit_trace"), _agreement("low_pass", "equal"))
     shares = [
         each.trainings[0]["pooled"]["equal"]["effective_count"] / each.numbers["images"]
         for each in blocks
     ]
     return (
-        f"**Unit traces against equal weights.** The agreement after low-pass filtering is with "
-        f"unit traces {counts}. With equal weights {spread(shares)} of the images count."
+        f"**Unit traces against equal weights.** Agreement after low-pass filtering is with unit "
+        f"traces {_counted(_less(blocks, 'equal'))}. With equal weights {spread(shares)} of the "
+        "images count."
     )
 
 
 def _baseline(blocks: Sequence[Block]) -> str:
-    counts = _counted(
-        blocks, _agreement("low_pass", "unit_trace"), _agreement("low_pass", "mean_jacobian")
-    )
+    counts = _counted(_less(blocks, "mean_jacobian"))
     return (
-        f"**The mean Jacobian is the baseline.** Against it, the agreement of the pooled "
-        f"eigenspaces after low-pass filtering is {counts}."
+        f"**The mean Jacobian, the baseline.** Pooled eigenspaces have an agreement after low-pass "
+        f"filtering that is {counts} than its own."
     )
 
 
@@ -127,12 +125,11 @@ def _smoothing(blocks: Sequence[Block]) -> Iterator[str]:
         ("more classes", [b for b in blocks if b.numbers["directions"] > 1]),
     ):
         if some:
-            counts = _counted(
-                some, _agreement("low_pass", "smoothed"), _agreement("low_pass", "single")
-            )
             yield (
-                f"**Smoothing, {words}.** Against single images, the agreement of smoothed "
-                f"eigenspaces after low-pass filtering is {counts}."
+                f"**Smoothing, {words}.** Agreement after low-pass filtering: single images "
+                f"{_values(some, _agreement('low_pass', 'single'))}, smoothed "
+                f"{_values(some, _agreement('low_pass', 'smoothed'))}. Pooled (unit traces) is "
+                f"{_counted(_less(some, 'smoothed'))} than smoothed."
             )
 
 
@@ -147,7 +144,7 @@ def _moves(blocks: Sequence[Block]) -> str:
         )
 
     return (
-        f"**The image's own direction moves the prediction most**: {times('pooled')} times as much "
-        f"(KL at equal norm) as the pooled one, {times('other_own')} times as much as another "
-        "training's own."
+        f"**The image's own direction** moves the prediction {times('pooled')} times as much (KL "
+        f"at equal norm) as the pooled one, {times('other_own')} times as much as another "
+        "training's own at the same image."
     )
