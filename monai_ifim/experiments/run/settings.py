@@ -11,14 +11,11 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
-    with_config,
 )
 from pydantic_core import ErrorDetails
-from typing_extensions import TypedDict
 
 from monai_ifim.experiments.measures.amounts import Measures
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES
@@ -46,16 +43,24 @@ Text = Annotated[str, Field(description="a text")]
 Names = Annotated[tuple[str, ...], Field(description="a list of names, [a, b]")]
 
 
-@with_config(ConfigDict(extra="forbid"))
-class NetworkOptions(TypedDict, total=False):
-    """What is different for one network."""
+class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
+    """What is different for one network; what is None is not.
 
-    width: Annotated[int, Field(strict=True, gt=0)]
-    trainings: Annotated[int, Field(strict=True, gt=0)]
-    images: Count
-    batch_size: Count
-    learning_rate: Rate
-    warm_up: Share
+    Attributes:
+        width: channels or tokens, as in ``Variant``.
+        trainings: how often it is trained.
+        images: of its recipe, and so are the others.
+        batch_size: images a step.
+        learning_rate: its peak.
+        warm_up: share of the steps in which the learning rate rises.
+    """
+
+    width: Annotated[int | None, Field(strict=True, gt=0)] = None
+    trainings: Annotated[int | None, Field(strict=True, gt=0)] = None
+    images: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Rate | None = None
+    warm_up: Share | None = None
 
 
 Options = Annotated[NetworkOptions, BeforeValidator(lambda given: {} if given is None else given)]
@@ -136,16 +141,18 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     def variant_of(self, name: str) -> Variant:
         """What is trained under this name, with the first seed."""
-        return Variant(name, width=self.networks[name].get("width"), seed=self.seed)
+        return Variant(name, width=self.networks[name].width, seed=self.seed)
 
     def recipe_of(self, name: str) -> Recipe:
         """How the network of this name is trained."""
-        changes = {k: v for k, v in self.networks[name].items() if k in Recipe.model_fields}
-        return self.recipe.model_copy(update=changes)
+        own = self.networks[name].model_dump(exclude_none=True)
+        return self.recipe.model_copy(
+            update={key: value for key, value in own.items() if key in Recipe.model_fields}
+        )
 
     def trainings_of(self, name: str) -> int:
         """How often the network of this name is trained."""
-        return self.networks[name].get("trainings", self.trainings)
+        return self.networks[name].trainings or self.trainings
 
 
 def read_settings(file: Path, profile: str = "standard") -> Settings | None:
