@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from monai_ifim.experiments.statistics import classification_scores
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.experiments.tasks.catalogue import load_task
 from monai_ifim.experiments.tasks.clinical import MissingDataError
-from monai_ifim.experiments.tasks.labelled import Task
+from monai_ifim.experiments.tasks.labelled import Bar, Task
+
+# Of the AUC of the best observer that is known, what a network must reach to count in a claim.
+_SHARE = 0.95
+_OBSERVER = {"exact": "ideal observer", "reference": "best linear observer"}
 
 Say = Callable[[str], None]
 
@@ -86,12 +91,15 @@ def run_experiment(
 
 
 def _described(task: Task) -> dict[str, Any]:
-    ideal = None
-    if task.signal is not None and task.known_answer == "exact":
+    ideal, bar = None, task.bar
+    if task.signal is not None:
         logits = task.signal.ideal_logits(task.test.images)
         # The figures alone: the ideal observer's own interval is of no interest.
         scores = classification_scores(task.test.labels, Categorical(), logits, resamples=10)
         ideal = {name: found and found["value"] for name, found in scores.items()}
+        if scores["auc"] is not None:
+            observer = _OBSERVER[str(task.known_answer)]
+            bar = Bar(_SHARE * scores["auc"]["value"], f"{_SHARE:g} of the AUC of the {observer}")
     return {
         "name": task.name,
         "classes": list(task.classes),
@@ -100,5 +108,7 @@ def _described(task: Task) -> dict[str, Any]:
         "test": len(task.test),
         "source": task.source,
         "known_answer": task.known_answer,
-        "ideal": ideal,
+        "ideal": ideal if task.known_answer == "exact" else None,
+        "bar": None if bar is None else asdict(bar),
+        "majority": float(task.test.labels.bincount().max()) / len(task.test),
     }

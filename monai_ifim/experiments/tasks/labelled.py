@@ -27,6 +27,19 @@ class Split:
         return digest(self.images, self.labels)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What a network must reach to count in a claim, stated before it was trained.
+
+    Attributes:
+        auc: the least mean AUC over trainings.
+        source: where that comes from.
+    """
+
+    auc: float
+    source: str
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Images to train on and to test on.
@@ -40,6 +53,7 @@ class Task:
         signal: of a controlled task, its templates and ideal decisions.
         known_answer: ``exact`` where the ideal observer's template is known, ``reference`` where
             only the best linear one is, None for clinical tasks.
+        bar: what a network must reach; None where none was stated.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Task:
     test: Split
     signal: SignalTask | None = None
     known_answer: str | None = None
+    bar: Bar | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -98,16 +98,23 @@ class Columns:
 
     def _leading(self, rows: Tensor, squares: Tensor, rank: int, counts: Tensor | None) -> Tensor:
         flat = rows.double().flatten(0, 1).flatten(1)
-        per_image = rows.shape[1]
-        drawn = _drawn(counts, len(rows)).repeat_interleave(per_image, dim=1)
+        drawn = _drawn(counts, len(rows)).repeat_interleave(rows.shape[1], dim=1)
+        basis: Tensor | None = None
+        if flat.shape[0] < flat.shape[1]:
+            # Draws differ in how rows are mixed: their span is that of all rows, which is smaller.
+            basis, mixing = torch.linalg.qr(flat.T)
+            flat = mixing.T
         whole = leading(flat, squares, min(rank + _SPARE, *flat.shape))
-        found = [
-            whole[:rank]
-            if bool((count == 1).all())
-            else iterated(flat, squares * count, whole, rank)
-            for count in drawn
-        ]
-        return torch.stack(found).unflatten(2, self.shape).float()
+        found = torch.stack(
+            [
+                whole[:rank]
+                if bool((count == 1).all())
+                else iterated(flat, squares * count, whole, rank)
+                for count in drawn
+            ]
+        )
+        found = found if basis is None else found @ basis.T
+        return found.unflatten(2, self.shape).float()
 
 
 def leading(rows: Tensor, squares: Tensor, rank: int) -> Tensor:

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from monai_ifim.data.atomic import complete_file
 from monai_ifim.messages import RESEARCH_ONLY
 from monai_ifim.report.results.figures import save_figure
-from monai_ifim.report.results.measured import Result, read_results
-from monai_ifim.report.results.numbers import number, percent
+from monai_ifim.report.results.measured import Result, block, read_results
+from monai_ifim.report.results.numbers import count, number, percent
 from monai_ifim.report.results.style import settings
 from monai_ifim.report.trainings import tables
-from monai_ifim.report.trainings.blocks import BAR, METRICS, Block, read_blocks
+from monai_ifim.report.trainings.blocks import METRICS, Block, read_blocks
 from monai_ifim.report.trainings.figure import draw_pictures
 from monai_ifim.report.trainings.findings import findings
 
@@ -49,7 +49,8 @@ def write_trainings_page(results: Path, page: Path) -> Path:
     text = _rendered(
         {
             "research_only": RESEARCH_ONLY,
-            "bar": percent(BAR),
+            "bars": list(_bars(measured)),
+            "networks": tables.network_table(blocks),
             "findings": list(findings(blocks)),
             "pictures": list(_pictures(blocks, results, page)),
             "answer": tables.answer_table(good),
@@ -114,6 +115,20 @@ def _drift(file: Path) -> list[dict[str, str]] | None:
     found = json.loads(file.read_text(encoding="utf-8"))
     metrics = next(iter(found["networks"].values()))["angles"]
     return [{"words": METRICS[name], "table": tables.drift_table(found, name)} for name in metrics]
+
+
+def _bars(measured: Sequence[Result]) -> Iterator[str]:
+    for result in measured:
+        bar = block(result, "task", "bar")
+        if bar:
+            title = Block(result, "", {}).task
+            majority, classes = result["task"]["majority"], len(result["task"]["classes"])
+            images = count(result["task"]["test"])
+            yield (
+                f"{title}: AUC {number(bar['auc'])} ({bar['source']}); the largest class has "
+                f"{percent(round(majority, 3))} of the {images} test images, "
+                f"chance is {percent(round(1 / classes, 3))}."
+            )
 
 
 def _runs(measured: Sequence[Result]) -> Iterator[str]:

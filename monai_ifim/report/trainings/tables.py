@@ -21,6 +21,24 @@ MOVES = {
 }
 
 
+def network_table(blocks: Sequence[Block]) -> str:
+    """How good the networks are, and whether they reach the bar."""
+    rows = [
+        [
+            *_who(each),
+            *(
+                f"{number(each.mean(name))} ({_range([t[name] for t in each.trainings])})"
+                for name in ("accuracy", "auc")
+            ),
+            number(each.bar),
+            "yes" if each.competent else "**no**",
+        ]
+        for each in blocks
+    ]
+    header = ["Task", "Network", "Images seen", "Trainings", "Accuracy", "AUC", "bar", "reached"]
+    return table(header, rows)
+
+
 def answer_table(blocks: Sequence[Block]) -> str:
     """Cosine with the ideal template, of networks whose task has one."""
     rows = [
@@ -36,7 +54,7 @@ def answer_table(blocks: Sequence[Block]) -> str:
         for each in blocks
         if each.numbers["template"]
     ]
-    header = ["Task", "Network", "Images seen", "Trainings", "Accuracy / AUC", *KINDS.values()]
+    header = ["Task", "Network", "Images seen", "Trainings", *KINDS.values()]
     return table([*header, "random weights, pooled"], rows)
 
 
