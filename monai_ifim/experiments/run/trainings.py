@@ -126,7 +126,9 @@ class TrainingsOfTask:
         """Accuracy and AUC without intervals, and what the pooled eigenspaces hold."""
         test = self.task.test
         logits = training.step(
-            "logits", [], lambda: logits_of(training.classifier.network, test.images)
+            "logits",
+            [test.digest()],  # more of them than are pooled
+            lambda: logits_of(training.classifier.network, test.images),
         )
         scores = classification_scores(
             test.labels, training.classifier.family, logits, resamples=10
