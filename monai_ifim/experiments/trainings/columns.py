@@ -18,7 +18,9 @@ from monai_ifim.core.spectrum import combine
 from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
 
 # Directions that a subspace iteration carries besides those that are wanted, and its steps.
-_SPARE, _STEPS = 8, 12
+_SPARE, _STEPS = 8, 20
+# It ends where the directions that are wanted lie in the block of the step before but for this.
+_CONVERGED = 1e-4
 # Eigenvalues of at most this size are rounding.
 _TINY = 1e-300
 
@@ -151,7 +153,10 @@ def iterated(rows: Tensor, squares: Tensor, start: Tensor, rank: int) -> Tensor:
     rows = rows[drawn] * squares[drawn].sqrt()[:, None]
     block = start.T
     for _ in range(_STEPS):
-        block = torch.linalg.qr(rows.T @ (rows @ block)).Q
+        before, block = block, torch.linalg.qr(rows.T @ (rows @ block)).Q
+        wanted = block[:, :rank]
+        if float((wanted - before @ (before.T @ wanted)).norm()) < _CONVERGED:
+            break
     small = rows @ block
     return (block @ torch.linalg.eigh(small.T @ small)[1].flip(1)[:, :rank]).T
 
