@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from monai_ifim.__main__ import main
-from monai_ifim.report.trainings.blocks import read_blocks
+from monai_ifim.report.trainings.blocks import Block, read_blocks
 from monai_ifim.report.trainings.figure import low_pass
 from monai_ifim.report.trainings.findings import findings, verdict
 from monai_ifim.report.trainings.page import write_trainings_page
@@ -62,6 +62,10 @@ def test_a_block_for_each_network_and_length(blocks):
         ("resnet18", 640, 2),
     ]
     assert blocks[1].mean("auc") > blocks[0].mean("auc")
+    task = blocks[0].result["task"]
+    assert blocks[0].bar == pytest.approx(0.95 * task["ideal"]["auc"], rel=1e-4)
+    assert task["bar"]["source"] == "0.95 of the AUC of the ideal observer"
+    assert task["majority"] == 0.5
     for each in blocks:
         for training in each.trainings:
             # The public function finds the same directions as what is drawn anew.
@@ -117,6 +121,13 @@ def test_drift_is_shown_where_it_was_measured(folder, tmp_path):
     page = write_trainings_page(folder, tmp_path / "page.md").read_text(encoding="utf-8")
     (folder / "drift.json").unlink()
     assert "| ifim_signal_2d | 30 | 1 | 12.0° [10.0°, 14.0°] | 12.0° [10.0°, 14.0°] |" in page
+
+
+def test_a_task_without_a_bar_takes_every_network(blocks):
+    task = {**blocks[0].result["task"], "bar": None}
+    each = Block({**blocks[0].result, "task": task}, "cnn", blocks[0].numbers)
+    assert each.competent
+    assert not blocks[0].competent
 
 
 def test_networks_below_the_bar_are_in_no_finding(blocks):
