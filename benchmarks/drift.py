@@ -270,7 +270,9 @@ def _interval(first: Tensor, second: Tensor, rank: int) -> dict[str, float]:
     """Largest principal angle of the leading directions in degrees, and its percentiles."""
     overlap = first[:, :, :rank].transpose(1, 2) @ second[:, :, :rank]
     angles = torch.linalg.svdvals(overlap.double())[:, -1].clamp(0, 1).arccos().rad2deg()
-    low, high = torch.quantile(angles[1:], torch.tensor([0.025, 0.975]).double()).tolist()
+    # Draws hold fewer different images and so give larger angles: only their spread is used.
+    draws = angles[1:] - angles[1:].mean() + angles[0]
+    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975]).double()).clamp(0, 90).tolist()
     return {"value": float(angles[0]), "low": low, "high": high}
 
 

@@ -278,6 +278,15 @@ def test_images_alone_give_an_interval_to_one_training():
     assert without["low"] == without["high"] == 0.5
 
 
+def test_the_draws_give_the_spread_alone():
+    """Draws that are worse than the images themselves do not move the interval away."""
+    draws = np.linspace(-0.02, 0.02, 41)
+    found = over_trainings([[0.98, *(0.9 + draws)]], (0.0, 1.0))
+    assert found["low"] == pytest.approx(0.98 - 0.019, abs=2e-3)
+    assert found["high"] == pytest.approx(0.98 + 0.019, abs=2e-3)
+    assert over_trainings([[0.99, *(0.9 + draws)]], (0.0, 1.0))["high"] == 1.0
+
+
 def test_pairs_leave_a_training_with_itself_out():
     table = np.full((3, 3, 1), 0.2)
     table[0, 1] = table[1, 0] = 0.8

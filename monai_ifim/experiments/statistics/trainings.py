@@ -5,6 +5,10 @@ all trainings have the same draws. Every resample takes one of the draws of the 
 the trainings with replacement. One training alone says nothing about others: its interval has the
 images' part only, and ``trainings`` says 1.
 
+A draw of n images holds only 63 % of them, so what is pooled over it is worse than over all, and
+the draws of a figure have another mean than the figure itself. Only their spread is used: they are
+moved so that their mean is the figure.
+
 Source: A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", Cambridge 1997,
 section 3.8.
 """
@@ -17,13 +21,17 @@ from numpy.typing import ArrayLike, NDArray
 _RESAMPLES = 2000
 
 Summary = dict[str, float | int]
+Range = tuple[float, float]
 
 
-def over_trainings(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Summary:
+def over_trainings(
+    values: ArrayLike, limits: Range | None = None, *, level: float = 0.95, seed: int = 0
+) -> Summary:
     """Mean over trainings.
 
     Args:
         values: (T, 1 + B), first of the images themselves, then of each draw of them.
+        limits: of the figures, which no end of the interval leaves; None for none.
         level: of the interval.
         seed: of the resamples.
 
@@ -36,21 +44,24 @@ def over_trainings(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> 
     >>> over_trainings([[1.0, 1.0], [3.0, 3.0]])["value"]
     2.0
     """
-    table = _finite(values, 2)
+    table = _centred(values, 2)
     random = np.random.default_rng(seed)
     draws = _draws(table.shape[-1], random)
     chosen = random.integers(len(table), size=(_RESAMPLES, len(table)))
     return {
-        **_summary(table[:, 0].mean(), table[chosen, draws[:, None]].mean(axis=1), level),
+        **_summary(table[:, 0].mean(), table[chosen, draws[:, None]].mean(axis=1), level, limits),
         "trainings": len(table),
     }
 
 
-def over_pairs(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Summary:
+def over_pairs(
+    values: ArrayLike, limits: Range | None = None, *, level: float = 0.95, seed: int = 0
+) -> Summary:
     """Mean over pairs of different trainings.
 
     Args:
         values: (T, T, 1 + B), symmetric in the trainings; the diagonal does not count.
+        limits: of the figures, which no end of the interval leaves; None for none.
         level: of the interval.
         seed: of the resamples.
 
@@ -60,7 +71,7 @@ def over_pairs(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Summ
     Raises:
         ValueError: another shape, fewer than two trainings, or a number that is not finite.
     """
-    table = _finite(values, 3)
+    table = _centred(values, 3)
     count = len(table)
     if count < 2:
         raise ValueError(f"expected at least two trainings for pairs, got {count}; train more")
@@ -76,14 +87,20 @@ def over_pairs(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Summ
     pairs = table[chosen[:, :, None], chosen[:, None, :], draws[:, None, None]]
     different = (chosen[:, :, None] != chosen[:, None, :]).sum(axis=(1, 2))
     value = table[:, :, 0].sum() / (count * (count - 1))
-    return {**_summary(value, pairs.sum(axis=(1, 2)) / different, level), "trainings": count}
+    return {
+        **_summary(value, pairs.sum(axis=(1, 2)) / different, level, limits),
+        "trainings": count,
+    }
 
 
-def across(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Summary:
+def across(
+    values: ArrayLike, limits: Range | None = None, *, level: float = 0.95, seed: int = 0
+) -> Summary:
     """Mean over pairs of one training of each of two kinds.
 
     Args:
         values: (T, U, 1 + B).
+        limits: of the figures, which no end of the interval leaves; None for none.
         level: of the interval.
         seed: of the resamples.
 
@@ -93,13 +110,13 @@ def across(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Summary:
     Raises:
         ValueError: another shape, or a number that is not finite.
     """
-    table = _finite(values, 3)
+    table = _centred(values, 3)
     random = np.random.default_rng(seed)
     draws = _draws(table.shape[-1], random)
     first, second = (random.integers(n, size=(_RESAMPLES, n)) for n in table.shape[:2])
     pairs = table[first[:, :, None], second[:, None, :], draws[:, None, None]]
     return {
-        **_summary(table[:, :, 0].mean(), pairs.mean(axis=(1, 2)), level),
+        **_summary(table[:, :, 0].mean(), pairs.mean(axis=(1, 2)), level, limits),
         "trainings": sum(table.shape[:2]),
     }
 
@@ -111,12 +128,17 @@ def _draws(figures: int, random: np.random.Generator) -> NDArray[np.intp]:
     )
 
 
-def _summary(value: float, resampled: NDArray[np.float64], level: float) -> Summary:
+def _summary(
+    value: float, resampled: NDArray[np.float64], level: float, limits: Range | None
+) -> Summary:
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    if limits is not None:
+        low, high = np.clip([low, high], *limits)
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def _finite(values: ArrayLike, dimensions: int) -> NDArray[np.float64]:
+def _centred(values: ArrayLike, dimensions: int) -> NDArray[np.float64]:
+    """The figures with draws whose mean is the figure of the images themselves."""
     table = np.asarray(values).astype(np.float64)  # a copy
     shape = "(T, 1 + B)" if dimensions == 2 else "(T, U, 1 + B)"
     if table.ndim != dimensions or not table.size:
@@ -126,4 +148,6 @@ def _finite(values: ArrayLike, dimensions: int) -> NDArray[np.float64]:
             f"expected finite figures, got {int((~np.isfinite(table)).sum())} that are not; leave "
             "out images without an eigenpair"
         )
+    if table.shape[-1] > 1:
+        table[..., 1:] += table[..., :1] - table[..., 1:].mean(axis=-1, keepdims=True)
     return table

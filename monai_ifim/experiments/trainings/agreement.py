@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ifim.experiments.statistics.trainings import Summary, across, over_pairs
+from monai_ifim.experiments.statistics.trainings import Range, Summary, across, over_pairs
 from monai_ifim.experiments.trainings.metrics import Seen, bases, shared
 from monai_ifim.experiments.trainings.training import POOLED, Training
 
+SHARE: Range = (0.0, 1.0)
 KINDS = ("single", "smoothed", *POOLED)
 
 
@@ -93,7 +94,7 @@ def within(
         result[name] = {
             ranks: {
                 **_kinds(mine, rank),
-                "random_weights": _pairs(_table(random, "unit_trace", rank)),
+                "random_weights": _pairs(_table(random, "unit_trace", rank), SHARE),
                 "to_random_weights": _across(mine, random, "unit_trace", rank),
             }
             for ranks, rank in ranks_of(trainings).items()
@@ -106,7 +107,7 @@ def _kinds(sides: Sequence[Seeing], rank: int) -> dict[str, Any]:
     tables = {kind: _table(sides, kind, rank) for kind in kinds_of([s.training for s in sides])}
     unit = tables["unit_trace"]
     return {
-        **{kind: _pairs(table) for kind, table in tables.items()},
+        **{kind: _pairs(table, SHARE) for kind, table in tables.items()},
         "unit_trace_less": {
             kind: _pairs(unit - table) for kind, table in tables.items() if kind != "unit_trace"
         },
@@ -168,8 +169,8 @@ def _table(sides: Sequence[Seeing], kind: str, rank: int) -> Tensor:
     return table
 
 
-def _pairs(table: Tensor) -> Summary | None:
-    return over_pairs(table) if len(table) > 1 else None
+def _pairs(table: Tensor, limits: Range | None = None) -> Summary | None:
+    return over_pairs(table, limits) if len(table) > 1 else None
 
 
 def _across(
@@ -178,4 +179,4 @@ def _across(
     if not first or not second:
         return None
     rows = [[mine.agreement(theirs, kind, rank) for theirs in second] for mine in first]
-    return across(torch.stack([torch.stack(row) for row in rows]))
+    return across(torch.stack([torch.stack(row) for row in rows]), SHARE)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_ifim.experiments.statistics.trainings import over_trainings
-from monai_ifim.experiments.trainings.agreement import Seeing, kinds_of
+from monai_ifim.experiments.trainings.agreement import SHARE, Seeing, kinds_of
 from monai_ifim.experiments.trainings.metrics import Seen, bases, smallest_cosine
 from monai_ifim.experiments.trainings.training import POOLED, Training
 
@@ -70,7 +70,7 @@ def _tables(
 
 def _means(tables: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
     return {
-        name: {kind: over_trainings(values) for kind, values in table.items()}
+        name: {kind: over_trainings(values, SHARE) for kind, values in table.items()}
         for name, table in tables.items()
     }
 
@@ -105,7 +105,10 @@ def by_count(trainings: Sequence[Training], templates: Tensor, seen: Seen) -> li
         rows.append(
             {
                 "images": count,
-                **{kind: over_trainings(torch.stack(m)[:, None]) for kind, m in medians.items()},
+                **{
+                    kind: over_trainings(torch.stack(m)[:, None], SHARE)
+                    for kind, m in medians.items()
+                },
             }
         )
     return rows
