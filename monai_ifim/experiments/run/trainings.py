@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_ifim.experiments.logits import logits_of
 from monai_ifim.experiments.networks.trained import trained, untrained
+from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
 from monai_ifim.experiments.networks.training import Recipe
 from monai_ifim.experiments.run.settings import Settings
 from monai_ifim.experiments.statistics import classification_scores
@@ -85,6 +86,7 @@ class TrainingsOfTask:
             for i in range(_UNTRAINED)
         ]
         moved = self.settings.measures.moved_images
+        longest = self.settings.recipe_of(name).images
         return {
             "recipe": recipe.model_dump(),
             "width": variant.width,
@@ -92,27 +94,26 @@ class TrainingsOfTask:
             "directions": trainings[0].rank,
             "trainings": [self._described(training) for training in trainings],
             **self._known_answer(trainings, random),
+            "pictures": self._pictures(trainings) if recipe.images == longest else None,
             "agreement": within(trainings, random, self.metrics),
             "moves": moves(trainings, self.task.train, moved) if moved else None,
         }
+
+    def _pictures(self, trainings: Sequence[Training]) -> dict[str, Any] | None:
+        return pictures(trainings, None if self.task.signal is None else self.task.templates)
 
     def _known_answer(
         self, trainings: Sequence[Training], random: Sequence[Training]
     ) -> dict[str, Any]:
         if self.task.signal is None:
-            return {
-                "template": None,
-                "untrained_template": None,
-                "pictures": pictures(trainings, None),
-            }
+            return {"template": None, "untrained_template": None}
         templates = self.task.templates
         return {
             "template": template_agreement(trainings, templates, self.metrics),
             "untrained_template": untrained_agreement(random, templates, self.metrics),
-            "pictures": pictures(trainings, templates),
         }
 
-    def _training(self, classifier: Any, smoothed: int | None = None) -> Training:
+    def _training(self, classifier: TrainedClassifier, smoothed: int | None = None) -> Training:
         measures = self.settings.measures
         amounts = Amounts(
             images=len(self.images),

@@ -55,4 +55,4 @@ def _aligned(picture: Tensor, reference: Tensor) -> Tensor:
 
 def _rounded(picture: Tensor) -> list[list[float]]:
     largest = float(picture.abs().max()) or 1.0
-    return [[round(value, 3) for value in row] for row in (picture.double() / largest).tolist()]
+    return [[round(value, 2) for value in row] for row in (picture.double() / largest).tolist()]

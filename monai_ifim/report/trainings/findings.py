@@ -46,10 +46,11 @@ def verdict(differences: Sequence[Any]) -> tuple[int, int, int]:
     return above, below, len(differences) - above - below
 
 
-def _counted(differences: Sequence[Any]) -> str:
+def _counted(differences: Sequence[Any], than: str) -> str:
     above, below, undecided = verdict(differences)
     return (
-        f"higher in {above} of {len(differences)} cases, lower in {below}, undecided in {undecided}"
+        f"higher than {than} in {above} of {len(differences)} cases, lower in {below}, undecided "
+        f"in {undecided}"
     )
 
 
@@ -81,7 +82,7 @@ def _known_answer(blocks: Sequence[Block]) -> str:
         f"**The known answer.** Cosine with the ideal template: of single images "
         f"{_values(blocks, _cosine('single'))}, smoothed {_values(blocks, _cosine('smoothed'))}, "
         f"pooled {_values(blocks, _cosine('unit_trace'))}; of random weights pooled "
-        f"{spread([each['value'] for each in random])}. Pooled is {_counted(less)} than single."
+        f"{spread([each['value'] for each in random])}. Pooled is {_counted(less, 'single')}."
     )
 
 
@@ -95,7 +96,7 @@ def _pixels(blocks: Sequence[Block]) -> str:
     return (
         f"**What two trainings share.** Mean cos² of their pooled eigenspaces, in "
         f"{'; in '.join(parts)}. After low-pass filtering, pooled is "
-        f"{_counted(_less(blocks, 'single'))} than single."
+        f"{_counted(_less(blocks, 'single'), 'single')}."
     )
 
 
@@ -106,16 +107,16 @@ def _weights(blocks: Sequence[Block]) -> str:
     ]
     return (
         f"**Unit traces against equal weights.** Agreement after low-pass filtering is with unit "
-        f"traces {_counted(_less(blocks, 'equal'))}. With equal weights {spread(shares)} of the "
-        "images count."
+        f"traces {_counted(_less(blocks, 'equal'), 'with equal weights')}. With equal weights "
+        f"{spread(shares)} of the images count."
     )
 
 
 def _baseline(blocks: Sequence[Block]) -> str:
-    counts = _counted(_less(blocks, "mean_jacobian"))
+    counts = _counted(_less(blocks, "mean_jacobian"), "its own")
     return (
         f"**The mean Jacobian, the baseline.** Pooled eigenspaces have an agreement after low-pass "
-        f"filtering that is {counts} than its own."
+        f"filtering that is {counts}."
     )
 
 
@@ -129,7 +130,7 @@ def _smoothing(blocks: Sequence[Block]) -> Iterator[str]:
                 f"**Smoothing, {words}.** Agreement after low-pass filtering: single images "
                 f"{_values(some, _agreement('low_pass', 'single'))}, smoothed "
                 f"{_values(some, _agreement('low_pass', 'smoothed'))}. Pooled (unit traces) is "
-                f"{_counted(_less(some, 'smoothed'))} than smoothed."
+                f"{_counted(_less(some, 'smoothed'), 'smoothed')}."
             )
 
 

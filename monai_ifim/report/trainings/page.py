@@ -93,9 +93,10 @@ def _rendered(values: dict[str, Any]) -> str:
 
 
 def _pictures(blocks: Sequence[Block], results: Path, page: Path) -> Iterator[dict[str, str]]:
-    """One for each experiment, drawn from its networks above the bar."""
+    """One for each experiment, of its networks above the bar; those with a template first."""
     linked = Path(os.path.relpath(results, page.parent))
-    for name in dict.fromkeys(each.result["experiment"] for each in blocks):
+    ordered = sorted(blocks, key=lambda each: each.numbers["template"] is None)
+    for name in dict.fromkeys(each.result["experiment"] for each in ordered):
         own = [each for each in blocks if each.result["experiment"] == name and each.competent]
         with settings():
             figure = draw_pictures(own)
@@ -121,12 +122,11 @@ def _bars(measured: Sequence[Result]) -> Iterator[str]:
     for result in measured:
         bar = block(result, "task", "bar")
         if bar:
-            title = Block(result, "", {}).task
             majority, classes = result["task"]["majority"], len(result["task"]["classes"])
             images = count(result["task"]["test"])
             yield (
-                f"{title}: AUC {number(bar['auc'])} ({bar['source']}); the largest class has "
-                f"{percent(round(majority, 3))} of the {images} test images, "
+                f"`{result['task']['name']}`: AUC {number(bar['auc'])} ({bar['source']}); the "
+                f"largest class has {percent(round(majority, 3))} of the {images} test images, "
                 f"chance is {percent(round(1 / classes, 3))}."
             )
 

@@ -44,7 +44,6 @@ def answer_table(blocks: Sequence[Block]) -> str:
     rows = [
         [
             *_who(each),
-            f"{number(each.mean('accuracy'))} / {number(each.mean('auc'))}",
             *(
                 interval(block(each.numbers, "template", "cosine", "pixels", kind))
                 for kind in KINDS
@@ -110,7 +109,7 @@ def across_table(results: Sequence[Result]) -> str:
             for metric, words in METRICS.items():
                 kinds = found[metric][ranks]
                 cells = [interval(kinds[k][i]) if k in kinds else ABSENT for k in KINDS]
-                rows.append([_title(result), f"{first} – {second}", words, *cells])
+                rows.append([_short(result), f"{first} – {second}", words, *cells])
     return table(["Task", "Networks", "Compared in", *KINDS.values()], rows)
 
 
@@ -161,11 +160,11 @@ def drift_table(drift: dict[str, Any], metric: str) -> str:
 
 
 def _who(each: Block) -> list[str]:
-    return [each.task, each.name, count(each.seen), str(len(each.trainings))]
+    return [_short(each.result), each.name, count(each.seen), str(len(each.trainings))]
 
 
-def _title(result: Result) -> str:
-    return Block(result, "", {}).task
+def _short(result: Result) -> str:
+    return f"`{result['task']['name']}`"
 
 
 def _range(values: Sequence[float]) -> str:
