@@ -29,13 +29,13 @@ def draw_pictures(blocks: Sequence[Block]) -> Figure | None:
     rows = [each for each in blocks if each.numbers.get("pictures")]
     if not rows:
         return None
-    titles = [title for title, _ in _cells(rows[0])]
+    titles = [title for title, _ in _cells(rows[0], rows[0])]
     figure = Figure(
         figsize=(1.25 * len(titles) + 1.2, 1.45 * len(rows) + 0.5), layout="constrained"
     )
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, each in zip(axes, rows, strict=True):
-        for axis, (title, picture) in zip(line, _cells(each), strict=True):
+        for axis, (title, picture) in zip(line, _cells(each, rows[0]), strict=True):
             axis.set_xticks([])
             axis.set_yticks([])
             axis.grid(visible=False)
@@ -50,15 +50,18 @@ def draw_pictures(blocks: Sequence[Block]) -> Figure | None:
     return figure
 
 
-def _cells(each: Block) -> list[tuple[str, Picture | None]]:
+def _cells(each: Block, first: Block) -> list[tuple[str, Picture | None]]:
+    """Titles and pictures; the sign of an eigenvector says nothing, so it is that of the first."""
     found = each.numbers["pictures"]
     template = found["template"]
+    mine, others = (low_pass(np.array(b.numbers["pictures"]["pooled"][0])) for b in (each, first))
+    sign = -1 if float((mine * others).sum()) < 0 else 1
     cells: list[tuple[str, Picture | None]] = []
     for kind, words in (("single", "one image"), ("pooled", "pooled")):
         for number, picture in enumerate(found[kind], start=1):
-            cells.append((f"{words},\ntraining {number}", np.array(picture)))
+            cells.append((f"{words},\ntraining {number}", sign * np.array(picture)))
     for number, picture in enumerate(found["pooled"], start=1):
-        cells.append((f"pooled, low-pass,\ntraining {number}", low_pass(np.array(picture))))
+        cells.append((f"pooled, low-pass,\ntraining {number}", sign * low_pass(np.array(picture))))
     if template is not None:
         cells.append(("template\n", np.array(template)))
         cells.append(("template,\nlow-pass", low_pass(np.array(template))))
