@@ -162,10 +162,12 @@ def checkpoints(
     config = ConfigParser()
     config.read_config(ROOT / "bundles" / name / "configs" / "train.json")
 
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        untrained: nn.Module = config.get_parsed_content("network_def")
+
     def build() -> nn.Module:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
-            return config.get_parsed_content("network_def")
+        return copy.deepcopy(untrained)  # the parser gives the same object every time
 
     size = 16 if source.images < 10_000 else 64
     count = 4 if quick else source.images // size

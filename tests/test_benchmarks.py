@@ -75,6 +75,7 @@ def test_drift(tmp_path):
         angles = {name: angle["value"] for name, angle in ranks["1"].items()}
         assert all(0 <= angle <= 90 for angle in angles.values())
         assert angles["random weights"] > angles["other half of the images"]
+        assert angles["checkpoint 1 to 2"] > 0.05  # each is a network of its own
 
 
 def test_profile(tmp_path):
