@@ -89,7 +89,7 @@ def test_the_page_says_what_the_numbers_say(folder, blocks):
     long = blocks[1].numbers["template"]["cosine"]["pixels"]["unit_trace"]
     assert f"{long['value']:.3f} [{long['low']:.3f}, {long['high']:.3f}]" in page
     assert "Research use only" in page
-    assert "Single pixels of a pooled eigenvector\ndepend" in page
+    assert "Single pixels of a pooled eigenvector depend on the training" in page
     below = page.split("## Below the bar")[1]
     assert "ResNet-18" in below
     assert "ResNet-18" not in page.split("## The known answer")[1].split("## Agreement of diff")[0]

@@ -137,13 +137,21 @@ def pooled_table(blocks: Sequence[Block]) -> str:
                 count(each.numbers["images"]),
                 _range([entry["effective_count"] for entry in equal]),
                 _range([entry["shares"][0] for entry in unit]),
-                _range([entry["stable_rank"] for entry in unit]),
+                _counts([entry["stable_rank"] for entry in unit]),
                 str(each.numbers["directions"]),
+                f"{number(max(entry['angle_to_resampled'] for entry in [*unit, *equal]))}°",
             ]
         )
     header = ["Task", "Network", "Images seen", "Trainings", "Images pooled"]
     return table(
-        [*header, "effective, equal weights", "share of the first direction", "stable", "K − 1"],
+        [
+            *header,
+            "effective, equal weights",
+            "share of the first direction",
+            "stable",
+            "K − 1",
+            "sketch",
+        ],
         rows,
     )
 
@@ -170,3 +178,8 @@ def _short(result: Result) -> str:
 def _range(values: Sequence[float]) -> str:
     low, high = number(min(values)), number(max(values))
     return low if low == high else f"{low} to {high}"
+
+
+def _counts(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
