@@ -115,12 +115,16 @@ def test_the_page_is_drawn_anew_by_its_command(folder, tmp_path):
 
 def test_drift_is_shown_where_it_was_measured(folder, tmp_path):
     angle = {"value": 12.0, "low": 10.0, "high": 14.0}
-    angles = {"pixels": {"1": {"blurred": angle, "random weights": angle}}}
+    far = {"value": 80.0, "low": 79.0, "high": 81.0}
+    rows = {"blurred": angle, "other half of the images": angle, "random weights": far}
+    angles = {"low_pass": {"1": rows}}
     drift = {"networks": {"ifim_signal_2d": {"pooled_images": 30, "angles": angles}}}
     (folder / "drift.json").write_text(json.dumps(drift))
     page = write_trainings_page(folder, tmp_path / "page.md").read_text(encoding="utf-8")
     (folder / "drift.json").unlink()
     assert "| ifim_signal_2d | 30 | 1 | 12.0° [10.0°, 14.0°] | 12.0° [10.0°, 14.0°] |" in page
+    assert "blurred 12.0° (0 of 1 above two halves" in page
+    assert "random weights 80.0° (1 of 1 above two halves" in page
 
 
 def test_a_task_without_a_bar_takes_every_network(blocks):

@@ -39,6 +39,31 @@ def findings(blocks: Sequence[Block]) -> Iterator[str]:
         yield _moves(moved)
 
 
+def drift_finding(drift: dict[str, Any]) -> str:
+    """What the angles of ``benchmarks.drift`` say, after low-pass filtering.
+
+    Args:
+        drift: of ``drift.json``.
+
+    Returns:
+        A sentence: the angles, and how many of each kind are above those of two halves of the
+        images (their intervals do not overlap).
+    """
+    rows = [
+        network["angles"]["low_pass"][max(network["angles"]["low_pass"], key=int)]
+        for network in drift["networks"].values()
+    ]
+    halves = "other half of the images"
+    parts = []
+    for kind in rows[0]:
+        text = f"{kind} {spread([row[kind]['value'] for row in rows])}°"
+        if kind != halves:
+            above = sum(row[kind]["low"] > row[halves]["high"] for row in rows)
+            text += f" ({above} of {len(rows)} above two halves of the images)"
+        parts.append(text)
+    return f"**Drift**, largest angle after low-pass filtering: {'; '.join(parts)}."
+
+
 def verdict(differences: Sequence[Any]) -> tuple[int, int, int]:
     """How many of the differences are above 0, below, or undecided."""
     above = sum(each["low"] > 0 for each in differences)

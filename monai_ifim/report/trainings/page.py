@@ -20,7 +20,7 @@ from monai_ifim.report.results.style import settings
 from monai_ifim.report.trainings import tables
 from monai_ifim.report.trainings.blocks import METRICS, Block, read_blocks
 from monai_ifim.report.trainings.figure import draw_pictures
-from monai_ifim.report.trainings.findings import findings
+from monai_ifim.report.trainings.findings import drift_finding, findings
 
 
 def write_trainings_page(results: Path, page: Path) -> Path:
@@ -37,7 +37,7 @@ def write_trainings_page(results: Path, page: Path) -> Path:
     Raises:
         FileNotFoundError: no results of several trainings there.
     """
-    blocks = read_blocks(results)
+    blocks, drift = read_blocks(results), _drift(results / "drift.json")
     good = [each for each in blocks if each.competent]
     below = [each for each in blocks if not each.competent]
     measured = [
@@ -51,7 +51,7 @@ def write_trainings_page(results: Path, page: Path) -> Path:
             "research_only": RESEARCH_ONLY,
             "bars": list(_bars(measured)),
             "networks": tables.network_table(blocks),
-            "findings": list(findings(blocks)),
+            "findings": [*findings(blocks), *([drift_finding(drift)] if drift else [])],
             "pictures": list(_pictures(blocks, results, page)),
             "answer": tables.answer_table(good),
             "counts": tables.count_table(good),
@@ -71,7 +71,12 @@ def write_trainings_page(results: Path, page: Path) -> Path:
             }
             if below
             else None,
-            "drift": _drift(results / "drift.json"),
+            "drift": [
+                {"words": METRICS[name], "table": tables.drift_table(drift, name)}
+                for name in next(iter(drift["networks"].values()))["angles"]
+            ]
+            if drift
+            else None,
             "runs": list(_runs(measured)),
             "command": f"python -m monai_ifim evidence-page --trainings {paths}",
         }
@@ -110,12 +115,12 @@ def _pictures(blocks: Sequence[Block], results: Path, page: Path) -> Iterator[di
                 }
 
 
-def _drift(file: Path) -> list[dict[str, str]] | None:
+def _drift(file: Path) -> dict[str, Any] | None:
+    """What ``benchmarks.drift`` measured, if it did."""
     if not file.is_file():
         return None
-    found = json.loads(file.read_text(encoding="utf-8"))
-    metrics = next(iter(found["networks"].values()))["angles"]
-    return [{"words": METRICS[name], "table": tables.drift_table(found, name)} for name in metrics]
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found if found["networks"] else None
 
 
 def _bars(measured: Sequence[Result]) -> Iterator[str]:
