@@ -75,6 +75,7 @@ experiments: $(INSTALLED)
 # The committed results; draws the plots anew, too.
 results-page: $(INSTALLED)
 	$(BIN)/python -m monai_ifim results-page docs/results docs/results.md
+	$(BIN)/python -m monai_ifim results-page --trainings docs/trainings docs/trainings.md
 
 # Other tools, to compare with. The last two ask for torchvision, whose wheel wants a CUDA build of
 # torch; what is used of them does not import it.

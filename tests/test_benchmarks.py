@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    drift,
     engines,
     epoch,
     harness,
@@ -62,6 +63,19 @@ def test_peers(tmp_path):
     for name, _, _, costly in peer_methods.METHODS:
         # Those that iterate, or regularise a sure prediction, are some percent off.
         assert errors[name] is None or errors[name] < (0.5 if costly else 1e-3), name
+
+
+def test_drift(tmp_path):
+    """Two halves of the images are nearer than random weights, even after four steps."""
+    file = tmp_path / "drift.json"
+    drift.main(["--quick", "--only", "ifim_signal_2d", "--output", str(file)])
+    found = json.loads(file.read_text(encoding="utf-8"))["networks"]["ifim_signal_2d"]
+    assert len(found["accuracy"]) == drift.CHECKPOINTS
+    for ranks in found["angles"].values():
+        angles = {name: angle["value"] for name, angle in ranks["1"].items()}
+        assert all(0 <= angle <= 90 for angle in angles.values())
+        assert angles["random weights"] > angles["other half of the images"]
+        assert angles["checkpoint 1 to 2"] > 0.05  # each is a network of its own
 
 
 def test_profile(tmp_path):

@@ -83,11 +83,18 @@ def _own_method(text: str) -> OwnMethod:
 def _page_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("results", type=Path, help="folder that experiment has filled")
     parser.add_argument("page", type=Path, help="Markdown file to write")
+    parser.add_argument(
+        "--trainings", action="store_true", help="the page of what several trainings share"
+    )
 
 
 def _page(options: Namespace) -> None:
     from monai_ifim.report.results.page import write_results_page
+    from monai_ifim.report.trainings.page import write_trainings_page
 
+    if options.trainings:
+        print(write_trainings_page(options.results, options.page))
+        return
     print(write_results_page(options.results, options.page))
 
 

@@ -22,7 +22,9 @@ def test_shipped_configurations(file):
     standard = read_settings(file)
     if standard.task != "bundle":
         volumes = "3d" in standard.task or standard.task == "hippocampus"
-        assert len(standard.networks) >= (2 if volumes else 5)
+        several = standard.measures.pooled_images > 0
+        assert len(standard.networks) >= (2 if volumes or several else 5)
+        assert standard.trainings >= (3 if several else 1)
         assert set(standard.measures.ratio_norms) <= set(standard.measures.norms)
 
 
@@ -50,10 +52,24 @@ def test_profiles_change_the_standard_one(tmp_path):
         profiles={"quick": {"networks": {"cnn": None}, "recipe": {"images": 2}}},
     )
     standard, quick = read_settings(file), read_settings(file, "quick")
-    assert standard.networks == {"cnn": {}, "resnet18": {"width": 8}}
-    assert quick.networks == {"cnn": {}}
+    assert {name: options.width for name, options in standard.networks.items()} == {
+        "cnn": None,
+        "resnet18": 8,
+    }
+    assert list(quick.networks) == ["cnn"]
     assert (quick.recipe.images, quick.recipe.batch_size) == (2, 3)
     assert read_settings(file, "full") is None
+
+
+def test_a_network_can_have_its_own_recipe(tmp_path):
+    vit = {"width": 24, "trainings": 2, "images": 7, "warm_up": 0.1}
+    file = write(tmp_path, networks={"cnn": None, "vit": vit}, trainings=5, seed=3)
+    settings = read_settings(file)
+    assert settings.recipe_of("cnn") == settings.recipe
+    assert (settings.recipe_of("vit").images, settings.recipe_of("vit").warm_up) == (7, 0.1)
+    assert settings.recipe_of("vit").learning_rate == settings.recipe.learning_rate
+    assert [settings.trainings_of(name) for name in ("cnn", "vit")] == [5, 2]
+    assert (settings.variant_of("vit").width, settings.variant_of("cnn").seed) == (24, 3)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +90,7 @@ def test_profiles_change_the_standard_one(tmp_path):
         ({"recipe": {"learning_rate": True}}, "expected a number >= 0, got True"),
         ({"recipe": 5}, "recipe: expected a mapping, name: value, got 5"),
         ({"measures": None}, "measures: expected a mapping, name: value, got None"),
-        ({"networks": {"cnn": 8}}, "networks.cnn: expected .*at most a width above 0.*got 8"),
+        ({"networks": {"cnn": 8}}, r"networks.cnn: expected .*with its width \(above 0\).*got 8"),
         ({"networks": {"cnn": {"width": "wide"}}}, "networks.cnn.width: expected .*got 'wide'"),
         ({"networks": {"cnn": {"width": True}}}, "networks.cnn.width: expected .*got True"),
         ({"networks": {}}, "networks: expected at least one"),
@@ -83,13 +99,16 @@ def test_profiles_change_the_standard_one(tmp_path):
         ({"measures": {"norms": [float("inf")]}}, "expected .*positive norms.*got inf"),
         ({"measures": {"top_share": 2}}, r"measures.top_share: expected a share in \(0, 1\]"),
         ({"measures": {"changed_images": 1}}, "measures.changed_images: .*at least 2 images"),
+        ({"task": "mednist", "recipe": {"fresh": True}}, "made on the spot, got mednist"),
+        ({"networks": {"cnn": {"trainings": 0}}}, "networks.cnn.trainings: expected .*got 0"),
+        ({"recipe": {"warm_up": 1}}, r"recipe.warm_up: expected a share in \(0, 1\), got 1"),
         ({"task": "mednist", "training_sizes": [10]}, "with a known answer, got mednist"),
         ({"task": "signals"}, "task: expected a task in .*got 'signals'"),
         ({"title": 3}, "title: expected a text, got 3"),
         ({"controls": "cnn"}, "controls: expected a list of names.*got 'cnn'"),
         ({"networks": ["cnn"]}, "networks: expected a mapping of networks"),
         ({"networks": {"alexnet": None}}, "expected a network in .*got 'alexnet'"),
-        ({"networks": {"cnn": {"depth": 3}}}, "networks.cnn.depth: .*at most a width"),
+        ({"networks": {"cnn": {"depth": 3}}}, "networks.cnn.depth: .*"),
         ({"networks": {"cnn": None}, "controls": ["vit"]}, r"got \['vit'\]"),
     ],
 )

@@ -15,6 +15,7 @@ from monai_ifim.experiments.networks.training import (
     training_set,
 )
 from monai_ifim.experiments.tasks.catalogue import load_task
+from monai_ifim.experiments.tasks.fresh import FreshImages
 from monai_ifim.experiments.tasks.labelled import Split, balanced
 
 SMALL = {"resnet18": 4, "cnn": 4, "vit": 24}
@@ -73,6 +74,52 @@ def test_variants_are_different_trainings(task):
         )
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_fresh_images_are_each_drawn_once(task):
+    draws = FreshImages(task.signal, 16, 5, seed=0)
+    first, again = list(draws), list(draws)
+    for one, two in zip(first, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    images = torch.cat([batch for batch, _ in first])
+    assert len(draws) == 5
+    assert images.flatten(1).unique(dim=0).shape[0] == len(images) == 80
+    other = next(iter(FreshImages(task.signal, 16, 5, seed=1)))[0]
+    assert not torch.equal(other, first[0][0])
+    mean = [
+        torch.cat([x[y == k] for x, y in FreshImages(task.signal, 500, 4, 0)]).mean(0)
+        for k in (0, 1)
+    ]
+    difference = (mean[1] - mean[0])[0].double()
+    expected = task.signal.signals[0]
+    assert float((difference * expected).sum() / expected.square().sum()) == pytest.approx(
+        1, abs=0.2
+    )
+
+
+def test_shuffled_fresh_labels_say_nothing(task):
+    plain = list(FreshImages(task.signal, 400, 5, 0))
+    shuffled = list(FreshImages(task.signal, 400, 5, 0, shuffled=True))
+    assert torch.equal(plain[0][0], shuffled[0][0])
+    score = torch.cat([task.signal.ideal_logits(x)[:, 1] for x, _ in shuffled])
+    labels = torch.cat([y for _, y in shuffled]).double()
+    assert abs(float(torch.corrcoef(torch.stack([score, labels]))[0, 1])) < 0.1
+
+
+def test_a_fresh_training_depends_on_what_its_images_are_drawn_from(task):
+    fresh, variant = Recipe(images=300, batch_size=16, fresh=True), Variant("cnn", width=4)
+    more = load_task("signal_2d", train=20, test=30)
+    assert training_key(task, variant, fresh) == training_key(more, variant, fresh)
+    lumpy = load_task("lumpy_2d", train=20, test=30)
+    assert training_key(task, variant, fresh) != training_key(lumpy, variant, fresh)
+    # A limit asks for a training set.
+    limited = Variant("cnn", width=4, limit=10)
+    assert training_key(task, limited, fresh) != training_key(more, limited, fresh)
+    weights = train(task, variant, fresh)
+    same = train(more, variant, fresh)
+    assert all(torch.equal(value, same[name]) for name, value in weights.items())
+    other = train(task, variant, fresh.model_copy(update={"warm_up": 0.5}))
+    assert not torch.equal(other["final.1.weight"], weights["final.1.weight"])
 
 
 def test_shuffled_labels_are_a_permutation(task):

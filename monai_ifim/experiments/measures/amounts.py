@@ -44,6 +44,10 @@ class Measures(BaseModel, frozen=True, extra="forbid"):
         control_images: for the controls.
         map_images: for attribution maps, deletion and insertion.
         quantus_images: for Quantus' metrics of maps.
+        pooled_images: on which several trainings are compared; it is 0 in most configurations.
+        smoothed_images: of these, whose neighbourhood is pooled.
+        moved_images: of these, that are changed along pooled directions.
+        image_draws: how often these are drawn anew for intervals.
         norms: of the changes, as shares of the median norm of the images.
         ratio_norms: which of them the summary shows.
         top_share: share of the pixels that an attribution selects.
@@ -57,6 +61,10 @@ class Measures(BaseModel, frozen=True, extra="forbid"):
     control_images: Images = 32
     map_images: Images = 32
     quantus_images: Images = 16
+    pooled_images: Images = 0
+    smoothed_images: Images = 48
+    moved_images: Images = 64
+    image_draws: Images = 100
     norms: Norms = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     ratio_norms: Norms = (0.01, 0.1, 0.3)
     top_share: Annotated[float, Field(strict=True, gt=0, le=1, description="a share in (0, 1]")] = (

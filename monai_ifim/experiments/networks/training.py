@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from monai_ifim.experiments.networks.architectures import build_network
+from monai_ifim.experiments.tasks.fresh import FreshImages
 from monai_ifim.experiments.tasks.labelled import Task
 
 Count = Annotated[int, Field(strict=True, ge=0, description="a whole number >= 0")]
 Rate = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number >= 0")]
+Share = Annotated[float, Field(strict=True, gt=0, lt=1, description="a share in (0, 1)")]
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
@@ -29,11 +32,16 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         images: images seen in all; a smaller training set is passed over several times.
         batch_size: images a step.
         learning_rate: its peak.
+        warm_up: share of the steps in which the learning rate rises to its peak.
+        fresh: draw every image anew instead of passing over a training set; for controlled tasks,
+            whose images have no end.
     """
 
     images: Count = 10000
     batch_size: Count = 64
     learning_rate: Rate = 1e-3
+    warm_up: Share = 0.3
+    fresh: Annotated[bool, Field(strict=True, description="true or false")] = False
 
 
 @dataclass(frozen=True)
@@ -85,14 +93,13 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
         ValueError: a training that diverged.
     """
     network = variant.build(task)
-    generator = torch.Generator().manual_seed(variant.seed)
-    data = training_set(task, variant, generator)
-    batch_size = min(recipe.batch_size, len(data))
-    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
-    epochs = max(1, math.ceil(recipe.images / (len(loader) * batch_size)))
+    loader, epochs = _batches(task, variant, recipe)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=epochs * len(loader) + 1
+        optimizer,
+        recipe.learning_rate,
+        total_steps=epochs * len(loader) + 1,
+        pct_start=recipe.warm_up,
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(variant.seed)  # dropout
@@ -109,7 +116,7 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
         trainer.logger.setLevel("WARNING")
         ProgressBar(desc=f"train {variant.architecture}", disable=None).attach(trainer)
         trainer.run()
-        estimate_statistics(network, [images for images, _ in loader][:32])
+        estimate_statistics(network, [images for images, _ in islice(loader, 32)])
     weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise ValueError(
@@ -117,6 +124,21 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
             "NaN or infinity; lower the learning rate"
         )
     return weights
+
+
+def _batches(task: Task, variant: Variant, recipe: Recipe) -> tuple[DataLoader[Any], int]:
+    """Batches of images and labels, and how often to pass over them."""
+    if recipe.fresh and variant.limit is None:
+        steps = max(1, math.ceil(recipe.images / recipe.batch_size))
+        fresh = FreshImages(
+            task.known_signal, recipe.batch_size, steps, variant.seed, shuffled=variant.shuffled
+        )
+        return DataLoader(fresh, batch_size=None), 1
+    generator = torch.Generator().manual_seed(variant.seed)
+    data = training_set(task, variant, generator)
+    batch_size = min(recipe.batch_size, len(data))
+    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
+    return loader, max(1, math.ceil(recipe.images / (len(loader) * batch_size)))
 
 
 def estimate_statistics(network: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -163,10 +185,12 @@ def training_set(task: Task, variant: Variant, generator: torch.Generator) -> Te
 
 def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]:
     """All that the weights depend on, for a key in ``Steps``."""
+    fresh = recipe.fresh and variant.limit is None
     return {
-        "weights": 1,  # raise when the code changes what it gives
-        "task": task.digest(),
+        "weights": 2,  # raise when the code, or a default of the recipe, changes what it gives
+        "task": task.known_signal.digest() if fresh else task.train.digest(),
         "variant": asdict(variant),
-        "recipe": recipe.model_dump(),
+        # Without defaults: a recipe that gains a field trains nothing anew.
+        "recipe": recipe.model_dump(exclude_defaults=True),
         "torch": str(torch.__version__),
     }

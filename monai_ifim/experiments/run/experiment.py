@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from monai_ifim.experiments.environment import environment
 from monai_ifim.experiments.maps.methods import AttributionMethod
 from monai_ifim.experiments.run.network import NetworkOfTask
 from monai_ifim.experiments.run.settings import Settings
+from monai_ifim.experiments.run.trainings import TrainingsOfTask
 from monai_ifim.experiments.statistics import classification_scores
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.experiments.tasks.catalogue import load_task
 from monai_ifim.experiments.tasks.clinical import MissingDataError
-from monai_ifim.experiments.tasks.labelled import Task
+from monai_ifim.experiments.tasks.labelled import Bar, Task
+
+# Of the AUC of the best observer that is known, what a network must reach to count in a claim.
+_SHARE = 0.95
+_OBSERVER = {"exact": "ideal observer", "reference": "best linear observer"}
 
 Say = Callable[[str], None]
 
@@ -69,13 +75,16 @@ def run_experiment(
         return {**result, "missing": str(error), "complete": False, "seconds": 0.0}
     result["task"] = _described(task)
     result.update(failures={}, complete=False)
+    trainings = TrainingsOfTask(settings, task, steps) if settings.measures.pooled_images else None
     with tqdm(settings.networks, desc=settings.name, unit="network", disable=None) as bar:
         for name in bar:
             bar.set_postfix_str(name)
             try:
-                result["networks"][name] = NetworkOfTask(
-                    settings, task, steps, name, methods
-                ).measure()
+                measured = NetworkOfTask(settings, task, steps, name, methods).measure()
+                if trainings is not None:
+                    measured["trainings"] = trainings.measure(name)
+                    result["across"] = trainings.across()
+                result["networks"][name] = measured
             except (ValueError, RuntimeError) as error:
                 say(f"{settings.name} {name}: {error}")
                 result["failures"][name] = str(error)
@@ -85,12 +94,15 @@ def run_experiment(
 
 
 def _described(task: Task) -> dict[str, Any]:
-    ideal = None
-    if task.signal is not None and task.known_answer == "exact":
+    ideal, bar = None, task.bar
+    if task.signal is not None:
         logits = task.signal.ideal_logits(task.test.images)
         # The figures alone: the ideal observer's own interval is of no interest.
         scores = classification_scores(task.test.labels, Categorical(), logits, resamples=10)
         ideal = {name: found and found["value"] for name, found in scores.items()}
+        if scores["auc"] is not None:
+            observer = _OBSERVER[str(task.known_answer)]
+            bar = Bar(_SHARE * scores["auc"]["value"], f"{_SHARE:g} of the AUC of the {observer}")
     return {
         "name": task.name,
         "classes": list(task.classes),
@@ -99,5 +111,7 @@ def _described(task: Task) -> dict[str, Any]:
         "test": len(task.test),
         "source": task.source,
         "known_answer": task.known_answer,
-        "ideal": ideal,
+        "ideal": ideal if task.known_answer == "exact" else None,
+        "bar": None if bar is None else asdict(bar),
+        "majority": float(task.test.labels.bincount().max()) / len(task.test),
     }

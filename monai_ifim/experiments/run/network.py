@@ -18,21 +18,17 @@ from monai_ifim.experiments.measures.changes import plain_ratios
 from monai_ifim.experiments.measures.controls import chance_angle, controls
 from monai_ifim.experiments.measures.measurement import measure_all
 from monai_ifim.experiments.measures.subject import LabelledImages, Subject
+from monai_ifim.experiments.networks.trained import trained, untrained
 from monai_ifim.experiments.networks.trained_classifier import (
     TrainedClassifier,
     largest_angles,
     template_cosines,
 )
-from monai_ifim.experiments.networks.training import (
-    Variant,
-    estimate_statistics,
-    train,
-    training_key,
-)
+from monai_ifim.experiments.networks.training import Variant
 from monai_ifim.experiments.run.settings import Settings
 from monai_ifim.experiments.statistics import average, classification_scores, interval, median_value
 from monai_ifim.experiments.statistics.classification import Scores
-from monai_ifim.experiments.steps import Steps, digest
+from monai_ifim.experiments.steps import Steps
 from monai_ifim.experiments.tasks.labelled import Task, balanced
 
 _UNTRAINED = 8  # networks with random weights
@@ -63,8 +59,8 @@ class NetworkOfTask:
         self.steps = steps
         self.name = name
         self.methods = tuple(methods)
-        width = settings.networks[name].get("width")
-        self.variant = Variant(name, width=width, seed=settings.seed)
+        self.variant = settings.variant_of(name)
+        self.recipe = settings.recipe_of(name)
 
     def measure(self) -> dict[str, Any]:
         """Everything about this network.
@@ -81,7 +77,7 @@ class NetworkOfTask:
             "training": {
                 "parameters": sum(p.numel() for p in classifier.network.parameters()),
                 "width": self.variant.width,
-                "images_seen": self.settings.recipe.images,
+                "images_seen": self.recipe.images,
                 **self._scores(classifier),
             },
             **measure_all(subject),
@@ -110,24 +106,7 @@ class NetworkOfTask:
         }
 
     def _trained(self, variant: Variant) -> TrainedClassifier:
-        name = f"{self.settings.name} {self.name}" + "".join(
-            f" {text}"
-            for text, chosen in (
-                (f"seed {variant.seed}", variant.seed != self.settings.seed),
-                ("shuffled labels", variant.shuffled),
-                (f"{variant.limit} images", variant.limit is not None),
-            )
-            if chosen
-        )
-        recipe = self.settings.recipe
-        weights = self.steps.run(
-            f"train {name}",
-            training_key(self.task, variant, recipe),
-            lambda: train(self.task, variant, recipe),
-        )
-        network = variant.build(self.task)
-        network.load_state_dict(weights)
-        return TrainedClassifier(name, network, "categorical", digest(*weights.values()))
+        return trained(self.task, variant, self.recipe, self.steps)
 
     def _scores(
         self, classifier: TrainedClassifier, limit: int | None = None, resamples: int = 1000
@@ -237,14 +216,9 @@ class NetworkOfTask:
         }
 
     def _random(self, number: int) -> TrainedClassifier:
-        """A network that was never trained, with batch statistics of the training images."""
-        variant = dataclasses.replace(self.variant, seed=self.settings.seed + 1000 + number)
-        network = variant.build(self.task)
-        estimate_statistics(network, self.task.train.images[:256].split(64))
-        name = f"{self.settings.name} {self.name} random weights {number}"
-        return TrainedClassifier(
-            name, network, "categorical", digest(*network.state_dict().values())
-        )
+        """A network that was never trained."""
+        seed = self.settings.seed + 1000 + number
+        return untrained(self.task, dataclasses.replace(self.variant, seed=seed))
 
     def _again(self, spaces: list[Eigenspace], **changes: Any) -> dict[str, Any] | None:
         """The network trained once more, with something changed."""

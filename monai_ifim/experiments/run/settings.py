@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from monai_ifim.experiments.measures.amounts import Measures
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES
-from monai_ifim.experiments.networks.training import Recipe
+from monai_ifim.experiments.networks.training import Count, Rate, Recipe, Share, Variant
 from monai_ifim.experiments.tasks.catalogue import TASKS
 
 PROFILES = ("quick", "standard", "full")
@@ -38,18 +38,37 @@ def _known_architecture(name: str) -> str:
     return name
 
 
-Count = Annotated[int, Field(strict=True, ge=0, description="a whole number >= 0")]
 Task = Annotated[str, AfterValidator(_known_task), Field(description="the name of a task")]
 Text = Annotated[str, Field(description="a text")]
 Names = Annotated[tuple[str, ...], Field(description="a list of names, [a, b]")]
-Options = Annotated[
-    dict[Literal["width"], Annotated[int, Field(strict=True, gt=0)]],
-    BeforeValidator(lambda given: {} if given is None else given),
-]
+
+
+class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
+    """What is different for one network; what is None is not.
+
+    Attributes:
+        width: channels or tokens, as in ``Variant``.
+        trainings: how often it is trained.
+        images: of its recipe, and so are the others.
+        batch_size: images a step.
+        learning_rate: its peak.
+        warm_up: share of the steps in which the learning rate rises.
+    """
+
+    width: Annotated[int | None, Field(strict=True, gt=0)] = None
+    trainings: Annotated[int | None, Field(strict=True, gt=0)] = None
+    images: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Rate | None = None
+    warm_up: Share | None = None
+
+
+Options = Annotated[NetworkOptions, BeforeValidator(lambda given: {} if given is None else given)]
 Networks = Annotated[
     dict[Annotated[str, AfterValidator(_known_architecture)], Options],
     Field(
-        description="a mapping of networks, each with at most a width above 0: {cnn: {width: 8}}"
+        description="a mapping of networks, each with nothing or with its width (above 0), its "
+        "trainings, and what is different in its recipe: {cnn: {width: 8}}"
     ),
 ]
 
@@ -62,11 +81,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         title: for people.
         profile: ``quick``, ``standard`` or ``full``.
         task: in ``TASKS``, or ``bundle`` for a classifier from outside.
-        networks: architectures, with the width where it is not the usual one.
+        networks: architectures, with the width where it is not the usual one, and the number of
+            trainings and the values of the recipe where they are others.
         train: training images at the most.
         test: test images at the most; at least 2, because one alone has no interval.
         size: to which clinical images are resized.
         recipe: of every training.
+        trainings: how often each network is trained, each time with another seed; what several
+            trainings share is measured on ``measures.pooled_images``.
+        lengths: numbers of images seen of shorter trainings, of which the same is measured.
         seed: of everything that is drawn.
         measures: on how many images to measure what.
         controls: networks that are trained anew with another seed and with shuffled labels.
@@ -83,6 +106,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     test: Count = 200
     size: Annotated[Count | None, Field(description="a whole number >= 0, or nothing")] = None
     recipe: Recipe = Recipe()
+    trainings: Annotated[int, Field(strict=True, gt=0, description="a whole number > 0")] = 1
+    lengths: Annotated[tuple[Count, ...], Field(description="a list of whole numbers")] = ()
     seed: Count = 0
     measures: Measures = Measures()
     controls: Names = ()
@@ -99,6 +124,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"training_sizes: expected a task with a known answer, got {self.task}; take "
                 "training_sizes out"
             )
+        if self.recipe.fresh and (self.task == _BUNDLE or TASKS[self.task].known_answer is None):
+            raise ValueError(
+                "recipe.fresh: expected a task whose images are made on the spot, got "
+                f"{self.task}; take fresh out"
+            )
         if self.task != _BUNDLE and not self.networks:
             raise ValueError("networks: expected at least one, got none; say networks: {cnn: }")
         unknown = {*self.controls, *self.sized_networks} - set(self.networks)
@@ -108,6 +138,21 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"{list(self.networks)}, got {sorted(unknown)}; add them to networks"
             )
         return self
+
+    def variant_of(self, name: str) -> Variant:
+        """What is trained under this name, with the first seed."""
+        return Variant(name, width=self.networks[name].width, seed=self.seed)
+
+    def recipe_of(self, name: str) -> Recipe:
+        """How the network of this name is trained."""
+        own = self.networks[name].model_dump(exclude_none=True)
+        return self.recipe.model_copy(
+            update={key: value for key, value in own.items() if key in Recipe.model_fields}
+        )
+
+    def trainings_of(self, name: str) -> int:
+        """How often the network of this name is trained."""
+        return self.networks[name].trainings or self.trainings
 
 
 def read_settings(file: Path, profile: str = "standard") -> Settings | None:

@@ -22,6 +22,23 @@ class Split:
         """Number of images."""
         return len(self.images)
 
+    def digest(self) -> str:
+        """Short name of the images and labels, for keys of results."""
+        return digest(self.images, self.labels)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a network must reach to count in a claim, stated before it was trained.
+
+    Attributes:
+        auc: the least mean AUC over trainings.
+        source: where that comes from.
+    """
+
+    auc: float
+    source: str
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -36,6 +53,7 @@ class Task:
         signal: of a controlled task, its templates and ideal decisions.
         known_answer: ``exact`` where the ideal observer's template is known, ``reference`` where
             only the best linear one is, None for clinical tasks.
+        bar: what a network must reach; None where none was stated.
     """
 
     name: str
@@ -45,6 +63,7 @@ class Task:
     test: Split
     signal: SignalTask | None = None
     known_answer: str | None = None
+    bar: Bar | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,11 +77,20 @@ class Task:
         Raises:
             ValueError: a clinical task.
         """
+        return self.known_signal.templates[None, :, None]
+
+    @property
+    def known_signal(self) -> SignalTask:
+        """The signals and the background of a controlled task.
+
+        Raises:
+            ValueError: a clinical task.
+        """
         if self.signal is None:
             raise ValueError(
                 f"expected a controlled task, got {self.name}, whose answer is unknown"
             )
-        return self.signal.templates[None, :, None]
+        return self.signal
 
     def digest(self) -> str:
         """Short name of the images and labels, for keys of results."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monai_ifim.experiments.steps import digest
 from monai_ifim.experiments.tasks.blobs import WHITE_SHARE, signal_task
 from monai_ifim.experiments.tasks.signal import SignalTask
 
@@ -42,6 +43,10 @@ class LumpyTask(SignalTask):
         super().__post_init__()
         if not self.rate > 0:
             raise ValueError(f"expected a rate above 0, got {self.rate}; 0.01 is one in 100 pixels")
+
+    def digest(self) -> str:
+        """Short name of what the images are drawn from, for keys of results."""
+        return digest(super().digest(), repr(self.rate))
 
     def background(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw lumps and noise, without a signal.

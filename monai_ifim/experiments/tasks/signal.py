@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monai_ifim.experiments.steps import digest
+
 
 class Accuracy(NamedTuple):
     """Share of correct decisions and its Monte Carlo standard error (0 if exact)."""
@@ -103,6 +105,10 @@ class SignalTask:
     def detectability(self) -> Tensor:
         """Detectability d' of each signal against none, (K - 1,) in float64."""
         return self.gram.diagonal().sqrt()
+
+    def digest(self) -> str:
+        """Short name of what the images are drawn from, for keys of results."""
+        return digest(type(self).__name__, self.signals, self.power)
 
     def ideal_logits(self, images: Tensor) -> Tensor:
         """Logits of the ideal observer; their softmax is the exact posterior.

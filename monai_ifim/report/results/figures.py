@@ -31,12 +31,20 @@ def write_figures(result: Result, folder: Path) -> list[Path]:
         with settings():
             figure = section.draw(result)
             if figure is not None:
-                paths.append(_save(figure, folder / f"{section.name}.png"))
+                paths.append(save_figure(figure, folder / f"{section.name}.png"))
     return paths
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, under its name only when it is complete."""
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, under its name only when it is complete.
+
+    Args:
+        figure: to be written.
+        path: of the file.
+
+    Returns:
+        The same path.
+    """
     picture = io.BytesIO()
     _fix_layout(figure)
     figure.savefig(picture, format="png", dpi=figure.dpi)

@@ -82,7 +82,7 @@ def write_results_page(results: Path, page: Path) -> Path:
     Raises:
         FileNotFoundError: no results there.
     """
-    found = read_results(results)
+    found = [result for result in read_results(results) if not _on_another_page(result)]
     linked = Path(os.path.relpath(results, page.parent))
     experiments = []
     for result in found:
@@ -95,6 +95,15 @@ def write_results_page(results: Path, page: Path) -> Path:
     with complete_file(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
+
+
+def _on_another_page(result: Result) -> bool:
+    """Whether only several trainings were compared, which ``report.trainings`` shows."""
+    networks = result["networks"].values()
+    others = [s.name for s in SECTIONS if s.name not in ("agreement", "controls")]
+    return any(network.get("trainings") for network in networks) and not any(
+        network.get(name) for network in networks for name in others
+    )
 
 
 def _rendered(values: dict[str, Any]) -> str:

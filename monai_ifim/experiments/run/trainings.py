@@ -1,0 +1,140 @@
+"""Several trainings of every network of an experiment, compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from monai_ifim.experiments.logits import logits_of
+from monai_ifim.experiments.networks.trained import trained, untrained
+from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
+from monai_ifim.experiments.networks.training import Recipe
+from monai_ifim.experiments.run.settings import Settings
+from monai_ifim.experiments.statistics import classification_scores
+from monai_ifim.experiments.steps import Steps
+from monai_ifim.experiments.tasks.labelled import Task, balanced
+from monai_ifim.experiments.trainings.agreement import between, within
+from monai_ifim.experiments.trainings.metrics import Seen, metrics_of
+from monai_ifim.experiments.trainings.moves import moves
+from monai_ifim.experiments.trainings.pictures import pictures
+from monai_ifim.experiments.trainings.template import template_agreement, untrained_agreement
+from monai_ifim.experiments.trainings.training import Amounts, Training
+
+_UNTRAINED = 4  # networks with random weights
+
+
+class TrainingsOfTask:
+    """Trains each network several times, and compares the trainings.
+
+    Args:
+        settings: of the experiment.
+        task: its images.
+        steps: keeps every training and every measurement.
+    """
+
+    def __init__(self, settings: Settings, task: Task, steps: Steps) -> None:
+        self.settings, self.task, self.steps = settings, task, steps
+        self.images = balanced(task.test, settings.measures.pooled_images).images
+        self._found: dict[str, list[Training]] = {}
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Seen]:
+        """In what directions are compared."""
+        return metrics_of(self.task.train)
+
+    def measure(self, name: str) -> list[dict[str, Any]]:
+        """The trainings of one network, the shortest first.
+
+        Args:
+            name: of the network, in ``settings.networks``.
+
+        Returns:
+            A block of numbers ready for JSON for each number of images seen.
+
+        Raises:
+            ValueError: a training that diverged.
+        """
+        longest = self.settings.recipe_of(name)
+        shorter = [length for length in self.settings.lengths if length < longest.images]
+        recipes = [longest.model_copy(update={"images": length}) for length in sorted(shorter)]
+        return [self._block(name, recipe) for recipe in (*recipes, longest)]
+
+    def across(self) -> dict[str, Any] | None:
+        """The longest trainings of different networks compared, of those measured so far."""
+        found = between(list(self._found.values()), self.metrics)
+        return found and {"networks": list(self._found), **found}
+
+    def _block(self, name: str, recipe: Recipe) -> dict[str, Any]:
+        variant = self.settings.variant_of(name)
+        seeds = range(self.settings.seed, self.settings.seed + self.settings.trainings_of(name))
+        trainings = [
+            self._training(
+                trained(self.task, dataclasses.replace(variant, seed=s), recipe, self.steps)
+            )
+            for s in seeds
+        ]
+        self._found[name] = trainings
+        random = [
+            self._training(
+                untrained(
+                    self.task, dataclasses.replace(variant, seed=self.settings.seed + 1000 + i)
+                ),
+                smoothed=0,
+            )
+            for i in range(_UNTRAINED)
+        ]
+        moved = self.settings.measures.moved_images
+        longest = self.settings.recipe_of(name).images
+        return {
+            "recipe": recipe.model_dump(),
+            "width": variant.width,
+            "images": len(self.images),
+            "directions": trainings[0].rank,
+            "trainings": [self._described(training) for training in trainings],
+            **self._known_answer(trainings, random),
+            "pictures": self._pictures(trainings) if recipe.images == longest else None,
+            "agreement": within(trainings, random, self.metrics),
+            "moves": moves(trainings, self.task.train, moved) if moved else None,
+        }
+
+    def _pictures(self, trainings: Sequence[Training]) -> dict[str, Any] | None:
+        return pictures(trainings, None if self.task.signal is None else self.task.templates)
+
+    def _known_answer(
+        self, trainings: Sequence[Training], random: Sequence[Training]
+    ) -> dict[str, Any]:
+        if self.task.signal is None:
+            return {"template": None, "untrained_template": None}
+        templates = self.task.templates
+        return {
+            "template": template_agreement(trainings, templates, self.metrics),
+            "untrained_template": untrained_agreement(random, templates, self.metrics),
+        }
+
+    def _training(self, classifier: TrainedClassifier, smoothed: int | None = None) -> Training:
+        measures = self.settings.measures
+        amounts = Amounts(
+            images=len(self.images),
+            smoothed=measures.smoothed_images if smoothed is None else smoothed,
+            draws=measures.image_draws,
+            seed=self.settings.seed,
+        )
+        return Training(classifier, self.images, len(self.task.classes), amounts, self.steps)
+
+    def _described(self, training: Training) -> dict[str, Any]:
+        """Accuracy and AUC without intervals, and what the pooled eigenspaces hold."""
+        test = self.task.test
+        logits = training.step(
+            "logits",
+            [test.digest()],  # more of them than are pooled
+            lambda: logits_of(training.classifier.network, test.images),
+        )
+        scores = classification_scores(
+            test.labels, training.classifier.family, logits, resamples=10
+        )
+        return {
+            **{name: found and found["value"] for name, found in scores.items()},
+            "pooled": training.summary(),
+        }

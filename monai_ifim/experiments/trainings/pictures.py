@@ -1,0 +1,58 @@
+"""Eigenvectors of trainings as small pictures, for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from monai_ifim.experiments.trainings.training import Training
+
+_TRAININGS = 2
+_LARGEST = 64 * 64  # entries of a picture: results.json stays small
+
+
+def pictures(trainings: Sequence[Training], templates: Tensor | None) -> dict[str, Any] | None:
+    """Leading directions of the first trainings, each with the sign nearest to the first one.
+
+    Args:
+        trainings: of one network.
+        templates: (1, K - 1, 1, *S), or None where no answer is known.
+
+    Returns:
+        Rows of numbers, the largest magnitude of each picture being 1: ``template`` (the first one,
+        or None), and for each of two trainings ``single`` (of the first image) and ``pooled``. Of
+        volumes the plane through the middle of the last axes. None where pictures would be large.
+    """
+    first = _plane(trainings[0].pooled["unit_trace"][0, 0])
+    if first.numel() > _LARGEST:
+        return None
+    reference = first if templates is None else _plane(templates[0, 0].float())
+    return {
+        "template": None if templates is None else _rounded(reference),
+        **{
+            kind: [_rounded(_aligned(_plane(vector), reference)) for vector in vectors]
+            for kind, vectors in (
+                ("single", [each.single[0, 0] for each in trainings[:_TRAININGS]]),
+                ("pooled", [each.pooled["unit_trace"][0, 0] for each in trainings[:_TRAININGS]]),
+            )
+        },
+    }
+
+
+def _plane(vector: Tensor) -> Tensor:
+    """A picture (H, W) of the first channel of (C, *S)."""
+    picture = vector[0]
+    while picture.ndim > 2:
+        picture = picture[..., picture.shape[-1] // 2]
+    return picture
+
+
+def _aligned(picture: Tensor, reference: Tensor) -> Tensor:
+    return -picture if float((picture * reference).sum()) < 0 else picture
+
+
+def _rounded(picture: Tensor) -> list[list[float]]:
+    largest = float(picture.abs().max()) or 1.0
+    return [[round(value, 2) for value in row] for row in (picture.double() / largest).tolist()]

@@ -1,0 +1,1 @@
+"""The page about what several trainings of a network share."""
