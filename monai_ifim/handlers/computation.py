@@ -32,7 +32,8 @@ class Computation:
         pools: whether the images' eigenspaces are pooled.
 
     Raises:
-        ValueError: several inputs with a pooled eigenspace, questions or pooling, or impossible scales.
+        ValueError: several inputs with a pooled eigenspace, questions or pooling, or impossible
+            scales.
     """
 
     def __init__(
