@@ -35,8 +35,7 @@ from monai_ifim.handlers.computation import Computation
 from monai_ifim.handlers.inference import Inference, graph_of_next, network_of
 from monai_ifim.handlers.observer import Observers
 from monai_ifim.handlers.output import add_to_output
-from monai_ifim.handlers.pooled_epochs import observers_of
-from monai_ifim.handlers.pooling import IFIMPooling
+from monai_ifim.handlers.pooling import IFIMPooling, observers_of
 from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
 from monai_ifim.inferers import KeptGraph

@@ -12,7 +12,7 @@ from _helpers.runs import record
 from _helpers.runs import run as run_part
 from _helpers.scans import dataset, unreadable
 from monai_ifim.data.run_folder.merge import merge_runs
-from monai_ifim.handlers import pooled_epochs
+from monai_ifim.handlers.pooling import epochs as pooled_epochs
 
 FILE = "ifim_pooled.safetensors"
 

@@ -8,7 +8,7 @@ import math
 from torch import Tensor
 
 from monai_ifim.core import PooledEigenspace
-from monai_ifim.handlers.pooling import IFIMPooling
+from monai_ifim.handlers.pooling.choices import IFIMPooling
 from monai_ifim.messages import reason
 
 logger = logging.getLogger(__name__)

@@ -40,9 +40,9 @@ from monai_ifim.data.run_pooled.parts import (
 )
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.distributed import Ranks
-from monai_ifim.handlers.drift import METRIC, Drift
 from monai_ifim.handlers.observer import Observer
-from monai_ifim.handlers.pooling import IFIMPooling
+from monai_ifim.handlers.pooling.choices import IFIMPooling
+from monai_ifim.handlers.pooling.drift import METRIC, Drift
 from monai_ifim.messages import is_failure, printable, reason
 from monai_ifim.outputs import BatchOutputs
 
