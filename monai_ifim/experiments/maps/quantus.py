@@ -25,7 +25,7 @@ _SHARE = 10  # a tenth of the entries is replaced at a time
 
 
 @dataclass(frozen=True)
-class Metric:
+class QuantusMetric:
     """One of Quantus' metrics.
 
     Attributes:
@@ -45,8 +45,8 @@ def _quantus(name: str, **fixed: Any) -> Any:
     )
 
 
-METRICS: dict[str, Metric] = {
-    "faithfulness_correlation": Metric(
+METRICS: dict[str, QuantusMetric] = {
+    "faithfulness_correlation": QuantusMetric(
         "faithfulness",
         "higher",
         lambda entries, classes: _quantus(
@@ -57,7 +57,7 @@ METRICS: dict[str, Metric] = {
             return_aggregate=False,
         ),
     ),
-    "pixel_flipping": Metric(
+    "pixel_flipping": QuantusMetric(
         "faithfulness",
         "lower",
         lambda entries, classes: _quantus(
@@ -66,21 +66,21 @@ METRICS: dict[str, Metric] = {
             perturb_baseline="mean",
         ),
     ),
-    "max_sensitivity": Metric(
+    "max_sensitivity": QuantusMetric(
         "robustness",
         "lower",
         lambda entries, classes: _quantus("MaxSensitivity", nr_samples=5, lower_bound=0.05),
     ),
-    "efficient_mprt": Metric(
+    "efficient_mprt": QuantusMetric(
         "randomisation", "higher", lambda entries, classes: _quantus("EfficientMPRT")
     ),
-    "random_logit": Metric(
+    "random_logit": QuantusMetric(
         "randomisation",
         "lower",
         lambda entries, classes: _quantus("RandomLogit", num_classes=classes),
     ),
-    "sparseness": Metric("complexity", "", lambda entries, classes: _quantus("Sparseness")),
-    "complexity": Metric("complexity", "", lambda entries, classes: _quantus("Complexity")),
+    "sparseness": QuantusMetric("complexity", "", lambda entries, classes: _quantus("Sparseness")),
+    "complexity": QuantusMetric("complexity", "", lambda entries, classes: _quantus("Complexity")),
 }
 
 
