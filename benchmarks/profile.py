@@ -42,7 +42,7 @@ from monai_ifim import (
 )
 from monai_ifim.data import loaders, nifti
 from monai_ifim.data.run_table.writer import TableWriter
-from monai_ifim.handlers import handler as handlers
+from monai_ifim.handlers import computation
 from monai_ifim.outputs import BatchOutputs
 from monai_ifim.transforms.invert import InvertComponentsd
 
@@ -85,7 +85,7 @@ class Clock:
             ("preprocess", Compose, "__call__"),
             ("forward", SimpleInferer, "__call__"),
             ("passes", torch.autograd, "grad"),
-            ("numbers", handlers, "outputs_of_network"),
+            ("numbers", computation, "outputs_of_network"),
             ("invert", InvertComponentsd, "restore"),
             ("compress", nifti, "_write"),
             ("write", Waiting, "__call__"),
