@@ -169,3 +169,40 @@ def test_a_bundle_runs_on_the_gpu(tmp_path):
     written = sorted(results.rglob("*_ifim_high.nii.gz"))
     assert len(written) == 3
     assert nib.load(written[0]).shape == source.shape
+
+
+def test_nuisances_shares_and_organs_are_those_of_the_cpu(tmp_path):
+    images = images_of(2).double()
+    organs = torch.zeros(3, 1, 11, 12)
+    organs[:, :, 2:7, 3:9] = 1
+    batch = {"image": images, "organs": organs, "label": torch.zeros(3)}
+    tables = {}
+    shares = mi.ShareColumns("organs", [1])
+    every = [mi.NuisanceColumns(["gain", "rotation", "blur", "noise"], 1e-3), shares]
+    few = [mi.NuisanceColumns(["gain", "noise"], 1e-3), shares]
+    parts = {
+        "asked": {"questions": every},
+        "organ": {"perturbation": mi.MaskOf("organs", [1])},
+        "offloaded": {"questions": few, "offload": True},
+    }
+    for device in ("cpu", DEVICE):
+        for part, options in parts.items():
+            network = network_of(2, 3).double().to(device)
+            handler = mi.IFIMHandler(output_dir=tmp_path / f"{part} {device}", **options)
+            SupervisedEvaluator(
+                torch.device(device),
+                [batch],
+                network,
+                inferer=mi.IFIMInferer(),
+                val_handlers=[handler],
+            ).run()
+            with (tmp_path / f"{part} {device}" / "ifim.csv").open() as file:
+                tables[part, device] = list(csv.DictReader(file))
+    for part in parts:
+        for one, other in zip(tables[part, "cpu"], tables[part, DEVICE], strict=True):
+            assert one["status"] == other["status"] == "ok"
+            for name in one:
+                if name not in ("file", "status") and not name.endswith("_class"):
+                    assert (one[name] == "") == (other[name] == "")
+                    if one[name]:
+                        assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-3)

@@ -99,7 +99,7 @@ class IFIMHandler:
         bundle: digest of the bundle, for ``run.json``; another one is another run.
         space: a pooled eigenspace, or a file of one, in which the components are taken: in its
             ``rank`` leading directions, or the stable ones. All other numbers stay the image's.
-        questions: what else is asked of each image, ``monai_ifim.questions``: further columns.
+        questions: what else is asked of each image, such as ``NuisanceColumns``: further columns.
         inputs: F of these inputs of the network together, each with its scale (``JointInputs``),
             ``{"image": 1.0, "age": 12.0}``: also ``ifim_high_age``, ``input_share_age``, …
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or

@@ -108,3 +108,48 @@ def test_a_plain_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for row in rows_of(tmp_path / "out"):
         assert row["nuisance_gain_law"]
         assert row["nuisance_shift_along_axis_0_law"]
+
+
+ORGANS = """
+data: "$[e | {{'organs': e['image'].replace('images', 'organs')}} for e in
+  monai_ifim.find_images('{images}')]"
+"dataset::data": "@data"
+"preprocessing::transforms::0::keys": [image, organs]
+"preprocessing::transforms::1::keys": [image, organs]
+"preprocessing::transforms::3::keys": [image, organs]
+"preprocessing::transforms::5::keys": [image, organs]
+"preprocessing::transforms::5::mode": [trilinear, nearest-exact]
+"preprocessing::transforms::5::anti_aliasing": [true, false]
+ifim_shares: {{key: organs, labels: {{hippocampus: 1, vessel: 2}}}}
+"""
+
+
+def test_organs_of_a_bundle_with_label_maps(tmp_path: Path):
+    """Loaded beside the images, with the same transforms; the volumes are as without."""
+    bundle = next(b for b in BUNDLES if b.name == "ifim_hippocampus_3d")
+    images = make_images(bundle.name, tmp_path / "images")
+    for file in sorted(images.rglob("*.nii*")):
+        scan = nib.load(file)
+        organs = np.zeros(scan.shape[:3], dtype=np.uint8)
+        organs[4:12, 3:9, 5:] = 1
+        target = Path(str(file).replace("images", "organs"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(organs, scan.affine), target)
+    (tmp_path / "organs.yaml").write_text(ORGANS.format(images=images))
+    for name, files in (("plain", []), ("organs", [str(tmp_path / "organs.yaml")])):
+        done = foreign.command(
+            *("monai.bundle", "run", "--workflow_type", "infer", "--config_file"),
+            *(str([str(bundle / "configs" / "inference.json"), *files]), "--dataset_dir"),
+            *(str(images), "--output_dir", str(tmp_path / name), "--batch_size", "2"),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout
+    plain, rows = rows_of(tmp_path / "plain"), rows_of(tmp_path / "organs")
+    assert len(rows) == len(plain)
+    assert rows
+    for row, other in zip(rows, plain, strict=True):
+        shares = {n: float(row[f"share_{n}"]) for n in ("hippocampus", "vessel", "other")}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-10)
+        assert 0 < shares["hippocampus"] < 1
+        assert shares["vessel"] == 0
+        assert float(row["trace"]) == pytest.approx(float(other["trace"]))

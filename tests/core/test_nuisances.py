@@ -9,6 +9,7 @@ import monai_ifim as mi
 from _helpers import oracle
 from _helpers.problems import Affine, smooth_images, smooth_network
 from _helpers.untouched import Rich, assert_untouched, snapshot
+from monai_ifim.core import sensitivity_of
 
 IMAGES = smooth_images(2)
 
@@ -216,3 +217,39 @@ def test_a_nuisance_that_changes_nothing_or_the_shape():
         mi.nuisance_sensitivity(smooth_network(2, 4), IMAGES, [Nothing()])
     with pytest.raises(ValueError, match=r"expected images \(5, 3, 4, 6\) from pattern, got"):
         mi.nuisance_sensitivity(smooth_network(2, 4), IMAGES, [Cropped()])
+
+
+def test_of_a_known_eigenspace_without_a_pass_of_its_own():
+    network = smooth_network(2, 4)
+    space = mi.eigenspace(network, IMAGES)
+    nuisances = [Pattern(0, reach=2.0), Pattern(1)]
+    found = mi.nuisance_sensitivity(network, IMAGES, nuisances)
+    again = sensitivity_of(space, IMAGES, nuisances, network)
+    law = sensitivity_of(space, IMAGES, nuisances, None)
+    for name in ("matrix", "local", "measured", "flips", "worst_divergence"):
+        assert torch.equal(getattr(again, name), getattr(found, name))
+    assert torch.equal(law.local, found.local)
+    assert law.measured is None
+
+    class Nothing(Pattern):
+        def __call__(self, images, amounts):
+            return images
+
+    none = sensitivity_of(space, IMAGES, [Nothing()], network)
+    assert none.local.isinf().all()
+    assert none.measured.isinf().all()
+    assert not none.worst_divergence.any()
+
+
+def test_a_prediction_that_becomes_nan_is_told():
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = smooth_network(2, 4)
+
+        def forward(self, x):
+            known = (x.detach() == IMAGES[0]).flatten(1).all(1, keepdim=True)
+            return torch.where(known, self.body(x), torch.nan)
+
+    with pytest.raises(ValueError, match=r"image 0 at 1\.25 input units of pattern"):
+        mi.nuisance_sensitivity(Broken(), IMAGES[:1], [Pattern()])

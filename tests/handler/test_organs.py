@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor
 
 import monai_ifim as mi
@@ -135,3 +136,21 @@ def test_a_plain_call_has_no_batch():
 def test_a_mask_of_nothing(arguments):
     with pytest.raises(ValueError, match="expected the key of label maps, or channels"):
         mi.MaskOf(*arguments)
+
+
+def test_by_what_a_configuration_says(tmp_path):
+    config = {
+        "handler": {
+            "_target_": "monai_ifim.IFIMHandler",
+            "output_dir": str(tmp_path),
+            "perturbation": {"_target_": "monai_ifim.MaskOf", "key": "organs", "labels": [3]},
+            "questions": {"_target_": "monai_ifim.chosen_questions", "shares": "organs"},
+        }
+    }
+    handler = ConfigParser(config).get_parsed_content("handler")
+    assert handler.options.perturbation == mi.MaskOf("organs", [3])
+    loader = DataLoader(Dataset(items()), batch_size=2)
+    evaluate(smooth_network(2), loader, handler)
+    for row in read_table(tmp_path):  # of the trace of AᵀFA, all of which is in the organ
+        assert float(row["share_3"]) == pytest.approx(1, abs=1e-10)
+        assert float(row["share_0"]) == 0
