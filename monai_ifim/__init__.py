@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from monai_ifim.data.sources.pictures import LoadPictured
     from monai_ifim.data.writers import AtomicNibabelWriter
     from monai_ifim.dicom.parametric_map import write_parametric_map
-    from monai_ifim.handlers import IFIMHandler
+    from monai_ifim.handlers import IFIMHandler, IFIMPooling
     from monai_ifim.inferers import IFIMInferer
     from monai_ifim.metrics import SpectrumMetric
     from monai_ifim.questions import (
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     )
     from monai_ifim.report.epoch_log import IFIMEpochLog
     from monai_ifim.report.notebook import show
+    from monai_ifim.report.pooled import show_pooled
     from monai_ifim.report.viewer import view
     from monai_ifim.runs import RunSummary, image_preprocessing, run
     from monai_ifim.transforms.checks import CheckImaged
@@ -108,6 +109,7 @@ __all__ = [
     "IFIMEpochLog",
     "IFIMHandler",
     "IFIMInferer",
+    "IFIMPooling",
     "InvertComponentsd",
     "Krylov",
     "LoadImageOrArrayd",
@@ -155,6 +157,7 @@ __all__ = [
     "run_on_ray",
     "run_unless_done",
     "show",
+    "show_pooled",
     "smoothed_eigenspace",
     "traceable_preprocessing",
     "verified_flip",
@@ -189,6 +192,7 @@ _MODULES = (
     "cluster",
     "report.epoch_log",
     "report.notebook",
+    "report.pooled",
     "report.viewer",
     "dicom.parametric_map",
 )

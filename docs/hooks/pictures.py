@@ -153,6 +153,19 @@ def one_network(bundle: nn.Module, image: Tensor) -> None:
     print(f"seed 0 and seed 1: {angles.median():.1f} degrees, median of 100 images")
 
 
+def pooled(bundle: nn.Module) -> None:
+    """The eigenspace that 400 images share, beside that of the same with random weights."""
+    images, _ = draw(400, 7)
+    space = mi.pooled_eigenspace(bundle, images.split(50), control="random_weights")
+    save(mi.show_pooled(space), "pooled")
+    assert space.control is not None
+    template = TASK.templates
+    for name, each in (("pooled", space), ("random weights", space.control)):
+        for blur in (None, 2.0):
+            angle = each.angles(template[:1, None].to(images), blur, rank=1).rad2deg()
+            print(f"{name}, blur {blur}: {float(angle):.1f} degrees from the ideal template")
+
+
 def main() -> None:
     """Draw and write them all."""
     bundle = make_network(0)
@@ -169,6 +182,7 @@ def main() -> None:
     print("traces:", mi.eigenspace(bundle, ends).trace.tolist())
     save(mi.show(ends, mi.eigenspace(bundle, ends), class_names=NAMES), "same_colours")
     one_network(bundle, images[order[:1]])
+    pooled(bundle)
     report_page()
 
 

@@ -91,6 +91,43 @@ def _dicom(options: Namespace) -> int:
     return 0 if export.complete else 1
 
 
+def _pooled_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="such as ifim_pooled.safetensors")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="of the eigenvectors: PNG, PDF or SVG"
+    )
+    parser.add_argument(
+        "--blur", type=float, default=2.0, help="of the filter and the angles, in voxels (2)"
+    )
+    parser.add_argument(
+        "--most", type=int, default=3, help="eigenvectors in the picture (%(default)s)"
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="another one, to which angles are printed"
+    )
+
+
+def _pooled(options: Namespace) -> None:
+    from monai_ifim.core import PooledEigenspace
+
+    space = PooledEigenspace.load(options.file)
+    print(space)
+    for name, text in sorted(space.about.items()):
+        print(f"{name}: {text}")
+    shares = (space.eigenvalues / space.trace).tolist()
+    print("shares of the trace:", " ".join(f"{share:.4f}" for share in shares))
+    print("agreement of halves:", " ".join(f"{each:.4f}" for each in space.stability.tolist()))
+    if options.reference:
+        angles = space.angles(PooledEigenspace.load(options.reference), options.blur).rad2deg()
+        told = " ".join(f"{angle:.2f}" for angle in angles.tolist())
+        print(f"angles to {options.reference}, filtered by {options.blur:g} voxels: {told} degrees")
+    if options.picture:
+        from monai_ifim.report.pooled import show_pooled
+
+        show_pooled(space, blur=options.blur, most=options.most).savefig(options.picture, dpi=150)
+        print(options.picture)
+
+
 COMMANDS = (
     Command(
         "report",
@@ -115,5 +152,13 @@ COMMANDS = (
         _dicom_arguments,
         _dicom,
         extra="dicom",
+    ),
+    Command(
+        "pooled",
+        "show a pooled eigenspace: its numbers, a picture, angles to another one",
+        "pooled results/ifim_pooled.safetensors --picture pooled.png",
+        _pooled_arguments,
+        _pooled,
+        extra="report",
     ),
 )

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from monai_ifim.core import PooledEigenspace
+from monai_ifim.core.pooling.digest import network_digest
 
 _SHOWN = 8  # hexadecimal digits of a digest that a person reads
 _NAME = 20  # characters of a class's name, so that a NIfTI header holds both
 POOLED = ", pooled "  # before the number of images of a pooled eigenspace
-
-
-def network_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's class name, weights and buffers.
-
-    Args:
-        network: on any device.
-
-    Returns:
-        64 hexadecimal digits, the same for the same weights in every process.
-    """
-    total = hashlib.sha256(type(network).__name__.encode())
-    for name, value in sorted(network.state_dict().items()):
-        total.update(name.encode())
-        total.update(_content(value))
-    return total.hexdigest()
 
 
 def pooled_name(within: PooledEigenspace | None) -> str:
@@ -90,15 +74,3 @@ def _change(value: Any) -> tuple[int, int]:
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         return id(value), 0
     return value.data_ptr(), 0 if value.is_inference() else value._version
-
-
-def _content(value: Any) -> Any:
-    if not isinstance(value, Tensor):  # the extra state of a module
-        return repr(value).encode()
-    value = value.detach()
-    if value.is_quantized:
-        value = value.int_repr()
-    if value.layout is not torch.strided:
-        value = value.to_dense()
-    kind = f"{value.dtype} {tuple(value.shape)}".encode()
-    return kind + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
-from monai.data import decollate_batch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
@@ -34,7 +33,10 @@ from monai_ifim.data.signals import TerminationSignal, status_of
 from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.computation import Computation
 from monai_ifim.handlers.inference import Inference, graph_of_next, network_of
-from monai_ifim.handlers.observer import Observer
+from monai_ifim.handlers.observer import Observers
+from monai_ifim.handlers.output import add_to_output
+from monai_ifim.handlers.pooled_epochs import observers_of
+from monai_ifim.handlers.pooling import IFIMPooling
 from monai_ifim.handlers.postprocessing import Postprocessing
 from monai_ifim.handlers.run_identity import run_identity
 from monai_ifim.inferers import KeptGraph
@@ -102,6 +104,8 @@ class IFIMHandler:
         questions: what else is asked of each image, such as ``NuisanceColumns``: further columns.
         inputs: F of these inputs of the network together, each with its scale (``JointInputs``),
             ``{"image": 1.0, "age": 12.0}``: also ``ifim_high_age``, ``input_share_age``, …
+        pooled: a file in ``output_dir`` for the eigenspace pooled over each epoch's images, such as
+            ``"ifim_pooled.safetensors"``, or ``IFIMPooling`` with choices; None for none.
         keywords: the fields of ``EigenspaceOptions``, for example ``rank=5`` or
             ``likelihood="bernoulli"``.
 
@@ -133,6 +137,7 @@ class IFIMHandler:
         space: Space = None,
         questions: Sequence[Question] = (),
         inputs: Mapping[Any, Any] | None = None,
+        pooled: IFIMPooling | str | os.PathLike[str] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         self.network = network
@@ -150,8 +155,9 @@ class IFIMHandler:
         self._served, self._before = False, 0  # iterations before this epoch
         self._model_name = ModelName(self.space)
         self._each = Postprocessing(postprocessing, self._model_name)
+        who = observers_of(pooled, self.table, self._network, self._model_name)
+        self.observers = Observers(who)
         self._graph: KeptGraph | None = None  # of the iteration in work
-        self.observers: list[Observer] = []
         self._remaining: Remaining | None = None
         # Files that were finished since the batch in work began.
         self._recording, self._files = ExitStack(), list[Path]()
@@ -224,6 +230,7 @@ class IFIMHandler:
         self._remaining = begin_table(
             self.table, engine, lambda: self._identity(engine), self, self.resume, self.part
         )
+        self.observers.begin(engine)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         network = self._network(engine)
@@ -269,12 +276,8 @@ class IFIMHandler:
         network = self._network(engine)
         images = self.batch_transform(engine.state.batch)
         values = self._serve(engine, network, images.to(next(network.parameters(), images).device))
-        output, engine.state.ifim = engine.state.output, values
-        if isinstance(output, dict):
-            output.update(values)
-        elif isinstance(output, list) and all(isinstance(item, dict) for item in output):
-            for item, own in zip(output, decollate_batch(values), strict=True):
-                item.update(own)
+        engine.state.ifim = values
+        add_to_output(engine.state.output, values)
 
     def _serve(
         self,
@@ -293,7 +296,7 @@ class IFIMHandler:
             engine.state.batch,
             options=self.options,
             volumes=self.volumes,
-            keep_spaces=any(each.keeps_spaces for each in self.observers),
+            keep_spaces=self.observers.keep_spaces,
         )
         files = self._files_of(engine, images)
         failures = getattr(getattr(engine, "inferer", None), "failures", None)
@@ -303,8 +306,7 @@ class IFIMHandler:
         wait = self.table.folder is None or bool(self.table.earlier.alone)
         written = self._each.of_batch(rows, images, outputs.values, files, network, wait=wait)
         self.table.stage(rows, written)
-        for each in self.observers:
-            each.batch(rows, outputs)
+        self.observers.batch(rows, outputs)
         return outputs.values
 
     def fail_batch(self, engine: Engine, error: Exception) -> None:
@@ -349,16 +351,16 @@ class IFIMHandler:
 
     def _wait_after_last(self, engine: Engine) -> None:
         if engine.state.iteration - self._before == engine.state.epoch_length:
-            self.table.last_batch()
+            self._wait_after_early_end(engine)
 
-    def _wait_after_early_end(self, engine: Engine, iter_counter: int) -> None:
+    def _wait_after_early_end(self, engine: Engine, iter_counter: int = 0) -> None:
         self.table.last_batch()
+        self.observers.last_batch(engine)
 
     def _finish(self, engine: Engine) -> None:
         self.table.finish(getattr(engine.state.dataloader, "failures", ()))
         self._release()
-        for each in self.observers:
-            each.epoch(engine, self.table.rows)
+        self.observers.epoch(engine, self.table.rows)
         if self.table.left_out or "ifim_left_out" in engine.state.metrics:
             engine.state.metrics["ifim_left_out"] = self.table.left_out
 
@@ -378,6 +380,7 @@ class IFIMHandler:
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         self._each.close(discard=True)
+        self.observers.cut_short()
         loader = engine.state.dataloader
         names = self.table.listed or getattr(image_list(loader), "names", None) or ()
         self.table.rescue(files, error, getattr(loader, "failures", ()), names)

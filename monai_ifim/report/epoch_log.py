@@ -15,6 +15,7 @@ from torch import Tensor
 
 from monai_ifim.distributed import Ranks
 from monai_ifim.handlers import IFIMHandler
+from monai_ifim.handlers.observer import Observer
 from monai_ifim.messages import is_failure, printable, reason
 from monai_ifim.outputs import VOLUMES, BatchOutputs
 from monai_ifim.report.notebook import check_matplotlib
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _SPECTRUM = 10  # eigenvalues that have a curve
 
 
-class IFIMEpochLog:
+class IFIMEpochLog(Observer):
     """Logs each epoch of an engine that has ``IFIMHandler``.
 
     To TensorBoard: ``ifim_spectrum/01`` and on, the mean share of the trace in each of the first
@@ -56,8 +57,6 @@ class IFIMEpochLog:
     >>> handler = IFIMHandler(volumes=("high", "orth", "sensitivity"))
     >>> handlers = [handler, IFIMEpochLog(handler, SummaryWriter("runs"))]  # doctest: +SKIP
     """
-
-    keeps_spaces = False
 
     def __init__(
         self,

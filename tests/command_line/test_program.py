@@ -38,7 +38,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 def test_the_commands():
     assert [
-        *("run", "merge", "doctor", "config", "sheet", "demo", "report", "view", "dicom"),
+        *("run", "merge", "doctor", "config", "sheet", "demo", "report", "view", "dicom", "pooled"),
         *(
             "signal-images",
             "hippocampus-patches",

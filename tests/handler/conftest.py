@@ -1,15 +1,28 @@
 """Scans for the handler's tests."""
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from _helpers.runs import results
 from _helpers.runs import run as run_part
-from _helpers.scans import write_scan, write_scans
+from _helpers.scans import oblique, write_scan, write_scans
 
 
 @pytest.fixture
 def files(tmp_path):
     return write_scans(tmp_path / "scans", 3, count=5)
+
+
+@pytest.fixture
+def same_grid(tmp_path):
+    """Files on one grid."""
+    folder = tmp_path / "aligned"
+    folder.mkdir()
+    paths = [write_scan(folder / f"s{i}.nii.gz", (13, 11, 9), i) for i in range(5)]
+    for path in paths:
+        nib.save(nib.Nifti1Image(nib.load(path).get_fdata(dtype=np.float32), oblique()), path)
+    return paths
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """F of many images, of a neighbourhood, or of several networks, pooled into one eigenspace."""
 
+from monai_ifim.core.pooling.digest import network_digest, network_name
 from monai_ifim.core.pooling.given import (
     Space,
     leading,
@@ -19,6 +20,8 @@ __all__ = [
     "Space",
     "leading",
     "load_pooled",
+    "network_digest",
+    "network_name",
     "pooled_digest",
     "pooled_eigenspace",
     "pooled_note",

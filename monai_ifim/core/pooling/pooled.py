@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -17,6 +17,7 @@ from monai_ifim.core.pooling.storage import read_tensors, write_tensors
 from monai_ifim.core.smoothing import along_axes, gaussian_matrices
 
 _FORMAT = "monai_ifim pooled eigenspace 1"
+_ABOUT = "about."  # before the names of further texts
 # Eigenvalues below this share of the largest are rounding of the rows.
 _ROUNDING = 1e-12
 # Halves agree where the smallest squared cosine of their leading directions is this.
@@ -62,6 +63,8 @@ class PooledEigenspace:
             baseline to show beside the eigenvectors; of sigmoids without the mean. None with more
             logits than the sketch has rows, and where a method left directions out.
         control: the same images with a network of random weights; None where it was not asked for.
+        about: texts that are stored with it, such as ``"network"``, its class and digest; of merged
+            ones those in which all agree.
     """
 
     halves: tuple[Rows, Rows]
@@ -71,6 +74,7 @@ class PooledEigenspace:
     likelihood: str
     mean_jacobian: Tensor | None = None
     control: PooledEigenspace | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line: how many images of which shape, and the stable directions."""
@@ -284,6 +288,7 @@ class PooledEigenspace:
             rank=min(self.rank, other.rank),
             mean_jacobian=jacobian,
             control=control,
+            about=dict(self.about.items() & other.about.items()),
         )
 
     def _size(self, other: PooledEigenspace) -> int:
@@ -304,6 +309,7 @@ class PooledEigenspace:
         tensors |= {"eigenvalues": self.eigenvalues, "eigenvectors": self.eigenvectors}
         texts = {"weights": self.weights, "likelihood": self.likelihood, "rank": self.rank}
         texts |= {"format": _FORMAT, **asdict(self.totals)}
+        texts |= {f"{_ABOUT}{name}": text for name, text in self.about.items()}
         write_tensors(path, tensors, {name: str(value) for name, value in texts.items()})
 
     @classmethod
@@ -341,6 +347,7 @@ class PooledEigenspace:
             weights=weights,
             likelihood=likelihood,
             mean_jacobian=tensors.get("mean_jacobian"),
+            about={n.removeprefix(_ABOUT): t for n, t in texts.items() if n.startswith(_ABOUT)},
         )
 
 

@@ -88,6 +88,32 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         ) from error
 
 
+def read_texts(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the texts of a file of tensors alone.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The texts.
+
+    Raises:
+        ValueError: the file is of another format.
+        OSError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LONGEST_HEADER:
+                raise ValueError("the header is longer than the file")
+            texts = json.loads(file.read(length)).get("__metadata__", {})
+    except (struct.error, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"expected a file of tensors (safetensors), got {path}: {error}; write it with save()"
+        ) from error
+    return {str(name): str(text) for name, text in texts.items()}
+
+
 def _tensor(values: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     start, stop = data_offsets
     kind = _DTYPES[dtype]

@@ -23,11 +23,12 @@ from monai_ifim.core.options import (
     chosen_options,
     with_option_keywords,
 )
+from monai_ifim.core.pooling.digest import network_name
 from monai_ifim.core.pooling.pool import Pool
 from monai_ifim.core.pooling.pooled import PooledEigenspace
 
 # Rows of the sketch for each eigenpair that is kept.
-_ROWS = 4
+ROWS = 4
 _RANK = 10
 _WEIGHTS = ("unit_trace", "equal")
 
@@ -91,7 +92,7 @@ def pooled_eigenspace(
     """
     options = chosen_options(options, cast(OptionKeywords, keywords))
     rank = _RANK if options.rank is None else options.rank
-    size = _ROWS * rank if sketch is None else sketch
+    size = ROWS * rank if sketch is None else sketch
     _check_choices(options, size, weights, by, control)
     network = unwrap(network)
     untrained = None if control is None else random_weights(network)
@@ -106,7 +107,8 @@ def pooled_eigenspace(
             pool = pools.setdefault(group, Pool(rank, size, weights, control is not None))
             pool.add(space, groups == group, given, other)
         seen += len(images)
-    results = _results(pools, seen)
+    about = {"network": network_name(network)}
+    results = {g: replace(one, about=about) for g, one in _results(pools, seen).items()}
     return results if by is not None else next(iter(results.values()))
 
 
@@ -235,9 +237,34 @@ def _check_choices(
             "leave energy out and look at the eigenvalues, which are shares of the trace"
         )
     rank = _RANK if options.rank is None else options.rank
+    check_choices(rank, size, weights)
+    if by not in (None, "prediction", "label"):
+        raise ValueError(f"expected by 'prediction' or 'label', got {by!r}; leave it out for one")
+    if control not in (None, "random_weights"):
+        raise ValueError(
+            f"expected control 'random_weights', got {control!r}; leave it out for none"
+        )
+
+
+def check_choices(rank: int, size: int, weights: Weights) -> None:
+    """Refuse numbers and weights with which nothing can be pooled.
+
+    Args:
+        rank: eigenpairs to keep.
+        size: rows of each sketch.
+        weights: a name, or numbers.
+
+    Raises:
+        ValueError: such a number, or another name.
+    """
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(
+            f"expected rank >= 1, how many pooled eigenpairs to keep, got {rank!r}; leave it out "
+            f"for {_RANK}"
+        )
     if size < rank:
         raise ValueError(
-            f"expected sketch >= rank={rank}, got {size}; leave it out for {_ROWS} x rank"
+            f"expected sketch >= rank={rank}, got {size}; leave it out for {ROWS} x rank"
         )
     if isinstance(weights, str) and weights not in _WEIGHTS:
         raise ValueError(
@@ -248,9 +275,3 @@ def _check_choices(
         numbers = torch.as_tensor(weights, dtype=torch.float64)
         if not bool((torch.isfinite(numbers) & (numbers >= 0)).all()):
             raise ValueError("expected weights >= 0, got a negative or no number; leave images out")
-    if by not in (None, "prediction", "label"):
-        raise ValueError(f"expected by 'prediction' or 'label', got {by!r}; leave it out for one")
-    if control not in (None, "random_weights"):
-        raise ValueError(
-            f"expected control 'random_weights', got {control!r}; leave it out for none"
-        )

@@ -13,6 +13,7 @@ from monai_ifim.data.run_folder.epoch_tables import epoch_tables
 from monai_ifim.data.run_folder.image_list import LIST
 from monai_ifim.data.run_folder.journal import HIDDEN, journals, read_history
 from monai_ifim.data.run_folder.record import RECORD, Record
+from monai_ifim.data.run_pooled.parts import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +41,17 @@ def move_aside(folder: Path, table: str, record: Record | None) -> Path:
     target, count = folder / f"{EARLIER}{stamp}", 1
     while target.exists():
         target, count = folder / f"{EARLIER}{stamp}-{count}", count + 1
-    tables = [table, *(path.name for path in epoch_tables(folder / table))]
-    tables += [] if record is None else record.get("tables", [])
+    tables = [table, *([] if record is None else record.get("tables", []))]
+    tables += [path.name for one in [*tables] for path in epoch_tables(folder / one)]
     volumes = [name for line in read_history(folder).all_lines() for name in line["volumes"]]
     if record is None:
         found = [path.relative_to(folder) for kind in _VOLUMES for path in folder.rglob(kind)]
         volumes += [str(path) for path in found if not path.parts[0].startswith(EARLIER)]
     objects = (folder / DICOM_FOLDER).rglob("*_ifim_*.dcm")
     volumes += [str(path.relative_to(folder)) for path in objects]
-    hidden = [f"{HIDDEN}/{path.name}" for path in journals(folder)] + [f"{HIDDEN}/{LIST}"]
+    pooled = (folder / HIDDEN).glob(f"{PREFIX}*.safetensors")
+    hidden = [f"{HIDDEN}/{path.name}" for path in (*journals(folder), *pooled)]
+    hidden += [f"{HIDDEN}/{LIST}"]
     # The record last: until then the folder says whose results these are.
     for name in (*volumes, *dict.fromkeys(tables), *hidden, RECORD):
         if not os.path.isabs(name) and (folder / name).exists():

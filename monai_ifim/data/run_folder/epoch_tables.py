@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_ifim.data.atomic import complete_file
@@ -35,6 +35,11 @@ class EpochTables:
         self._before = self._epoch if epoch > self._epoch else 0
         self._epoch = epoch
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no other epoch came before."""
+        return not self._before
+
     def write(self, rows: Sequence[Row]) -> None:
         """Write the table of the epoch.
 
@@ -44,15 +49,27 @@ class EpochTables:
         Raises:
             OSError: it cannot be written.
         """
-        if self._before:
+        self.keep(lambda: write_table(rows, self.path))
+
+    def keep(self, write: Callable[[], None], *, copy: bool = True) -> None:
+        """Write the file of the epoch.
+
+        Args:
+            write: writes it to the path of the last epoch's.
+            copy: keep each epoch's beside it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._before and copy:
             first = epoch_table(self.path, self._before)
             if self.path.is_file() and not first.is_file():
                 _copy(self.path, first)
         elif not self._kept:
             for earlier in epoch_tables(self.path):
                 earlier.unlink(missing_ok=True)
-        write_table(rows, self.path)
-        if self._before:
+        write()
+        if self._before and copy:
             _copy(self.path, epoch_table(self.path, self._epoch))
 
 

@@ -23,6 +23,7 @@ from monai_ifim.data.run_folder.record import (
     read_record,
     write_record,
 )
+from monai_ifim.data.run_pooled.files import merge_parts
 from monai_ifim.data.run_table.prediction_table import JOURNALLED, write_predictions
 from monai_ifim.data.tables import RUN, Row, check_table, write_table
 from monai_ifim.messages import failed, is_failure, reason
@@ -100,16 +101,20 @@ def merge_runs(
     check_table(path)
     records = _records(paths)
     home = next((i for i, p in enumerate(paths) if _same(p, path.parent)), None)
+    runs = [(p, record["run"]) for p, record in zip(paths, records, strict=True)]
     if home is None:
-        return _written(_joined(paths, verify), path)
+        merged = _written(_joined(paths, verify), path)
+        merge_parts(runs, path, merged.listed)
+        return merged
     _check_name(records[home], path)
     lock = FolderLock(path.parent)
     lock.acquire()
     try:
         merged = _written(_joined(paths, verify), path)
+        pooled = merge_parts(runs, path, merged.listed)
         whole = len(paths) == 1 and path.name == _own_table(records[0])
         if whole and not merged.absent and not parts_at_work(path.parent):
-            _complete(path.parent, path.name, merged)
+            _complete(path.parent, path.name, merged, pooled)
         return merged
     finally:
         lock.release()
@@ -154,11 +159,12 @@ def finish(path: Path, table: str, record: Record) -> Merged:
     try:
         remove_leftovers(path)
         merged = _written(_joined([path]), path / table)
+        pooled = merge_parts([(path, record["run"])], path / table, merged.listed)
     except BaseException as error:
         with suppress(OSError):
             write_record(path, record | {"state": INTERRUPTED, "reason": reason(error)})
         raise
-    _complete(path, table, merged)
+    _complete(path, table, merged, pooled)
     return merged
 
 
@@ -177,12 +183,12 @@ def missing_parts(record: Record) -> list[str]:
     return [number for number in numbers if ended.get(number, {}).get("state") != COMPLETE]
 
 
-def _complete(path: Path, table: str, merged: Merged) -> None:
+def _complete(path: Path, table: str, merged: Merged, pooled: Sequence[str]) -> None:
     record = read_record(path) or {}
     counts = {"listed": merged.listed, "done": merged.done, "failed": merged.failures}
     state = INTERRUPTED if merged.absent else COMPLETE
     ended = {"state": state, "reason": merged.complaint, "ended": now(), "images": counts}
-    tables = dict.fromkeys([table, *record.get("tables", []), *merged.tables])
+    tables = dict.fromkeys([table, *record.get("tables", []), *merged.tables, *pooled])
     write_record(path, record | ended | {"tables": list(tables)})
 
 

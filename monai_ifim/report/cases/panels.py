@@ -124,8 +124,8 @@ class Panels:
                 hot, cmap="inferno", norm=self._hot, alpha=self.style.opacity * share, **place
             )
         if number == 0:
-            _scale_bar(axis, plane, self.unit)
-        _edge_letters(axis, plane)
+            scale_bar(axis, plane, self.unit)
+        edge_letters(axis, plane)
 
     def bar(self, number: int) -> tuple[ScalarMappable, str] | None:
         """Colour bar of a panel: its colours and what they mean; None where there is nothing.
@@ -190,7 +190,13 @@ def _apart(window: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _edge_letters(axis: Axes, plane: Plane) -> None:
+def edge_letters(axis: Axes, plane: Plane) -> None:
+    """Name the patient's sides at the edges of a picture.
+
+    Args:
+        axis: that shows the plane.
+        plane: with its letters.
+    """
     places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
     aligned = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
     for (x, y), (ha, va), text in zip(places, aligned, plane.letters, strict=True):
@@ -224,7 +230,14 @@ def bar_length(width: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= width / 4)
 
 
-def _scale_bar(axis: Axes, plane: Plane, unit: str) -> None:
+def scale_bar(axis: Axes, plane: Plane, unit: str) -> None:
+    """Draw a bar of a round length, and fit the axis to the plane.
+
+    Args:
+        axis: that shows the plane.
+        plane: with its size.
+        unit: of the size.
+    """
     width, height = plane.size
     length = bar_length(width)
     x, y = 0.04 * width, 0.95 * height

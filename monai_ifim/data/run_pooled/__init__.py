@@ -1,0 +1,1 @@
+"""The pooled eigenspace of a run: what each session leaves of it, and the files of the whole."""

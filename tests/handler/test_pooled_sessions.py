@@ -1,0 +1,203 @@
+"""A pooled eigenspace over sessions, shards and runs: every image once, never silently fewer."""
+
+import pytest
+import torch
+from monai.data import DataLoader
+
+import monai_ifim as mi
+from _helpers.networks import smooth_network
+from _helpers.pooled import assert_same, plain
+from _helpers.recorders import evaluate
+from _helpers.runs import record
+from _helpers.runs import run as run_part
+from _helpers.scans import dataset, unreadable
+from monai_ifim.data.run_folder.merge import merge_runs
+from monai_ifim.handlers import pooled_epochs
+
+FILE = "ifim_pooled.safetensors"
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_resumed_run_pools_all_images(files, tmp_path, stop_after):
+    out = tmp_path / "out"
+    run_part(files, out, stop_after=stop_after, pooled=FILE)
+    assert not (out / FILE).exists()
+    assert len(run_part(files, out, pooled=FILE, resume=True)) == 5 - stop_after
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain(files))
+    assert stored.about["images"] == "5"
+
+
+def test_a_complete_run_with_further_images(files, tmp_path):
+    out = tmp_path / "out"
+    run_part(files[:3], out, pooled=FILE)
+    assert len(run_part(files, out, pooled=FILE, resume=True)) == 2
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+    assert run_part(files, out, pooled=FILE, resume=True) == []  # nothing is left
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+
+
+def test_an_image_that_is_done_again_counts_once(files, tmp_path):
+    out = tmp_path / "out"
+    run_part(files, out, pooled=FILE)
+    (out / "scan2_ifim_high.nii.gz").unlink()
+    assert len(run_part(files, out, pooled=FILE, resume=True)) == 1
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+
+
+def test_what_was_done_without_pooling_is_said(files, tmp_path, caplog):
+    out = tmp_path / "out"
+    run_part(files, out, stop_after=2)
+    run_part(files, out, pooled=FILE, resume=True)
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain(files[2:]))
+    assert (stored.count, stored.about["images"]) == (3, "5")
+    assert "that of 3 of 5 images" in caplog.text
+
+
+def test_a_run_that_is_begun_anew_forgets_the_other(files, tmp_path):
+    out = tmp_path / "out"
+    run_part(files, out, stop_after=2, pooled=FILE)
+    run_part(files, out, pooled=FILE, existing="move")
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+    (earlier,) = out.glob("earlier-*")
+    assert len(list((earlier / ".ifim").glob("pooled-*.safetensors"))) == 1
+    run_part(files, out, seed=1, pooled=FILE, existing="move")
+    assert len(list(out.glob(f"earlier-*/{FILE}"))) == 1
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files, seed=1))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_shards(same_grid, tmp_path, order):
+    out = tmp_path / "out"
+    for shard in order:
+        assert not (out / FILE).exists()
+        run_part(same_grid, out, shard=f"{shard}/2", pooled=FILE)
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain(same_grid))
+    assert stored.about["images"] == "5"
+    assert (out / "ifim_pooled.nii.gz").is_file()
+    assert {FILE, "ifim_pooled.nii.gz"} <= set(record(out)["tables"])
+
+
+def test_a_shard_that_is_resumed(files, tmp_path):
+    out = tmp_path / "out"
+    run_part(files, out, shard="0/2", stop_after=1, pooled=FILE)
+    run_part(files, out, shard="1/2", pooled=FILE)
+    run_part(files, out, shard="0/2", resume=True, pooled=FILE)
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+
+
+def test_a_process_that_is_killed_leaves_what_it_has_written(files, tmp_path, monkeypatch, caplog):
+    out = tmp_path / "out"
+    monkeypatch.setattr(pooled_epochs, "PERIOD", 0.0)
+    left = pooled_epochs.PooledEpochs._leave_part
+
+    def once(self, own=None):  # the process ends before the second time
+        if not list((out / ".ifim").glob("pooled-*")):
+            left(self, own)
+
+    monkeypatch.setattr(pooled_epochs.PooledEpochs, "_leave_part", once)
+    run_part(files, out, stop_after=3, pooled=FILE)
+    monkeypatch.undo()
+    run_part(files, out, pooled=FILE, resume=True)
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain([files[i] for i in (0, 3, 4)]))
+    assert "that of 3 of 5 images" in caplog.text
+
+
+def test_a_part_that_cannot_be_read_ends_pooling_alone(files, tmp_path, caplog):
+    out = tmp_path / "out"
+    run_part(files, out, stop_after=3, pooled=FILE)
+    (part,) = (out / ".ifim").glob("pooled-*")
+    part.write_bytes(part.read_bytes()[:40])
+    run_part(files, out, pooled=FILE, resume=True)
+    assert "what earlier sessions have pooled cannot be read" in caplog.text
+    assert not (out / FILE).exists()
+    assert record(out)["state"] == "complete"
+
+
+def test_runs_of_several_folders_are_merged(files, tmp_path):
+    for name, own in (("one", files[:2]), ("two", files[2:])):
+        run_part(own, tmp_path / name, pooled=FILE)
+    (tmp_path / "both").mkdir()
+    merge_runs([tmp_path / "one", tmp_path / "two"], tmp_path / "both" / "ifim.csv")
+    stored = mi.PooledEigenspace.load(tmp_path / "both" / FILE)
+    assert_same(stored, plain(files))
+    assert stored.about["images"] == "5"
+
+
+def test_a_list_that_is_merged_anew(files, tmp_path):
+    out = tmp_path / "out"
+    for shard in ("0/2", "1/2"):
+        run_part(files, out, shard=shard, pooled=FILE)
+    (out / FILE).unlink()
+    merge_runs([out], out / "ifim.csv")
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+    assert FILE in record(out)["tables"]
+
+
+def test_shards_with_failed_images_and_other_shapes(scans_of_two_shapes, tmp_path, caplog):
+    out = tmp_path / "out"
+    for shard in ("0/3", "1/3", "2/3"):
+        run_part(scans_of_two_shapes, out, shard=shard, pooled=FILE)
+    assert "no pooled eigenspace" in caplog.text
+    assert "expected images of one shape" in caplog.text
+    assert not (out / FILE).exists()
+    assert record(out)["state"] == "complete"
+
+
+def test_a_shard_without_results(files, tmp_path):
+    out = tmp_path / "out"
+    for i in (1, 3):
+        unreadable(files[i])
+    for shard in ("0/2", "1/2"):
+        run_part(files, out, shard=shard, pooled=FILE)
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain([files[i] for i in (0, 2, 4)]))
+    assert stored.about["images"] == "5"
+
+
+def test_a_segmentation(files, tmp_path):
+    """All pairs that were computed: of a dense prediction the leading ones."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv3d(4, 2, 3, padding=1)
+    ).eval()
+    options = {"likelihood": mi.VoxelwiseCategorical(), "rank": 2, "tolerance": 1e-6}
+    choices = mi.IFIMPooling(FILE, rank=2)
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", volumes=(), pooled=choices, **options)
+    evaluate(network, DataLoader(dataset(files), batch_size=1), handler)
+    stored = mi.PooledEigenspace.load(tmp_path / "out" / FILE)
+    images = torch.stack([item["image"].as_tensor() for item in dataset(files)])
+    expected = mi.pooled_eigenspace(network, images.split(1), **options)
+    assert stored.count == 5
+    torch.testing.assert_close(stored.eigenvalues, expected.eigenvalues, rtol=1e-2, atol=1e-4)
+    assert stored.eigenvalue_error > 0  # what the method has left out
+
+
+def test_offloaded_gradients(files, tmp_path):
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", pooled=FILE, offload=True)
+    evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
+    assert_same(mi.PooledEigenspace.load(tmp_path / "out" / FILE), plain(files))
+
+
+def test_what_is_replaced_does_not_pass_for_the_new_one(same_grid, scans_of_two_shapes, tmp_path):
+    out = tmp_path / "out"
+    run_part(same_grid, out, pooled=FILE)
+    assert (out / "ifim_pooled.nii.gz").is_file()
+    run_part(scans_of_two_shapes, out, pooled=FILE)  # the same network in the same process
+    assert not (out / FILE).exists()
+    assert not (out / "ifim_pooled.nii.gz").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the network holds half-precision:UserWarning")
+def test_half_precision(files, tmp_path):
+    """What is computed in 16 bits is stored in 32."""
+    batches = [{"image": item["image"].as_tensor()[None].bfloat16()} for item in dataset(files)]
+    network = smooth_network(3).bfloat16()
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", volumes=(), pooled=FILE)
+    evaluate(network, batches, handler)
+    stored = mi.PooledEigenspace.load(tmp_path / "out" / FILE)
+    assert stored.count == 5
+    assert stored.eigenvectors.dtype == torch.float32
