@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from monai_ifim.changes import Batch, MissingEntry, with_changes_of
 from monai_ifim.core import EigenspaceOptions, PooledEigenspace, network_name, pooled_summary
 from monai_ifim.handlers.inference import Inference
-from monai_ifim.handlers.joint import JointInputs
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.messages import is_failure
 from monai_ifim.outputs import BatchOutputs, outputs_of_network
 from monai_ifim.questions import Host, Question, answered
+from monai_ifim.questions.joint import JointInputs
 
 logger = logging.getLogger(__name__)
 

@@ -250,7 +250,7 @@ def test_by_what_a_configuration_says(tmp_path):
     assert mi.chosen_questions(verify="pgd") == [mi.VerifiedFlip("pgd")]
     given = {"method": "ddn", "steps": 50, "bounds": "image"}
     assert mi.chosen_questions(verify=given) == [mi.VerifiedFlip("ddn", 50, "image")]
-    for wrong in ({"metod": "ddn"}, True):
+    for wrong in ({"way": "ddn"}, True):
         with pytest.raises(ValueError, match="expected 'ddn', 'pgd', or method, steps, bounds"):
             mi.chosen_questions(verify=wrong)
 
