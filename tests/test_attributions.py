@@ -57,4 +57,4 @@ def test_arrays_of_another_precision_go_to_the_networks_own():
 
 def test_a_misspelt_option():
     with pytest.raises(TypeError, match="did you mean 'likelihood'"):
-        mi.quantus_explain(smooth_network(2, 3), smooth_images(2), likelyhood="bernoulli")
+        mi.quantus_explain(smooth_network(2, 3), smooth_images(2), likelihoods="bernoulli")

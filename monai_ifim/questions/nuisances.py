@@ -143,11 +143,11 @@ def chosen_nuisances(nuisances: Sequence[Chosen] | Chosen) -> list[Nuisance]:
 
     >>> chosen_nuisances(["gain", {"rotation": {"reach": 10}}])[1].reach
     10
-    >>> chosen_nuisances("rotaton")
+    >>> chosen_nuisances("rotations")
     Traceback (most recent call last):
         ...
     ValueError: expected a nuisance from rotation, shift, scale, gain, offset, gamma, bias_field, \
-blur, noise, got 'rotaton' (did you mean 'rotation'?); write one of these, or give an object
+blur, noise, got 'rotations' (did you mean 'rotation'?); write one of these, or give an object
     """
     several = isinstance(nuisances, Sequence) and not isinstance(nuisances, str)
     each_of: Sequence[Any] = nuisances if several else [nuisances]  # type: ignore[assignment]

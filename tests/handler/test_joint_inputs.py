@@ -156,6 +156,7 @@ def test_inputs_that_the_network_does_not_get_end_the_run(inputs, error, message
         run(mi.IFIMHandler(inputs=inputs), 2)
 
 
-def test_questions_are_about_the_image_alone():
+@pytest.mark.parametrize("other", [{"questions": [mi.ShareColumns()]}, {"pooled": "p.safetensors"}])
+def test_questions_and_pooling_are_about_the_image_alone(other):
     with pytest.raises(ValueError, match="about the image alone"):
-        mi.IFIMHandler(inputs=SCALES, questions=[mi.ShareColumns()])
+        mi.IFIMHandler(inputs=SCALES, **other)

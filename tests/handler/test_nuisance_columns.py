@@ -305,7 +305,7 @@ def test_names_in_a_configuration():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (["rotaton"], r"got 'rotaton' \(did you mean 'rotation'\?\)"),
+        (["rotations"], r"got 'rotations' \(did you mean 'rotation'\?\)"),
         ([{"rotation": {"raech": 3}}], r"got 'raech' \(did you mean 'reach'\?\)"),
         ([{"gain": {"reach": -1}}], "expected a number > 0 as the reach of gain, got -1"),
         (["gain", Gain(3.0)], "expected nuisances of different names, got gain, gain"),

@@ -159,7 +159,7 @@ def test_what_a_configuration_says(tmp_path):
     assert shares.labels == {"4": 4}
     assert mi.chosen_questions(True, folder=tmp_path)[0].key is None
     assert mi.chosen_questions(None, []) == []
-    with pytest.raises(ValueError, match=r"got 'lables' \(did you mean labels\?\)"):
-        mi.chosen_questions({"key": "x", "lables": [4]})
+    with pytest.raises(ValueError, match=r"got 'label_s' \(did you mean labels\?\)"):
+        mi.chosen_questions({"key": "x", "label_s": [4]})
     with pytest.raises(ValueError, match="got 3; write organs"):
         mi.chosen_questions(3)
