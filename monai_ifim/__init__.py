@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from monai_ifim.attributions import quantus_explain
     from monai_ifim.bundle import (
+        bundle_class_numbers,
         bundle_digest,
         bundle_root,
         check_arguments,
@@ -136,6 +137,7 @@ __all__ = [
     "VoxelwiseBernoulli",
     "VoxelwiseCategorical",
     "VoxelwiseGaussian",
+    "bundle_class_numbers",
     "bundle_digest",
     "bundle_root",
     "check_arguments",

@@ -80,10 +80,8 @@ class BatchOutputs:
                 row |= {name: value for name, value in numbers.items() if name not in listed}
                 eigenvalues = enumerate(numbers["eigenvalues"], start=1)
                 row |= {f"eigenvalue_{i}": value for i, value in eigenvalues}
-                probabilities = numbers["probabilities"]
-                fits = len(class_names) == len(set(class_names)) == len(probabilities)
-                names = class_names if fits else range(len(probabilities))
-                named = zip(names, probabilities, strict=True)
+                names = _outcome_names(numbers, class_names)
+                named = zip(names, numbers["probabilities"], strict=True)
                 row |= {f"probability_{name}": value for name, value in named}
             rows.append(row)
         return rows
@@ -104,6 +102,14 @@ class BatchOutputs:
         """The same without the values of the volumes, for what has their shape."""
         small = {n: v for n, v in self.values.items() if n.removeprefix("ifim_") not in VOLUMES}
         return BatchOutputs(small, (), ())
+
+
+def _outcome_names(numbers: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
+    """Names of what the probabilities belong to: classes, or some or merged ones of these."""
+    count = len(numbers["probabilities"])
+    outcomes = numbers.get("outcomes", [[i] for i in range(count)])
+    fits = len(class_names) == len(set(class_names)) == numbers.get("classes", count)
+    return [outcome_text([class_names[c] if fits else c for c in each]) for each in outcomes]
 
 
 def check_volumes(volumes: str | Sequence[str]) -> tuple[str, ...]:

@@ -169,3 +169,21 @@ def test_a_segmentation_has_rows_too():
     assert {"residual", "trace_error", "eigenvalue_2"} <= set(row)
     assert "flip_distance" not in row
     assert row["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("choice", "numbers", "names"),
+    [
+        ({}, ["0", "1", "2"], ["cat", "dog", "cow"]),
+        ({"classes": [0, 2]}, ["0", "2"], ["cat", "cow"]),
+        ({"groups": [[2], [0, 1]]}, ["2", "0 or 1"], ["cow", "cat or dog"]),
+    ],
+)
+def test_columns_of_probabilities_say_whose_they_are(choice, numbers, names):
+    """Not the position among the chosen ones: probability_1 of classes 0 and 2 is nobody's."""
+    images, options = smooth_images(2), mi.EigenspaceOptions(**choice)
+    outputs = outputs_of_network(smooth_network(2, 3), images, options, ())
+    for class_names, expected in ((("cat", "dog", "cow"), names), ((), numbers), (("a",), numbers)):
+        row = outputs.rows([f"{i}" for i in range(len(images))], class_names)[0]
+        columns = [n.removeprefix("probability_") for n in row if n.startswith("probability_")]
+        assert columns == expected

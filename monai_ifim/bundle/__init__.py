@@ -16,13 +16,14 @@ from monai_ifim.bundle.evaluator import (
 from monai_ifim.bundle.images import load_bundle_images
 from monai_ifim.bundle.likelihood import recognised_likelihood
 from monai_ifim.bundle.metadata import class_names
-from monai_ifim.bundle.questions import chosen_questions
+from monai_ifim.bundle.questions import bundle_class_numbers, chosen_questions
 from monai_ifim.bundle.root import bundle_digest, bundle_root
 
 __all__ = [
     "BundleClassifier",
     "BundleConfiguration",
     "Inferred",
+    "bundle_class_numbers",
     "bundle_digest",
     "bundle_network",
     "bundle_root",

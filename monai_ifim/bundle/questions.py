@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_ifim.bundle.metadata import channel_names, label_names
+from monai_ifim.bundle.metadata import channel_names, class_names, label_names
 from monai_ifim.bundle.root import bundle_root
+from monai_ifim.core import class_numbers
 from monai_ifim.questions import NuisanceColumns, Question, ShareColumns, VerifiedFlip
 
 _SHARES = ("key", "labels", "channels")
@@ -52,6 +53,31 @@ def chosen_questions(
     if verify:
         found.append(_verified(verify))
     return found
+
+
+def bundle_class_numbers(
+    chosen: Sequence[Any] | None, folder: str | os.PathLike[str] | None = None
+) -> list[Any] | None:
+    """Classes for ``classes`` and ``groups``, by the names that a bundle has for them.
+
+    Args:
+        chosen: names, numbers, or lists of them; None or empty for no choice.
+        folder: of the bundle; that of the command line by default.
+
+    Returns:
+        Numbers; None for no choice.
+
+    Raises:
+        ValueError: a name that the bundle's metadata does not have.
+
+    >>> bundle_class_numbers([[0], [1, 2]], ".")
+    [[0], [1, 2]]
+    """
+    if not chosen:
+        return None
+    if isinstance(chosen, str):
+        raise ValueError(f"expected a list of classes, got {chosen!r}; write ['{chosen}', …]")
+    return class_numbers(chosen, class_names(bundle_root() if folder is None else folder))
 
 
 def _verified(verify: Any) -> VerifiedFlip:

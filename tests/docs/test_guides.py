@@ -21,6 +21,7 @@ PYTHON_ALONE = (
     "guides/another_answer.md",
     "guides/several_inputs.md",
     "guides/regions.md",
+    "guides/classes.md",
     "guides/pooled.md",
 )
 WITH_COMMANDS = ("index.md", "guides/my_bundle.md")
