@@ -19,6 +19,7 @@ from monai_ifim.core import (
     decompose,
     kept_forward,
     run_forward,
+    warn_of_another,
 )
 from monai_ifim.core.checks import masked_classes, not_finite
 from monai_ifim.core.families.recoded import outcome_text
@@ -174,6 +175,7 @@ def outputs_of_network(
         TypeError: the network does not return one tensor of logits.
         ValueError: logits or options that do not fit.
     """
+    warn_of_another(within, network)
     run = network if predict is None else predict
     chosen = options.output_transform
     with at_rest(network, images.device, autocast=options.autocast):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from monai_ifim.changes.batch import Batch, MissingEntry
 
+_MM = 0.01  # by which two affines of one grid may differ
+
 
 def label_map_of(batch: Batch, key: str) -> Tensor:
     """The label maps of a batch's images.
@@ -22,7 +24,8 @@ def label_map_of(batch: Batch, key: str) -> Tensor:
 
     Raises:
         MissingEntry: no entry of that name.
-        ValueError: another grid than that of the images, or numbers that are not whole.
+        ValueError: another grid than that of the images, by its size or by its affine, or numbers
+            that are not whole.
     """
     if key not in batch.entries:
         there = ", ".join(sorted(batch.entries)) or "nothing beside the images"
@@ -40,6 +43,7 @@ def label_map_of(batch: Batch, key: str) -> Tensor:
             f"images, got {got}; give them the same spatial transforms (nearest neighbours), and "
             "numbers in one channel"
         )
+    _check_affines(batch, key)
     plain = labels.detach().as_subclass(Tensor).to(images.device)
     if plain.is_complex() or (plain.is_floating_point() and bool((plain != plain.round()).any())):
         raise ValueError(
@@ -47,6 +51,24 @@ def label_map_of(batch: Batch, key: str) -> Tensor:
             "resampled linearly? Use nearest neighbours"
         )
     return plain.to(torch.int64)
+
+
+def _check_affines(batch: Batch, key: str) -> None:
+    """A mirrored or shifted label map has the size of its image, too."""
+    own, images = batch.affines.get(key), batch.affines.get(None)
+    if own is None or images is None or own.shape != images.shape:
+        return
+    for i, (one, other) in enumerate(zip(own, images, strict=True)):
+        if not torch.allclose(one, other, rtol=1e-4, atol=_MM):
+            raise ValueError(
+                f"expected the label map under {key!r} on the grid of the preprocessed image, got "
+                f"another affine for image {i} of the batch (counted from 0): "
+                f"{_numbers(one)} and {_numbers(other)}; give both the same spatial transforms"
+            )
+
+
+def _numbers(affine: Tensor) -> list[list[float]]:
+    return [[round(value, 3) for value in row] for row in affine[:-1].tolist()]
 
 
 def label_numbers(labels: Mapping[str, int] | Sequence[int | str]) -> dict[str, int]:

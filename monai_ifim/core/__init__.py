@@ -54,6 +54,7 @@ from monai_ifim.core.pooling import (
     pooled_words,
     smoothed_eigenspace,
     taken_in,
+    warn_of_another,
 )
 from monai_ifim.core.solvers import Auto, Exact, Krylov, Solver, Truncated, as_solver
 
@@ -124,5 +125,6 @@ __all__ = [
     "smoothed_eigenspace",
     "taken_in",
     "unwrap",
+    "warn_of_another",
     "with_option_keywords",
 ]

@@ -65,14 +65,14 @@ def each_alone(run: Run[T], images: Tensor, error: Exception) -> list[T | Except
         The result or the error of each image.
     """
     if len(images) == 1:
-        return [_without_memory(error)]
-    _without_memory(error)
+        return [without_memory(error)]
+    without_memory(error)
     results: list[T | Exception] = []
     for index, image in enumerate(images):
         try:
             results.append(run(image[None], index))
         except Exception as own:
-            results.append(_without_memory(own))
+            results.append(without_memory(own))
     return results
 
 
@@ -141,8 +141,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _without_memory(error: Exception) -> Exception:
-    """The error, of a lack of memory without the frames that hold it."""
+def without_memory(error: Exception) -> Exception:
+    """The error, of a lack of memory without the frames that hold it.
+
+    Args:
+        error: as caught.
+
+    Returns:
+        The same error.
+    """
     if is_out_of_memory(error):
         error.__traceback__ = None
         if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -25,10 +25,8 @@ from monai_ifim.data.atomic import complete_file
 
 Row = dict[str, Any]
 RUN = "run"  # in the place of a file: the row that says that the table was cut short
-# Columns that are no float64, and those that end so. A class is text: with sigmoids it can be "0+2"
-# or "none".
-TEXT = ("file", "status")
-TEXT_ENDS = ("_class", "_by")
+# Columns that are no float64. A class is text: with sigmoids it can be "0+2" or "none".
+TEXT = ("file", "predicted_class", "flip_class", "verified_class", "verified_by", "status")
 WHOLE = ("rank",)
 # How a formula begins in a spreadsheet, wide characters and characters to trim included. With the
 # apostrophes before it, so that what is guarded can be told from what had an apostrophe of its own.
@@ -142,15 +140,16 @@ def _write_csv(rows: Iterable[Row], columns: Sequence[str], path: Path) -> None:
 def _write_parquet(rows: Sequence[Row], columns: list[str], path: Path) -> None:
     arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     # Said, not inferred: a shard in which every image failed must have the types of the others.
-    texts = [name for name in columns if _is_text(name)]
+    texts = [name for name in columns if name in TEXT or _is_text(rows, name)]
     types = dict.fromkeys(texts, arrow.string()) | dict.fromkeys(WHOLE, arrow.int64())
     schema = arrow.schema([(name, types.get(name, arrow.float64())) for name in columns])
     values = {name: [_escaped(row.get(name)) for row in rows] for name in columns}
     parquet.write_table(arrow.table(values, schema=schema), path)
 
 
-def _is_text(name: str) -> bool:
-    return name in TEXT or (name.endswith(TEXT_ENDS) and not name.startswith("probability_"))
+def _is_text(rows: Sequence[Row], name: str) -> bool:
+    """Of a question of somebody's own, whose columns are not known here."""
+    return any(isinstance(row.get(name), str) for row in rows)
 
 
 def _guarded(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_ifim.changes import Batch, MissingEntry, with_changes_of
-from monai_ifim.core import EigenspaceOptions, PooledEigenspace, network_name, pooled_summary
+from monai_ifim.core import EigenspaceOptions, PooledEigenspace, pooled_summary
 from monai_ifim.handlers.inference import Inference
 from monai_ifim.handlers.one_by_one import Trial
 from monai_ifim.messages import is_failure
 from monai_ifim.outputs import BatchOutputs, outputs_of_network
 from monai_ifim.questions import Host, Question, answered
 from monai_ifim.questions.joint import JointInputs
-
-logger = logging.getLogger(__name__)
 
 
 class Computation:
@@ -52,7 +49,6 @@ class Computation:
                 "expected inputs, or space, questions and pooled, which are about the image alone, "
                 "got both; leave one out"
             )
-        self._compared = False  # the network with that of the pooled eigenspace
         self._reference: BatchOutputs | None = None  # a batch of this epoch that had results
 
     @property
@@ -97,7 +93,6 @@ class Computation:
         Raises:
             Exception: an error that is not an image's; with ``on_error="raise"`` any.
         """
-        self._compare(network)
         if self.inputs is not None:
             return self._jointly(self.inputs, network, images, predict, options, volumes)
         held = Batch.of(batch, images)
@@ -131,7 +126,7 @@ class Computation:
             return predict if index is None else predict.of_image(index)
 
         host = Host(network, images, function, batch, options)
-        return answered(outputs, self.questions, host)
+        return answered(outputs, self.questions, host, on_error=self.on_error)
 
     def _jointly(
         self,
@@ -161,16 +156,3 @@ class Computation:
         if not all(map(is_failure, outputs.statuses)):
             self._reference = outputs.shapes()
         return outputs
-
-    def _compare(self, network: nn.Module) -> None:
-        """Say once where the components are taken in the eigenspace of another network."""
-        if self._compared or self.within is None:
-            return
-        self._compared = True
-        made_by = self.within.about.get("network")
-        if made_by is not None and made_by != network_name(network):
-            logger.warning(
-                "the pooled eigenspace is that of another network (%s), or of other weights; the "
-                "components show that one's directions",
-                made_by[:40],
-            )

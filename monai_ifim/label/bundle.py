@@ -26,6 +26,7 @@ from monai_ifim.core import (
     pooled_digest,
     pooled_note,
     taken_in,
+    warn_of_another,
 )
 from monai_ifim.data.provenance import pooled_name
 from monai_ifim.data.source_grid import SourceGrid
@@ -211,7 +212,9 @@ class ClassificationBundle:
             likelihood=self.likelihood, rank=options.rank, energy=options.energy
         )
         within, chosen = taken_in(self.space if options.space == "pooled" else None, chosen)
-        space = mi.eigenspace(self._network(device), batch, options=chosen)
+        network = self._network(device)
+        warn_of_another(within, network)
+        space = mi.eigenspace(network, batch, options=chosen)
         outputs = batch_outputs(space, batch, VOLUMES, within=within)
         status = {"status": outputs.statuses[0], **pooled_note(within)}
         volumes: dict[Hashable, Tensor] = {

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from monai_ifim.changes import Batch
+from monai_ifim.changes import Batch, MissingEntry
 from monai_ifim.core import EigenspaceOptions, at_rest
-from monai_ifim.core.one_by_one import one_image
+from monai_ifim.core.one_by_one import one_image, without_memory
 from monai_ifim.messages import failed, is_failure, reason
 from monai_ifim.outputs import BatchOutputs, with_metadata
 from monai_ifim.questions.question import Answer, Asked, Question
@@ -53,32 +53,39 @@ class Host:
         else:
             start, space = [part for part in outputs.spaces if part[0] <= index][-1]
             space, held = one_image(space, index - start), held.image(index)
-        return Asked(
-            space, held.images, self.predict(index), held.entries, self.options, held.spacing
-        )
+        return Asked(space, held, self.predict(index), self.options)
 
 
-def answered(outputs: BatchOutputs, questions: Sequence[Question], host: Host) -> BatchOutputs:
+def answered(
+    outputs: BatchOutputs, questions: Sequence[Question], host: Host, *, on_error: str = "row"
+) -> BatchOutputs:
     """The outputs of a batch with the answers to questions.
 
     Args:
         outputs: with ``spaces``.
         questions: in order.
         host: what it has of the batch.
+        on_error: what follows when there is no answer for an image: ``"row"`` or ``"raise"``.
 
     Returns:
         A copy with further columns and values. An image without an answer has failed: its status
         says why, and NaN are its values of the question.
 
     Raises:
-        KeyError: the batch lacks an entry that a question needs, which is no image's fault.
+        MissingEntry: the run lacks what a question needs, which is no image's fault.
+        ValueError: two questions with the same column.
+        Exception: with ``on_error="raise"`` why there is no answer.
     """
     for question in questions:
         good = [not is_failure(status) for status in outputs.statuses]
-        if not any(good):
-            return outputs
-        with at_rest(host.network, host.images.device, autocast=host.options.autocast):
-            outputs = _with(outputs, question, _answers(outputs, question, host, good), host.images)
+        answers: list[Answer | Exception | None] = [None] * len(good)
+        if any(good):
+            with at_rest(host.network, host.images.device, autocast=host.options.autocast):
+                answers = _answers(outputs, question, host, good)
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if errors and on_error == "raise":
+            raise errors[0]
+        outputs = _with(outputs, question, answers, host.images)
     return outputs
 
 
@@ -89,18 +96,35 @@ def _answers(
     if all(good) and len(outputs.spaces) == 1:
         try:
             return _each(question.answer(host.asked(outputs, None)), len(good))
-        except KeyError:
+        except MissingEntry:
             raise
         except Exception as error:
             if len(good) == 1:
-                return [error]
+                return [without_memory(error)]
+            without_memory(error)
     answers: list[Answer | Exception | None] = []
     for index, fine in enumerate(good):
         try:
             answers.append(question.answer(host.asked(outputs, index)) if fine else None)
+        except MissingEntry:
+            raise
         except Exception as error:
-            answers.append(error)
+            answers.append(without_memory(error))
     return answers
+
+
+def _more(
+    numbers: dict[str, Any], columns: Mapping[str, Any], question: Question
+) -> dict[str, Any]:
+    """The numbers of an image with the columns of an answer."""
+    twice = sorted(set(numbers) & set(columns))
+    if twice:
+        raise ValueError(
+            f"expected columns of other names from {question.name}, got {', '.join(twice)}, which "
+            "is there already; give one question of a kind, or other names (labels and other= of "
+            "ShareColumns)"
+        )
+    return {**numbers, **columns}
 
 
 def _each(answer: Answer, count: int) -> list[Answer | Exception | None]:
@@ -120,12 +144,14 @@ def _with(
     model: Answer | None = None
     for i, answer in enumerate(answers):
         if isinstance(answer, Answer):
-            numbers[i] = {**numbers[i], **answer.columns[0]}
+            numbers[i] = _more(numbers[i], answer.columns[0], question)
             model = answer
         elif isinstance(answer, Exception):
             statuses[i] = failed(f"no {question.name}: {reason(answer)}")
     values = dict(outputs.values)
-    for name, like in ({} if model is None else model.values).items():
+    likes: dict[str, Tensor] = {} if model is None else dict(model.values)
+    plain = images[:1].detach().as_subclass(Tensor)
+    for name, like in {**dict.fromkeys(question.volumes, plain), **likes}.items():
         blank = torch.full_like(like, math.nan if like.dtype.is_floating_point else 0)
         parts = [a.values[name] if isinstance(a, Answer) else blank for a in answers]
         values[f"ifim_{name}"] = with_metadata(torch.cat(parts), images)

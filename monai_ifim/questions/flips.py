@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Bounds = str | tuple[float, float] | None
+_ALL_CHANGES = (
+    "expected all changes of the images for a verified distance, whose search knows no other ones, "
+    "got {!r}; leave out the perturbation, or the search"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,7 @@ class VerifiedFlip:
     bounds: Bounds = None
 
     name = "verified distance"
+    volumes = ("flipped",)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -102,7 +107,8 @@ class VerifiedFlip:
             Columns and the changed images.
 
         Raises:
-            MissingEntry: the network is no classifier, which is no image's fault.
+            MissingEntry: the network is no classifier, or the run has a ``perturbation``; neither
+                is an image's fault.
             ValueError: an image outside the bounds.
         """
         if not hasattr(asked.space.likelihood, "flips"):
@@ -110,6 +116,8 @@ class VerifiedFlip:
                 "expected a classifier with one answer per image for a verified distance, got "
                 f"{asked.space.likelihood!r}; leave out VerifiedFlip (ifim_verify)"
             )
+        if asked.options.perturbation is not None:
+            raise MissingEntry(_ALL_CHANGES.format(asked.options.perturbation))
         transform = asked.options.output_transform
         found = self.search(asked.space, asked.images, asked.predict, transform)
         text = getattr(asked.space.likelihood, "text", str)
@@ -213,6 +221,8 @@ def verified_flip(
     """
     question = VerifiedFlip(search, steps, bounds)
     chosen = chosen_options(options, keywords)
+    if chosen.perturbation is not None:
+        raise ValueError(_ALL_CHANGES.format(chosen.perturbation))
     space = eigenspace(network, images, options=chosen)
     plain, network = images.detach().as_subclass(Tensor), unwrap(network)
     with at_rest(network, images.device, autocast=chosen.autocast):

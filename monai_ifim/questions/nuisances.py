@@ -75,6 +75,7 @@ class NuisanceColumns:
     """
 
     name = "nuisances"
+    volumes = ()
 
     def __init__(self, nuisances: Sequence[Chosen] | Chosen, level: float = 0.1) -> None:
         found = chosen_nuisances(nuisances)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from monai_ifim.changes import Batch
 from monai_ifim.core import Eigenspace, EigenspaceOptions
 
 
@@ -17,21 +18,27 @@ class Asked:
 
     Attributes:
         space: their eigenspace, with the gradients of all contrasts.
-        images: (B, C, *S) without metadata, as the network was given them.
+        batch: the images as the network was given them, and what the host's batch holds beside
+            them: label maps, …
         predict: images (B, C, *S) to the network's output, with each image's own further inputs.
             The network is in eval mode while a question is answered.
-        batch: what the host's batch holds of these images beside them, by key: label maps, …
         options: that the eigenspace was made with.
-        spacing: size of a voxel along each axis in mm, (B, dims) in float64 on the CPU; None where
-            the images carry no affine.
     """
 
     space: Eigenspace
-    images: Tensor
+    batch: Batch
     predict: Callable[[Tensor], Any]
-    batch: Mapping[str, Any]
     options: EigenspaceOptions
-    spacing: Tensor | None = None
+
+    @property
+    def images(self) -> Tensor:
+        """The images (B, C, *S), without metadata."""
+        return self.batch.images
+
+    @property
+    def spacing(self) -> Tensor | None:
+        """Size of a voxel along each axis in mm, (B, dims) in float64; None without an affine."""
+        return self.batch.spacing
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +46,8 @@ class Answer:
     """What was found.
 
     Attributes:
-        columns: of the table, one dictionary of numbers an image; None where there is no number. A
-            name that ends in ``_class`` is one of a text.
+        columns: of the table, one dictionary of numbers or texts an image; None where there is
+            none.
         values: (B, ...) by name without a prefix, for the engine's output and as volumes.
     """
 
@@ -56,6 +63,13 @@ class Question(Protocol):
     """
 
     name: str
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """Names of those values that have the shape of the images.
+
+        Where there is no answer they are NaN, so that who writes them finds them in every batch.
+        """
 
     def answer(self, asked: Asked) -> Answer:
         """Answer it for some images.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from monai_ifim.changes import Batch, label_map_of, label_numbers
+from monai_ifim.changes import label_map_of, label_numbers
 from monai_ifim.questions.question import Answer, Asked
 
 
@@ -25,18 +25,21 @@ class ShareColumns:
             cells are empty.
         channels: names of the channels in order; numbers where their count does not fit. No
             columns for images of one channel, or where it is False.
+        other: name of the region that has none of the labels.
 
     Raises:
-        ValueError: labels that are none, or labels without a key.
+        ValueError: labels that are none, labels without a key, or a region named as the rest is.
     """
 
     name = "shares"
+    volumes = ()
 
     def __init__(
         self,
         key: str | None = None,
         labels: Mapping[str, int] | Sequence[int] | None = None,
         channels: Sequence[str] | bool = True,
+        other: str = "other",
     ) -> None:
         if (labels and key is None) or not (key is None or isinstance(key, str)):
             raise ValueError(
@@ -44,6 +47,12 @@ class ShareColumns:
                 "{'key': 'organs', 'labels': {'liver': 1}}"
             )
         self.key, self.labels = key, label_numbers(labels or ())
+        self.other = other
+        if other in self.labels:
+            raise ValueError(
+                f"expected regions of other names than {other!r}, which is everything without a "
+                "label, got one; give that another name with other='rest'"
+            )
         self.channels = channels if isinstance(channels, bool) else [str(each) for each in channels]
 
     def answer(self, asked: Asked) -> Answer:
@@ -61,8 +70,7 @@ class ShareColumns:
         """
         columns: list[dict[str, float | None]] = [{} for _ in asked.images]
         if self.key is not None:
-            batch = Batch(asked.images, asked.batch, asked.spacing)
-            self._add_regions(columns, asked, label_map_of(batch, self.key))
+            self._add_regions(columns, asked, label_map_of(asked.batch, self.key))
         count = asked.images.shape[1]
         if self.channels is not False and count > 1:
             fits = self.channels is not True and len(set(self.channels)) == count
@@ -79,7 +87,7 @@ class ShareColumns:
         masks = [labels == number for number in known.values()]
         masks.append(~torch.isin(labels, numbers))
         shares = asked.space.shares(torch.stack(masks, dim=1))
-        self._add(columns, asked, [f"share_{name}" for name in [*known, "other"]], shares)
+        self._add(columns, asked, [f"share_{name}" for name in [*known, self.other]], shares)
         if self.labels:
             return
         for own, each in zip(columns, labels, strict=True):

@@ -19,6 +19,7 @@ from monai_ifim.core import (
     chosen_options,
     eigenspace,
     taken_in,
+    warn_of_another,
     with_option_keywords,
 )
 from monai_ifim.data.batches import MODEL_KEY
@@ -97,6 +98,7 @@ class IFIMComponents(Transform):
         spacing = spacing_of(with_metadata(batch, image))
         options = with_changes_of(self.options, Batch(batch, beside, spacing))
         space = eigenspace(self.network, batch, options=options)
+        warn_of_another(self.space, self.network)
         values = batch_outputs(space, batch, self.volumes, prefix=prefix, within=self.space).values
         return {key: with_metadata(v[0].to(image.device), image) for key, v in values.items()}
 

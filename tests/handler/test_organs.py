@@ -24,7 +24,7 @@ def items(without=(), spacings=(1.0,) * 5):
             organs[:, i : i + 5, 2:7] = 3
         affine = torch.diag(torch.tensor([spacing, 2 * spacing, 1, 1]))
         image = MetaTensor(torch.randn(1, 13, 11, generator=generator), affine=affine)
-        made.append({"image": image, "organs": MetaTensor(organs), "label": i % 3})
+        made.append({"image": image, "organs": MetaTensor(organs, affine=affine), "label": i % 3})
     return made
 
 

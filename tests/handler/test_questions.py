@@ -1,6 +1,7 @@
 """Questions that a handler asks of each batch, and components in a pooled eigenspace."""
 
 import math
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +14,7 @@ from _helpers.networks import smooth_network
 from _helpers.recorders import evaluate
 from _helpers.scans import dataset
 from _helpers.tables import read_table
+from monai_ifim.changes import MissingEntry
 from monai_ifim.questions import Answer
 
 
@@ -22,6 +24,7 @@ class Doubled:
 
     refused: float = math.nan
     name = "doubled trace"
+    volumes = ("doubled",)
     seen = ()
 
     def answer(self, asked):
@@ -32,6 +35,14 @@ class Doubled:
         assert_close(again, asked.space.logits)
         columns = [{"doubled": 2 * trace} for trace in asked.space.trace.tolist()]
         return Answer(columns, {"doubled": 2 * asked.images})
+
+
+class Tripled:
+    name = "tripled trace"
+    volumes = ()
+
+    def answer(self, asked):
+        return Answer([{"tripled": 3 * trace} for trace in asked.space.trace.tolist()])
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -50,7 +61,7 @@ def test_columns_and_values(files, tmp_path, size):
 def test_an_image_without_an_answer_alone_fails(files, tmp_path, size):
     first = dataset(files)[2]["image"].flatten()[0].item()
     question = Doubled(first)
-    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[question, Doubled()])
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[question, Tripled()])
     loader = DataLoader(dataset(files), batch_size=size)
     _, items = evaluate(smooth_network(3), loader, handler)
     rows = read_table(tmp_path)
@@ -59,8 +70,74 @@ def test_an_image_without_an_answer_alone_fails(files, tmp_path, size):
     )
     assert [row["status"] for row in rows] == ["ok", "ok", told, "ok", "ok"]
     assert [row["doubled"] != "" for row in rows] == [True, True, False, True, True]
-    good = [items[i] for i in (0, 1, 3, 4)]
-    assert all(torch.isfinite(item["ifim_doubled"]).all() for item in good)
+    assert [row["tripled"] != "" for row in rows] == [True, True, False, True, True]
+    # Also in a batch without any answer, for whoever writes the volumes.
+    finite = [bool(torch.isfinite(item["ifim_doubled"]).all()) for item in items]
+    assert finite == [True, True, False, True, True]
+    assert all(item["ifim_doubled"].shape == item["image"].shape for item in items)
+
+
+def test_an_error_of_a_question_is_raised_where_that_is_asked_for(files, tmp_path):
+    first = dataset(files)[2]["image"].flatten()[0].item()
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[Doubled(first)], on_error="raise")
+    with pytest.raises(ValueError, match="expected another image"):
+        evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
+
+
+class Lacking:
+    """A network's own KeyError for one image, or an entry that no batch has."""
+
+    name, volumes = "something", ()
+
+    def __init__(self, error, image=math.nan):
+        self.error, self.image = error, image
+
+    def answer(self, asked):
+        mine = (asked.images.flatten(1)[:, 0] == self.image).any()
+        if math.isnan(self.image) or mine:
+            raise self.error
+        return Answer([{"something": 1.0} for _ in asked.images])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_key_error_for_one_image_is_that_images(files, tmp_path, size):
+    first = dataset(files)[2]["image"].flatten()[0].item()
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[Lacking(KeyError("lut"), first)])
+    evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=size), handler)
+    failed = [row["status"].startswith("failed") for row in read_table(tmp_path)]
+    assert failed == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_what_no_batch_has_ends_the_run_also_beside_a_bad_image(files, tmp_path, size):
+    items = dataset(files)
+    items[0]["image"][:] = math.nan
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[Lacking(MissingEntry("no maps"))])
+    with pytest.raises(MissingEntry, match="no maps"):
+        evaluate(smooth_network(3), DataLoader(items, batch_size=size), handler)
+
+
+def test_two_questions_with_the_same_column(files, tmp_path):
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[Tripled(), Tripled()])
+    with pytest.raises(ValueError, match="got tripled, which is there already"):
+        evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=2), handler)
+
+
+def test_errors_of_memory_keep_nothing_alive(files, tmp_path):
+    alive = weakref.WeakSet()
+
+    class Large:
+        name, volumes = "memory", ()
+
+        def answer(self, asked):
+            large = torch.zeros(10)
+            alive.add(large)
+            assert len(alive) <= 2, "tensors of earlier images"
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[Large()])
+    evaluate(smooth_network(3), DataLoader(dataset(files), batch_size=5), handler)
+    assert all("OutOfMemoryError" in row["status"] for row in read_table(tmp_path))
 
 
 def test_components_in_a_pooled_eigenspace(files, tmp_path):

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
+from torch import nn
 
 import monai_ifim as mi
 from _helpers.comparisons import assert_close
 from _helpers.networks import smooth_network
 from _helpers.recorders import evaluate
 from _helpers.tables import read_table
+from monai_ifim.data.tables import read_table as read_rows
 
 SIZES = pytest.mark.parametrize("size", [1, 2, 3])
 
@@ -163,3 +165,46 @@ def test_what_a_configuration_says(tmp_path):
         mi.chosen_questions({"key": "x", "label_s": [4]})
     with pytest.raises(ValueError, match="got 3; write organs"):
         mi.chosen_questions(3)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_label_map_of_another_affine(size, tmp_path):
+    """Mirrored, or moved: of the size of its image, and of other places."""
+    affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))
+    mirrored = affine.clone()
+    mirrored[0, 0], mirrored[0, 3] = -2.0, 22.0
+    organs = torch.zeros(1, 12, 11)
+    organs[:, :4] = 1
+    data = [
+        {
+            "image": MetaTensor(torch.randn(1, 12, 11), affine=affine),
+            "organs": MetaTensor(organs, affine=mirrored if i == 1 else affine + 1e-5),
+        }
+        for i in range(3)
+    ]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(132, 3))
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[mi.ShareColumns("organs")])
+    evaluate(network, DataLoader(data, batch_size=size), handler)
+    statuses = [row["status"] for row in read_table(tmp_path)]
+    assert statuses[0] == statuses[2] == "ok"
+    assert "on the grid of the preprocessed image, got another affine" in statuses[1]
+
+
+def test_a_region_that_is_named_as_the_rest():
+    with pytest.raises(ValueError, match="expected regions of other names than 'other'"):
+        mi.ShareColumns("organs", {"liver": 1, "other": 2})
+    assert mi.ShareColumns("organs", {"liver": 1, "other": 2}, other="rest").other == "rest"
+
+
+def test_a_region_whose_name_ends_as_texts_do(tmp_path):
+    pytest.importorskip("pyarrow")
+    organs = torch.zeros(1, 12, 11)
+    organs[:, :4] = 1
+    data = [{"image": torch.randn(1, 12, 11), "organs": organs} for _ in range(2)]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(132, 3))
+    question = mi.ShareColumns("organs", {"tumor_class": 1, "found_by": 2})
+    handler = mi.IFIMHandler(output_dir=tmp_path, filename="ifim.parquet", questions=[question])
+    evaluate(network, DataLoader(data, batch_size=2), handler)
+    (row, _) = read_rows(tmp_path / "ifim.parquet")
+    assert 0 < row["share_tumor_class"] < 1
+    assert row["share_found_by"] == 0.0

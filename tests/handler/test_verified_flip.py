@@ -260,3 +260,24 @@ def test_of_a_regression_the_run_ends_with_a_sentence(files):
     handler = mi.IFIMHandler(questions=[mi.VerifiedFlip()], likelihood=mi.Gaussian(1.0))
     with pytest.raises(KeyError, match="expected a classifier with one answer per image"):
         evaluate(network, DataLoader(dataset(files), batch_size=2), handler)
+
+
+def test_a_perturbation_whose_changes_the_search_does_not_know(tmp_path):
+    mask = mi.Mask(torch.ones(1, 12, 11))
+    with pytest.raises(ValueError, match="expected all changes of the images for a verified"):
+        mi.verified_flip(affine(3), torch.randn(2, 1, 12, 11), perturbation=mask)
+    handler = mi.IFIMHandler(questions=[mi.VerifiedFlip()], perturbation=mask)
+    data = [{"image": torch.randn(1, 12, 11)} for _ in range(2)]
+    with pytest.raises(KeyError, match="expected all changes of the images for a verified"):
+        evaluate(affine(3), DataLoader(data, batch_size=2), handler)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_image_beyond_is_there_for_whoever_writes_it(size, tmp_path):
+    """Also in a batch in which no image has a result."""
+    data = [{"image": torch.randn(1, 12, 11)} for _ in range(4)]
+    data[1]["image"][:] = math.nan
+    handler = mi.IFIMHandler(output_dir=tmp_path, questions=[mi.VerifiedFlip()])
+    _, found = evaluate(affine(3), DataLoader(data, batch_size=size), handler)
+    finite = [bool(torch.isfinite(item["ifim_flipped"]).all()) for item in found]
+    assert finite == [True, False, True, True]

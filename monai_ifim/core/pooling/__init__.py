@@ -10,6 +10,7 @@ from monai_ifim.core.pooling.given import (
     pooled_summary,
     pooled_words,
     taken_in,
+    warn_of_another,
 )
 from monai_ifim.core.pooling.pooled import PooledEigenspace
 from monai_ifim.core.pooling.smoothed import smoothed_eigenspace
@@ -29,4 +30,5 @@ __all__ = [
     "pooled_words",
     "smoothed_eigenspace",
     "taken_in",
+    "warn_of_another",
 ]

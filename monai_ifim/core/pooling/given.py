@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_ifim.core.checks import check_rank
 from monai_ifim.core.options import EigenspaceOptions
+from monai_ifim.core.pooling.digest import network_name
 from monai_ifim.core.pooling.pooled import PooledEigenspace
 from monai_ifim.core.solvers import Auto, Krylov
+
+logger = logging.getLogger(__name__)
+# The networks that each pooled eigenspace was compared with.
+_COMPARED: WeakKeyDictionary[PooledEigenspace, WeakSet[nn.Module]] = WeakKeyDictionary()
 
 Space = PooledEigenspace | str | os.PathLike[str] | None  # itself, a file, or none ("" as well)
 
@@ -107,6 +114,28 @@ def taken_in(
     if isinstance(solver, Auto):
         solver = replace(solver, at_most=options.rank)
     return found, replace(options, rank=None, method=solver, tolerance=None)
+
+
+def warn_of_another(within: PooledEigenspace | None, network: nn.Module) -> None:
+    """Say once where components are taken in the eigenspace of another network.
+
+    Args:
+        within: the pooled eigenspace; None for none.
+        network: whose images are split.
+    """
+    made_by = None if within is None else within.about.get("network")
+    if within is None or made_by is None:
+        return
+    compared = _COMPARED.setdefault(within, WeakSet())
+    if network in compared:
+        return
+    compared.add(network)
+    if made_by != network_name(network):
+        logger.warning(
+            "the pooled eigenspace is that of another network (%s), or of other weights; the "
+            "components show that one's directions",
+            made_by[:40],
+        )
 
 
 def pooled_digest(space: PooledEigenspace) -> str:
