@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from monai_ifim.core import (
     Eigenspace,
     OptionKeywords,
     PooledEigenspace,
+    chosen_options,
     eigenspace,
-    load_pooled,
     smoothed_eigenspace,
+    taken_in,
+    warn_of_another,
     with_option_keywords,
 )
 
@@ -46,7 +48,8 @@ def quantus_explain(
         noise: average F over white noise of this standard deviation in input units.
         samples: draws of the noise.
         seed: of the draws.
-        space: a pooled eigenspace or its file; the map is then that of F inside of it.
+        space: a pooled eigenspace or its file; the map is then that of F inside its ``rank``
+            leading directions, or the stable ones.
         device: where to compute; that of the model by default.
         keywords: the fields of ``EigenspaceOptions``, for example ``likelihood``.
 
@@ -65,14 +68,14 @@ def quantus_explain(
     """
     parameter = next(model.parameters(), torch.zeros(0))
     images = torch.as_tensor(inputs).to(device or parameter.device, parameter.dtype)
-    options: OptionKeywords = keywords  # type: ignore[assignment]
+    pooled, options = taken_in(space, chosen_options(None, cast(OptionKeywords, keywords)))
+    warn_of_another(pooled, model)
     if noise:
         found = smoothed_eigenspace(
-            model, images, noise=noise, samples=samples, seed=seed, **options
+            model, images, noise=noise, samples=samples, seed=seed, options=options
         )
     else:
-        found = eigenspace(model, images, **options)
-    pooled = load_pooled(space)
+        found = eigenspace(model, images, options=options)
     diagonal = found.sensitivity() if pooled is None else sensitivity_inside(found, pooled)
     values: np.ndarray = diagonal.sqrt().cpu().numpy()
     return values

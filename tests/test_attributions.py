@@ -26,7 +26,7 @@ def test_a_map_inside_a_pooled_eigenspace(tmp_path):
     network, images = smooth_network(2, 3), smooth_images(2)
     pooled = mi.pooled_eigenspace(network, images, rank=2)
     pooled.save(tmp_path / "pooled.safetensors")
-    found = mi.quantus_explain(network, images, space=tmp_path / "pooled.safetensors")
+    found = mi.quantus_explain(network, images, space=tmp_path / "pooled.safetensors", rank=2)
     vectors = pooled.eigenvectors.flatten(1)
     projection = vectors.T @ vectors
     dense = projection @ fisher(network, images, "categorical") @ projection

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from monai_ifim.changes import Batch, spacing_of, with_changes_of
+from monai_ifim.changes import Batch, with_changes_of
 from monai_ifim.core import (
     EigenspaceOptions,
     OptionKeywords,
@@ -93,10 +94,13 @@ class IFIMComponents(Transform):
         device = image.device if parameter is None else parameter.device
         batch = image.as_subclass(Tensor)[None].to(device)
         beside = {
-            key: value[None] for key, value in (entries or {}).items() if isinstance(value, Tensor)
+            key: torch.as_tensor(value)[None]
+            for key, value in (entries or {}).items()
+            if isinstance(value, Tensor)
+            or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
         }
-        spacing = spacing_of(with_metadata(batch, image))
-        options = with_changes_of(self.options, Batch(batch, beside, spacing))
+        held = Batch.of(beside, with_metadata(batch, image))
+        options = with_changes_of(self.options, held)
         space = eigenspace(self.network, batch, options=options)
         warn_of_another(self.space, self.network)
         values = batch_outputs(space, batch, self.volumes, prefix=prefix, within=self.space).values

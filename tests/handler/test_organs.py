@@ -154,3 +154,28 @@ def test_by_what_a_configuration_says(tmp_path):
     for row in read_table(tmp_path):  # of the trace of AᵀFA, all of which is in the organ
         assert float(row["share_3"]) == pytest.approx(1, abs=1e-10)
         assert float(row["share_0"]) == 0
+
+
+def test_the_transform_takes_arrays_and_refuses_another_affine(tmp_path):
+    (item, *_) = items()
+    network, mask = smooth_network(2), mi.MaskOf("organs", [3])
+    transform = mi.IFIMComponentsd("image", network, perturbation=mask)
+    expected = transform(item)["ifim_high"]
+    as_array = {**item, "organs": item["organs"].as_tensor().numpy()}
+    assert_close(transform(as_array)["ifim_high"], expected)
+    moved = torch.eye(4, dtype=torch.float64)
+    moved[0, 3] = 5
+    with pytest.raises(ValueError, match="got another affine for image 0"):
+        transform({**item, "organs": MetaTensor(item["organs"].as_tensor(), affine=moved)})
+
+
+def test_a_transform_says_once_that_the_space_is_another_networks(caplog):
+    images = torch.stack([item["image"].as_tensor() for item in items()])
+    first, second = smooth_network(2, seed=1), smooth_network(2, seed=2)
+    pooled = mi.pooled_eigenspace(first, images, rank=2)
+    for network, told in ((first, 0), (second, 1)):
+        caplog.clear()
+        transform = mi.IFIMComponents(network, space=pooled, rank=1)
+        for image in images[:2]:
+            transform(image)
+        assert len([r for r in caplog.records if "another network" in r.message]) == told

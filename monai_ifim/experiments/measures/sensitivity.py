@@ -308,7 +308,7 @@ def explainers(subject: Subject, images: Tensor, others: Tensor) -> dict[str, Ex
     return {
         "ifim": quantus_explain,
         "ifim_smoothed": partial(quantus_explain, noise=noise),
-        "ifim_pooled": partial(quantus_explain, space=pooled),
+        "ifim_pooled": partial(quantus_explain, space=pooled, rank=max(1, pooled.stable_rank)),
         **{method.name: explainer(method, subject.seed) for method in methods},
         "random_numbers": partial(random_map, seed=subject.seed),
         "edges": edge_map,
