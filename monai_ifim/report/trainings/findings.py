@@ -107,7 +107,7 @@ def _known_answer(blocks: Sequence[Block]) -> str:
     random = [each.numbers["untrained_template"]["pixels"]["unit_trace"] for each in blocks]
     less = [each.numbers["template"]["unit_trace_less"]["single"] for each in blocks]
     return (
-        f"**The known answer.** Cosine with the ideal template: of single images "
+        f"**The known answer.** Cosine with the known template: of single images "
         f"{_values(blocks, _cosine('single'))}, smoothed {_values(blocks, _cosine('smoothed'))}, "
         f"pooled {_values(blocks, _cosine('unit_trace'))}; of random weights pooled "
         f"{spread([each['value'] for each in random])}. Pooled is {_counted(less, 'single')}."
