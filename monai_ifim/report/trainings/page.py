@@ -98,9 +98,10 @@ def _rendered(values: dict[str, Any]) -> str:
 
 
 def _pictures(blocks: Sequence[Block], results: Path, page: Path) -> Iterator[dict[str, str]]:
-    """One for each experiment, of its networks above the bar; those with a template first."""
+    """One for each experiment, of its networks above the bar; exactly known answers first."""
     linked = Path(os.path.relpath(results, page.parent))
-    ordered = sorted(blocks, key=lambda each: each.numbers["template"] is None)
+    order = ("exact", "reference", None)
+    ordered = sorted(blocks, key=lambda b: order.index(block(b.result, "task", "known_answer")))
     for name in dict.fromkeys(each.result["experiment"] for each in ordered):
         own = [each for each in blocks if each.result["experiment"] == name and each.competent]
         with settings():
