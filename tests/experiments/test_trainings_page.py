@@ -123,8 +123,8 @@ def test_drift_is_shown_where_it_was_measured(folder, tmp_path):
     page = write_trainings_page(folder, tmp_path / "page.md").read_text(encoding="utf-8")
     (folder / "drift.json").unlink()
     assert "| ifim_signal_2d | 30 | 1 | 12.0° [10.0°, 14.0°] | 12.0° [10.0°, 14.0°] |" in page
-    assert "blurred 12.0° (0 of 1 above two halves" in page
-    assert "random weights 80.0° (1 of 1 above two halves" in page
+    assert "blurred 12.0°, in 0 of 1 above that" in page
+    assert "random weights 80.0°, in 1 of 1 above that" in page
 
 
 def test_a_task_without_a_bar_takes_every_network(blocks):

@@ -39,29 +39,32 @@ def findings(blocks: Sequence[Block]) -> Iterator[str]:
         yield _moves(moved)
 
 
-def drift_finding(drift: dict[str, Any]) -> str:
+def drift_findings(drift: dict[str, Any]) -> Iterator[str]:
     """What the angles of ``benchmarks.drift`` say, after low-pass filtering.
 
     Args:
         drift: of ``drift.json``.
 
-    Returns:
-        A sentence: the angles, and how many of each kind are above those of two halves of the
-        images (their intervals do not overlap).
+    Yields:
+        A sentence for the leading direction and one for all K - 1: the angles, and how many of each
+        kind are above those of two halves of the images (their intervals do not overlap).
     """
-    rows = [
-        network["angles"]["low_pass"][max(network["angles"]["low_pass"], key=int)]
-        for network in drift["networks"].values()
-    ]
+    tables = [network["angles"]["low_pass"] for network in drift["networks"].values()]
     halves = "other half of the images"
-    parts = []
-    for kind in rows[0]:
-        text = f"{kind} {spread([row[kind]['value'] for row in rows])}°"
-        if kind != halves:
-            above = sum(row[kind]["low"] > row[halves]["high"] for row in rows)
-            text += f" ({above} of {len(rows)} above two halves of the images)"
-        parts.append(text)
-    return f"**Drift**, largest angle after low-pass filtering: {'; '.join(parts)}."
+    for words, rows in (
+        ("leading direction", [table["1"] for table in tables]),
+        ("largest angle of K - 1 directions", [table[max(table, key=int)] for table in tables]),
+    ):
+        parts = [f"two halves of the images differ by {_angles(rows, halves)}"]
+        for kind in rows[0]:
+            if kind != halves:
+                above = sum(row[kind]["low"] > row[halves]["high"] for row in rows)
+                parts.append(f"{kind} {_angles(rows, kind)}, in {above} of {len(rows)} above that")
+        yield f"**Drift, {words}**, low-pass filtered: {'; '.join(parts)}."
+
+
+def _angles(rows: Sequence[dict[str, Any]], kind: str) -> str:
+    return f"{spread([row[kind]['value'] for row in rows])}°"
 
 
 def verdict(differences: Sequence[Any]) -> tuple[int, int, int]:
@@ -104,7 +107,7 @@ def _known_answer(blocks: Sequence[Block]) -> str:
     random = [each.numbers["untrained_template"]["pixels"]["unit_trace"] for each in blocks]
     less = [each.numbers["template"]["unit_trace_less"]["single"] for each in blocks]
     return (
-        f"**The known answer.** Cosine with the ideal template: of single images "
+        f"**The known answer.** Cosine with the known template: of single images "
         f"{_values(blocks, _cosine('single'))}, smoothed {_values(blocks, _cosine('smoothed'))}, "
         f"pooled {_values(blocks, _cosine('unit_trace'))}; of random weights pooled "
         f"{spread([each['value'] for each in random])}. Pooled is {_counted(less, 'single')}."

@@ -20,7 +20,7 @@ from monai_ifim.report.results.style import settings
 from monai_ifim.report.trainings import tables
 from monai_ifim.report.trainings.blocks import METRICS, Block, read_blocks
 from monai_ifim.report.trainings.figure import draw_pictures
-from monai_ifim.report.trainings.findings import drift_finding, findings
+from monai_ifim.report.trainings.findings import drift_findings, findings
 
 
 def write_trainings_page(results: Path, page: Path) -> Path:
@@ -51,7 +51,7 @@ def write_trainings_page(results: Path, page: Path) -> Path:
             "research_only": RESEARCH_ONLY,
             "bars": list(_bars(measured)),
             "networks": tables.network_table(blocks),
-            "findings": [*findings(blocks), *([drift_finding(drift)] if drift else [])],
+            "findings": [*findings(blocks), *(drift_findings(drift) if drift else ())],
             "pictures": list(_pictures(blocks, results, page)),
             "answer": tables.answer_table(good),
             "counts": tables.count_table(good),
@@ -98,9 +98,10 @@ def _rendered(values: dict[str, Any]) -> str:
 
 
 def _pictures(blocks: Sequence[Block], results: Path, page: Path) -> Iterator[dict[str, str]]:
-    """One for each experiment, of its networks above the bar; those with a template first."""
+    """One for each experiment, of its networks above the bar; exactly known answers first."""
     linked = Path(os.path.relpath(results, page.parent))
-    ordered = sorted(blocks, key=lambda each: each.numbers["template"] is None)
+    order = ("exact", "reference", None)
+    ordered = sorted(blocks, key=lambda b: order.index(block(b.result, "task", "known_answer")))
     for name in dict.fromkeys(each.result["experiment"] for each in ordered):
         own = [each for each in blocks if each.result["experiment"] == name and each.competent]
         with settings():
