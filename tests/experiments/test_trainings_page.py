@@ -24,7 +24,7 @@ CONFIG = {
     "trainings": 3,
     "lengths": [320],
     "measures": {
-        **dict.fromkeys((*OFF, "map_images"), 0),
+        **dict.fromkeys((*OFF, "map_images", "quantus_images"), 0),
         "pooled_images": 40,
         "smoothed_images": 4,
         "moved_images": 12,
