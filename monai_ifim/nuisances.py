@@ -40,7 +40,10 @@ def _resampled(images: Tensor, parameters: list[dict[str, Any]]) -> Tensor:
         affine = Affine(
             mode=3, padding_mode="nearest", image_only=True, dtype=torch.float64, **each
         )
-        result.append(torch.as_tensor(affine(image.double().cpu())).as_subclass(Tensor))
+        plain = image.double().cpu()
+        mean = plain.mean()  # stays out: MONAI returns single precision, too little beside it
+        moved = torch.as_tensor(affine(plain - mean)).as_subclass(Tensor)
+        result.append(moved.double() + mean)
     return torch.stack(result).to(images)
 
 
@@ -59,7 +62,7 @@ def _broad(amounts: Tensor, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rotation:
-    """The object is turned.
+    """The object is turned, by the right-hand rule: about axis 2, and in 2D, from axis 0 to axis 1.
 
     Attributes:
         reach: largest plausible angle in degrees.
@@ -102,7 +105,7 @@ class Rotation:
 
     def _matrix(self, degrees: float, sizes: Sequence[float]) -> Tensor:
         """In voxels, homogeneous: to mm, turned, and back."""
-        dims, angle = len(sizes), math.radians(degrees)
+        dims, angle = len(sizes), -math.radians(degrees)  # MONAI's matrix leads back to the input
         angles: Any = angle if dims == 2 else [angle * (axis == self.axis) for axis in range(3)]
         scale = torch.diag(torch.tensor([*sizes, 1.0], dtype=torch.float64))
         turn = torch.as_tensor(create_rotate(dims, angles), dtype=torch.float64)
@@ -111,7 +114,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Shift:
-    """The object is moved along one axis.
+    """The object is moved along one axis, to larger indices by positive amounts.
 
     Attributes:
         reach: largest plausible distance in mm.
@@ -151,7 +154,7 @@ class Shift:
         dims, spacing = images.ndim - 2, 1.0 if self.spacing is None else self.spacing
         sizes = spacing if isinstance(spacing, tuple) else (spacing,) * len(images)
         moves = [
-            tuple(amount / size * (axis == self.axis) for axis in range(dims))
+            tuple(-amount / size * (axis == self.axis) for axis in range(dims))  # as in Rotation
             for amount, size in zip(amounts.tolist(), sizes, strict=True)
         ]
         return _resampled(images, [{"translate_params": move} for move in moves])

@@ -36,6 +36,12 @@ class Search:
         """The first amounts at which the level is reached and the answer changes, (B,) each.
 
         Both sides are compared all along, and each pass looks at the one that is nearer so far.
+
+        Args:
+            level: KL divergence in nats.
+
+        Returns:
+            Two tensors of amounts with their signs, infinite where nothing happens.
         """
         signs = (1.0,) if self._nuisance.one_sided else (1.0, -1.0)
         scans = [[self._look(self._at(sign * share)) for share in _SCAN] for sign in signs]

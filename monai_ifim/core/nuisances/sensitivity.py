@@ -50,8 +50,8 @@ class NuisanceSensitivity:
         measured: amount, with its sign, at which the divergence reaches the level first, (B, P), by
             forward passes; infinite where it does not within the reach. None where not measured.
         flips: amount, with its sign, at which the answer was seen to have changed, (B, P), the same
-            way; the first change lies at most an eighth of the reach below. NaN for families
-            without answers.
+            way; the first change lies at most an eighth of the reach below, a quarter where the
+            answer changes on both sides. NaN for families without answers.
     """
 
     nuisances: tuple[Nuisance, ...]
@@ -225,12 +225,13 @@ def _matrix(
 ) -> Tensor:
     """TᵀFT, (B, P, P) in float64."""
     columns, own = [], {}
+    images = images.double()  # a small step is lost beside large intensities in single precision
     for i, nuisance in enumerate(nuisances):
         step = torch.full((len(images),), nuisance.step, dtype=torch.float64)
         above = _changed(nuisance, images, step)
         below = images if nuisance.one_sided else _changed(nuisance, images, -step)
         width = nuisance.step if nuisance.one_sided else 2 * nuisance.step
-        tangent = (above.double() - below.double()) / width
+        tangent = (above - below) / width
         if must_change and not bool(tangent.any()):
             raise ValueError(
                 f"expected a nuisance that changes the images, got {nuisance.name}, which leaves "
