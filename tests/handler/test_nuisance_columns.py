@@ -318,6 +318,38 @@ def test_bad_nuisances(chosen, message):
         mi.NuisanceColumns(chosen)
 
 
-def test_an_axis_that_is_not_there(tmp_path):
-    _, rows = run(Dataset(dosed_items()), tmp_path, [Shift(axis=2)], 2, smooth_network(2))
-    assert all("expected an axis from 0 to 1 of images" in row["status"] for row in rows)
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize(
+    ("chosen", "known"),
+    [
+        ({"shift": {"axis": 2}}, "0 to 1"),
+        ({"shift": {"axis": -1}}, "0 to 1"),
+        ({"bias_field": {"axis": 2}}, "0 to 1"),
+        ({"rotation": {"axis": 0}}, "2 alone"),
+        ({"rotation": {"axis": 3}}, "2 alone"),
+    ],
+)
+def test_an_axis_that_is_not_there_ends_the_run(tmp_path, chosen, known, affine):
+    data = dosed_items()
+    if not affine:
+        data = [{**item, "image": item["image"].as_tensor()} for item in data]
+    inferer = mi.IFIMInferer(on_error="row")
+    with pytest.raises(KeyError, match=f"expected an axis from {known} of images"):
+        run(Dataset(data), tmp_path, [chosen], 2, smooth_network(2), inferer=inferer)
+
+
+@pytest.mark.parametrize("axis", [-1, 3, 5, "2", 1.0, True])
+def test_no_such_axis_of_a_volume(axis):
+    """All cells would be empty, as if everything were tolerated."""
+    for nuisance in (Rotation(axis=axis), Shift(axis=axis), BiasField(axis=axis)):
+        with pytest.raises(ValueError, match="expected an axis from 0 to 2 of images"):
+            nuisance(torch.rand(1, 1, 5, 4, 3), torch.ones(1))
+
+
+@pytest.mark.parametrize("size", [0, 0.0, -1.0, math.nan, math.inf, "1", True, [1.0, 2.0]])
+def test_sizes_of_voxels_are_numbers_above_0(size):
+    for chosen in ({"shift": {"spacing": size}}, {"rotation": {"spacing": [[1.0, size]]}}):
+        with pytest.raises(ValueError, match="expected sizes of voxels in mm, > 0, as the spacing"):
+            mi.NuisanceColumns([chosen])
+    with pytest.raises(ValueError, match="expected sizes of voxels in mm"):
+        mi.NuisanceColumns([{"rotation": {"spacing": [size, 1.0]}}])
