@@ -151,10 +151,11 @@ def check_nuisances(nuisances: Sequence[Nuisance], level: float) -> None:
     Raises:
         ValueError: none, one without what it needs, or a level that is not above 0.
     """
-    if not nuisances or not 0 < level < float("inf"):
+    number = isinstance(level, int | float) and not isinstance(level, bool)
+    if not nuisances or not number or not 0 < level < float("inf"):
         raise ValueError(
             f"expected at least one nuisance and a level > 0 in nats, got {len(nuisances)} and "
-            f"level={level}; for example [Rotation(15.0)] and 0.1"
+            f"level={level!r}; for example [Rotation(15.0)] and 0.1"
         )
     needed = ("name", "unit", "reach", "one_sided", "step")
     for nuisance in nuisances:
