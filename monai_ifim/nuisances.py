@@ -40,17 +40,29 @@ def _resampled(images: Tensor, parameters: list[dict[str, Any]]) -> Tensor:
         affine = Affine(
             mode=3, padding_mode="nearest", image_only=True, dtype=torch.float64, **each
         )
-        result.append(torch.as_tensor(affine(image.double().cpu())).as_subclass(Tensor))
+        plain = image.double().cpu()
+        mean = plain.mean()  # stays out: MONAI returns single precision, too little beside it
+        moved = torch.as_tensor(affine(plain - mean)).as_subclass(Tensor)
+        result.append(moved.double() + mean)
     return torch.stack(result).to(images)
 
 
-def _check_axis(nuisance: Shift | BiasField, images: Tensor) -> None:
-    dims = images.ndim - 2
-    if not 0 <= nuisance.axis < dims:
+def _check_axis(nuisance: Rotation | Shift | BiasField, images: Tensor, known: range) -> None:
+    if type(nuisance.axis) is not int or nuisance.axis not in known:
+        these = f"{known[0]} to {known[-1]}" if len(known) > 1 else f"{known[0]} alone"
         raise ValueError(
-            f"expected an axis from 0 to {dims - 1} of images {tuple(images.shape)}, got "
-            f"{nuisance.axis} for {nuisance.name}; count spatial axes from 0"
+            f"expected an axis from {these} of images {tuple(images.shape)}, got "
+            f"{nuisance.axis!r} for {nuisance.name}; count spatial axes from 0"
         )
+
+
+def _check_sizes(nuisance: Rotation | Shift, sizes: Sequence[Any]) -> None:
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < math.inf:
+            raise ValueError(
+                f"expected sizes of voxels in mm, > 0, as the spacing of {nuisance.name}, got "
+                f"{nuisance.spacing!r}; leave it out for that of the images"
+            )
 
 
 def _broad(amounts: Tensor, images: Tensor) -> Tensor:
@@ -59,11 +71,11 @@ def _broad(amounts: Tensor, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rotation:
-    """The object is turned.
+    """The object is turned, by the right-hand rule: about axis 2, and in 2D, from axis 0 to axis 1.
 
     Attributes:
         reach: largest plausible angle in degrees.
-        axis: of a 3D image, around which it turns.
+        axis: of a 3D image, around which it turns; a 2D image turns about axis 2.
         spacing: size of a voxel along each axis in mm, one tuple for each image, without which
             voxels are taken for cubes; hosts fill it in.
     """
@@ -93,8 +105,22 @@ class Rotation:
             return self
         return replace(self, spacing=tuple(map(tuple, spacing.tolist())))
 
+    def __post_init__(self) -> None:
+        for sizes in self.spacing or ():
+            _check_sizes(self, sizes if isinstance(sizes, Sequence) else [None])
+
+    def check(self, images: Tensor) -> None:
+        """Refuse what these images (B, C, *S) do not have, for example an axis.
+
+        Raises:
+            ValueError: there is no such axis; a 2D image is turned about axis 2 alone.
+        """
+        dims = images.ndim - 2
+        _check_axis(self, images, range(2, 3) if dims == 2 else range(dims))
+
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Images (B, C, *S), turned by amounts (B,)."""
+        self.check(images)
         dims = images.ndim - 2
         sizes = self.spacing or ((1.0,) * dims,) * len(images)
         pairs = zip(amounts.tolist(), sizes, strict=True)
@@ -102,7 +128,7 @@ class Rotation:
 
     def _matrix(self, degrees: float, sizes: Sequence[float]) -> Tensor:
         """In voxels, homogeneous: to mm, turned, and back."""
-        dims, angle = len(sizes), math.radians(degrees)
+        dims, angle = len(sizes), -math.radians(degrees)  # MONAI's matrix leads back to the input
         angles: Any = angle if dims == 2 else [angle * (axis == self.axis) for axis in range(3)]
         scale = torch.diag(torch.tensor([*sizes, 1.0], dtype=torch.float64))
         turn = torch.as_tensor(create_rotate(dims, angles), dtype=torch.float64)
@@ -111,7 +137,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Shift:
-    """The object is moved along one axis.
+    """The object is moved along one axis, to larger indices by positive amounts.
 
     Attributes:
         reach: largest plausible distance in mm.
@@ -141,17 +167,29 @@ class Shift:
         Returns:
             A copy; ``spacing`` that was given stays.
         """
-        if self.spacing is not None or self.axis >= spacing.shape[1]:  # the call refuses that axis
-            return self
+        if self.spacing is not None or self.axis not in range(spacing.shape[1]):
+            return self  # the call refuses that axis
         return replace(self, spacing=tuple(spacing[:, self.axis].tolist()))
+
+    def __post_init__(self) -> None:
+        if self.spacing is not None:
+            _check_sizes(self, self.spacing if isinstance(self.spacing, tuple) else [self.spacing])
+
+    def check(self, images: Tensor) -> None:
+        """Refuse images (B, C, *S) without that axis.
+
+        Raises:
+            ValueError: there is none.
+        """
+        _check_axis(self, images, range(images.ndim - 2))
 
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Images (B, C, *S), moved by amounts (B,)."""
-        _check_axis(self, images)
+        self.check(images)
         dims, spacing = images.ndim - 2, 1.0 if self.spacing is None else self.spacing
         sizes = spacing if isinstance(spacing, tuple) else (spacing,) * len(images)
         moves = [
-            tuple(amount / size * (axis == self.axis) for axis in range(dims))
+            tuple(-amount / size * (axis == self.axis) for axis in range(dims))  # as in Rotation
             for amount, size in zip(amounts.tolist(), sizes, strict=True)
         ]
         return _resampled(images, [{"translate_params": move} for move in moves])
@@ -257,9 +295,17 @@ class BiasField:
         """For tables."""
         return f"bias field along axis {self.axis}"
 
+    def check(self, images: Tensor) -> None:
+        """Refuse images (B, C, *S) without that axis.
+
+        Raises:
+            ValueError: there is none.
+        """
+        _check_axis(self, images, range(images.ndim - 2))
+
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Images (B, C, *S), shaded by amounts (B,)."""
-        _check_axis(self, images)
+        self.check(images)
         size = images.shape[2 + self.axis]
         places = torch.linspace(-1, 1, size, dtype=images.dtype, device=images.device)
         field = places.view(-1, *[1] * (images.ndim - 3 - self.axis))

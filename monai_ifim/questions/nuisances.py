@@ -101,7 +101,8 @@ class NuisanceColumns:
             Columns.
 
         Raises:
-            MissingEntry: the run has a ``perturbation``, beside which there are no nuisances.
+            MissingEntry: the run has a ``perturbation``, beside which there are no nuisances, or
+                the images lack an axis that was asked for.
             ValueError: an image that a nuisance cannot change, or on which the network returns NaN
                 when it is changed.
         """
@@ -110,6 +111,8 @@ class NuisanceColumns:
                 "expected all changes of the images beside nuisances, which are changes of their "
                 f"own, got {asked.options.perturbation!r}; leave out one of them"
             )
+        for each in self.nuisances.values():
+            _check(each, asked.images)
         nuisances = [_with_spacing(each, asked.spacing) for each in self.nuisances.values()]
         predict = partial(
             predicted_logits, asked.predict, output_transform=asked.options.output_transform
@@ -190,6 +193,15 @@ def _made(name: str, options: Mapping[str, Any]) -> Nuisance:
 def _hint(name: object, known: Sequence[str] | Mapping[str, Any]) -> str:
     close = get_close_matches(str(name), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _check(nuisance: Any, images: Tensor) -> None:
+    """What is wrong with the choice is no image's fault: the run ends."""
+    if hasattr(nuisance, "check"):
+        try:
+            nuisance.check(images)
+        except ValueError as error:
+            raise MissingEntry(str(error)) from error
 
 
 def _with_spacing(nuisance: Any, spacing: Tensor | None) -> Nuisance:

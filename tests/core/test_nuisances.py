@@ -91,6 +91,70 @@ def test_what_is_measured_is_found_by_a_fine_search():
             assert flipped(found.flips[i, 0])
 
 
+@dataclass
+class Raised(Pattern):
+    """All values are raised."""
+
+    @property
+    def values(self):
+        return torch.ones(IMAGES.shape[1:], dtype=torch.float64)
+
+
+def test_of_two_sides_in_the_same_interval_the_nearer_one():
+    """One logit, 1.5 + 3t: KL is .1 at -.35 and at +.45, both between a quarter and a half."""
+
+    class Line(torch.nn.Module):
+        def forward(self, x):
+            t = x.flatten(1).mean(1)
+            return torch.stack([1.5 + 3 * t, 0 * t], dim=1)
+
+    zero = torch.zeros_like(IMAGES[:1])
+    found = mi.nuisance_sensitivity(Line(), zero, [Raised(reach=1.0)])
+    assert found.measured.item() == pytest.approx(-0.350, abs=2e-3)
+
+
+@pytest.mark.parametrize("mirrored", [1, -1])
+@pytest.mark.parametrize("reach", [0.6, 1.0, 1.7, 3.0])
+def test_the_nearer_side_whichever_it_is(reach, mirrored):
+    """Many images at once against a fine scan, with ties at every interval, on either side."""
+    level = 0.1
+    starts = torch.linspace(-2.5, 2.5, 41).double()
+
+    class Bent(torch.nn.Module):
+        def forward(self, x):
+            first, t = x[:, 0, 0], mirrored * x[:, 0, 1:].mean(1)
+            return torch.stack([first + 2 * t + 0.7 * t**2, 0 * t], dim=1)
+
+    @dataclass
+    class Moved(Pattern):
+        def __call__(self, images, amounts):
+            unit = torch.tensor([0.0, 1.0, 1.0]).double()
+            return images + amounts[:, None, None].to(images) * unit
+
+    images = torch.zeros(len(starts), 1, 3).double()
+    images[:, 0, 0] = starts
+    found = mi.nuisance_sensitivity(Bent(), images, [Moved(reach=reach)], level=level)
+    sides = torch.linspace(0, reach, 4001).double()
+    tied = 0
+    for i, image in enumerate(images):
+        before = Bent()(image[None])
+        first, flip = [], []
+        for side in (1, -1):
+            after = Bent()(Moved()(image[None].expand(4001, 1, 3), side * sides))
+            hit = mi.Categorical().divergence(before.expand(4001, 2), after) >= level
+            other = after.argmax(1) != before.argmax(1)
+            for seen, each in ((hit, first), (other, flip)):
+                each.append(sides[seen.long().argmax()].item() if seen.any() else float("inf"))
+        tied += max(first) < 2 * min(first)
+        amount, expected = found.measured[i, 0].item(), min(first)
+        assert abs(amount) == pytest.approx(expected, rel=2e-2)
+        if max(first) > 1.05 * expected:
+            assert (amount > 0) == (first[0] < first[1])
+        if min(flip) < reach:  # half an interval where both sides have one, a quarter otherwise
+            assert min(flip) - 1e-9 <= abs(found.flips[i, 0].item()) <= min(flip) + 0.25 * reach
+    assert tied >= 5
+
+
 def test_a_quadratic_divergence_is_measured_as_the_law_says():
     """Affine regression with known error: the law is exact at any distance."""
     weight = torch.randn(3, 72, generator=torch.Generator().manual_seed(0)).double()

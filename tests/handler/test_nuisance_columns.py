@@ -281,6 +281,58 @@ def test_another_reach_is_another_run(tmp_path):
         evaluate(network, DataLoader(Dataset(dosed_items()), batch_size=2), handler)
 
 
+@dataclass
+class Dosage(Own):
+    """With an option of its own."""
+
+    k: int = 1
+
+
+class Plain:
+    """The same without a dataclass."""
+
+    name, unit, reach, one_sided, step = "plain", "mGy", 5.0, True, 0.1
+
+    def __init__(self, k=1):
+        self.k = k
+
+    def __call__(self, images, amounts):
+        return Own()(images, self.k * amounts)
+
+
+class Asks:
+    """A question of somebody's own."""
+
+    name = "asks"
+
+    def __init__(self, k=1):
+        self.k = k
+
+    def answer(self, asked):
+        return mi.Answer([{"mine": float(self.k)} for _ in asked.images])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda k: mi.NuisanceColumns(Dosage(k=k), 1e-4),
+        lambda k: mi.NuisanceColumns(Plain(k=k), 1e-4),
+        Asks,
+    ],
+    ids=["dataclass", "class", "question"],
+)
+def test_options_of_what_others_wrote_are_compared_at_a_resume(tmp_path, made):
+    network = smooth_network(2)
+    for k in (1, 1, 50):
+        handler = mi.IFIMHandler(output_dir=tmp_path, questions=[made(k)], resume=True)
+        loader = DataLoader(Dataset(dosed_items()), batch_size=2)
+        if k == 1:
+            evaluate(network, loader, handler)
+            continue
+        with pytest.raises(ValueError, match="questions"):
+            evaluate(network, loader, handler)
+
+
 def test_beside_a_perturbation_the_run_ends(tmp_path):
     with pytest.raises(KeyError, match="expected all changes of the images beside nuisances"):
         run(
@@ -293,31 +345,21 @@ def test_beside_a_perturbation_the_run_ends(tmp_path):
         )
 
 
-def test_names_in_a_configuration():
-    chosen = mi.NuisanceColumns(["blur", {"rotation": {"reach": 10}, "shift": {"axis": 1}}, Gain()])
-    assert list(chosen.nuisances) == ["blur", "rotation", "shift_along_axis_1", "gain"]
-    assert chosen.ranges["rotation"] == {"reach": 10, "unit": "degrees", "one_sided": False}
-    every = [{"rotation": {"axis": axis}} for axis in range(3)]
-    assert len(mi.NuisanceColumns(every).nuisances) == 3
-    assert list(mi.NuisanceColumns("gain").nuisances) == ["gain"]
-
-
+@pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize(
-    ("chosen", "message"),
+    ("chosen", "known"),
     [
-        (["rotations"], r"got 'rotations' \(did you mean 'rotation'\?\)"),
-        ([{"rotation": {"raech": 3}}], r"got 'raech' \(did you mean 'reach'\?\)"),
-        ([{"gain": {"reach": -1}}], "expected a number > 0 as the reach of gain, got -1"),
-        (["gain", Gain(3.0)], "expected nuisances of different names, got gain, gain"),
-        ([], "expected at least one nuisance"),
-        ([3], "expected nuisances with name"),
+        ({"shift": {"axis": 2}}, "0 to 1"),
+        ({"shift": {"axis": -1}}, "0 to 1"),
+        ({"bias_field": {"axis": 2}}, "0 to 1"),
+        ({"rotation": {"axis": 0}}, "2 alone"),
+        ({"rotation": {"axis": 3}}, "2 alone"),
     ],
 )
-def test_bad_nuisances(chosen, message):
-    with pytest.raises(ValueError, match=message):
-        mi.NuisanceColumns(chosen)
-
-
-def test_an_axis_that_is_not_there(tmp_path):
-    _, rows = run(Dataset(dosed_items()), tmp_path, [Shift(axis=2)], 2, smooth_network(2))
-    assert all("expected an axis from 0 to 1 of images" in row["status"] for row in rows)
+def test_an_axis_that_is_not_there_ends_the_run(tmp_path, chosen, known, affine):
+    data = dosed_items()
+    if not affine:
+        data = [{**item, "image": item["image"].as_tensor()} for item in data]
+    inferer = mi.IFIMInferer(on_error="row")
+    with pytest.raises(KeyError, match=f"expected an axis from {known} of images"):
+        run(Dataset(data), tmp_path, [chosen], 2, smooth_network(2), inferer=inferer)

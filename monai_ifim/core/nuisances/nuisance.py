@@ -25,4 +25,8 @@ class Nuisance(Protocol):
     step: float
 
     def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """Images (B, C, *S), each transformed by its own amount (B,)."""
+        """Images (B, C, *S), each transformed by its own amount (B,).
+
+        They come in float64 for the tangent, and as the network takes them for forward passes:
+        tensors of one's own are converted by ``.to(images)``.
+        """

@@ -33,7 +33,16 @@ class Search:
         self._before = space.logits.double()
 
     def run(self, level: float) -> tuple[Tensor, Tensor]:
-        """The first amounts at which the level is reached and the answer changes, (B,) each."""
+        """The first amounts at which the level is reached and the answer changes, (B,) each.
+
+        Both sides are compared all along, and each pass looks at the one that is nearer so far.
+
+        Args:
+            level: KL divergence in nats.
+
+        Returns:
+            Two tensors of amounts with their signs, infinite where nothing happens.
+        """
         signs = (1.0,) if self._nuisance.one_sided else (1.0, -1.0)
         scans = [[self._look(self._at(sign * share)) for share in _SCAN] for sign in signs]
         amounts = torch.tensor([0.0, *_SCAN], dtype=torch.float64) * self._nuisance.reach
@@ -44,26 +53,31 @@ class Search:
         changed = torch.stack(
             [torch.stack([start > 0, *(c for _, c in scan)], dim=1) for scan in scans], dim=1
         )
-        low, high, sign = _bracket(divergence >= level, amounts, signs)
-        below, above = (_read(divergence, amounts, each, sign, signs) for each in (low, high))
+        low, high = _brackets(divergence >= level, amounts)
+        below, above = (_read(divergence, amounts, each) for each in (low, high))
+        ways = torch.tensor(signs, dtype=torch.float64)
+        rows = torch.arange(len(self._before))
         for _ in range(_NARROW if bool(torch.isfinite(high).any()) else 0):
-            point = _crossing(low, below, high, above, level)
-            seen, _ = self._look(torch.where(high.isinf(), 0, sign * point))
+            point, side = _crossing(low, below, high, above, level).min(dim=1)
+            at = rows, side
+            seen, _ = self._look(torch.where(point.isinf(), 0, ways[side] * point))
             reached = seen >= level
-            high, above = torch.where(reached, point, high), torch.where(reached, seen, above)
-            low, below = torch.where(reached, low, point), torch.where(reached, below, seen)
-        measured = _signed(_crossing(low, below, high, above, level), high, sign)
-        return measured, self._first_change(changed, amounts, signs)
+            high[at], low[at] = _halves(low[at], point, high[at], reached)
+            above[at], below[at] = _halves(below[at], seen, above[at], reached)
+        measured = _nearest(_crossing(low, below, high, above, level), ways)
+        return measured, self._first_change(changed, amounts, ways)
 
-    def _first_change(self, changed: Tensor, amounts: Tensor, signs: tuple[float, ...]) -> Tensor:
+    def _first_change(self, changed: Tensor, amounts: Tensor, ways: Tensor) -> Tensor:
         if not hasattr(self._family, "predicted"):
             return torch.full((len(changed),), torch.nan, dtype=torch.float64)
-        low, high, sign = _bracket(changed, amounts, signs)
+        low, high = _brackets(changed, amounts)
+        rows = torch.arange(len(changed))
         for _ in range(_NARROW if bool(torch.isfinite(high).any()) else 0):
-            point = torch.where(high.isinf(), 0, (low + high) / 2)
-            _, now = self._look(sign * point)
-            high, low = torch.where(now, point, high), torch.where(now, low, point)
-        return _signed(high, high, sign)
+            point, side = ((low + high) / 2).min(dim=1)
+            at = rows, side
+            _, now = self._look(torch.where(point.isinf(), 0, ways[side] * point))
+            high[at], low[at] = _halves(low[at], point, high[at], now)
+        return _nearest(high, ways)
 
     def _at(self, share: float) -> Tensor:
         amount = share * self._nuisance.reach
@@ -87,49 +101,46 @@ class Search:
         return divergence, (now != then).any(dim=1).cpu()
 
 
-def _bracket(
-    hit: Tensor, amounts: Tensor, signs: tuple[float, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The first interval in which something happens, on the side where that is nearer.
+def _brackets(hit: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
+    """The first interval of each side in which something happens.
+
+    Which side is nearer is not known from these where both have the same one.
 
     Args:
         hit: (B, sides, n) booleans, false at the first amount.
         amounts: (n,), rising.
-        signs: of the sides.
 
     Returns:
-        Its ends (B,), infinite where nothing happens, and the sign of the side.
+        Its ends, (B, sides) each; 0 and infinite where nothing happens.
     """
-    first = hit.long().argmax(dim=2)
-    ends = torch.where(hit.any(dim=2), amounts[first], torch.inf)
-    high, side = ends.min(dim=1)
-    index = first.gather(1, side[:, None])[:, 0]
-    low = torch.where(high.isinf(), 0, amounts[(index - 1).clamp_min(0)])
-    return low, high, torch.tensor(signs, dtype=torch.float64)[side]
+    first, there = hit.long().argmax(dim=2), hit.any(dim=2)
+    high = torch.where(there, amounts[first], torch.inf)
+    return torch.where(there, amounts[(first - 1).clamp_min(0)], 0), high
 
 
-def _read(
-    values: Tensor, amounts: Tensor, where: Tensor, sign: Tensor, signs: tuple[float, ...]
-) -> Tensor:
-    """Of values (B, sides, n) those at some amounts (B,) on one side each."""
-    side = (sign[:, None] - torch.tensor(signs, dtype=torch.float64)).abs().argmin(dim=1)
-    index = (where[:, None] - amounts).abs().nan_to_num(torch.inf).argmin(dim=1)
-    rows = torch.arange(len(values))
-    return values[rows, side, index]
+def _read(values: Tensor, amounts: Tensor, where: Tensor) -> Tensor:
+    """Of values (B, sides, n) those at some of the amounts, (B, sides)."""
+    index = (where[..., None] - amounts).abs().argmin(dim=2, keepdim=True)
+    return values.gather(2, index)[..., 0]
+
+
+def _halves(low: Tensor, point: Tensor, high: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper and the lower end of what is left of an interval after a look inside."""
+    return torch.where(reached, point, high), torch.where(reached, low, point)
 
 
 def _crossing(low: Tensor, below: Tensor, high: Tensor, above: Tensor, level: float) -> Tensor:
     """Where a power law through both ends of an interval reaches the level; from 0 on the square.
 
     Args:
-        low: ends of the intervals, (B,).
+        low: ends of the intervals, (B, sides).
         below: values there.
         high: other ends; infinite where there is no interval.
         above: values there.
         level: to be reached.
 
     Returns:
-        Points (B,); infinite where there is no interval.
+        Points (B, sides); infinite where there is no interval.
     """
     known = (below > 0) & (low > 0) & (above > below)
     power = torch.where(known, (above / below).log() / (high / low).log(), 2.0)
@@ -138,5 +149,7 @@ def _crossing(low: Tensor, below: Tensor, high: Tensor, above: Tensor, level: fl
     return torch.where(torch.isfinite(point), point, (low + high) / 2)
 
 
-def _signed(amount: Tensor, high: Tensor, sign: Tensor) -> Tensor:
-    return torch.where(high.isinf(), torch.inf, sign * amount)
+def _nearest(amounts: Tensor, ways: Tensor) -> Tensor:
+    """The smallest of the amounts (B, sides), with the sign of its side, (B,)."""
+    amount, side = amounts.min(dim=1)
+    return torch.where(amount.isinf(), torch.inf, ways[side] * amount)

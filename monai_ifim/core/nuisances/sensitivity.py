@@ -50,8 +50,8 @@ class NuisanceSensitivity:
         measured: amount, with its sign, at which the divergence reaches the level first, (B, P), by
             forward passes; infinite where it does not within the reach. None where not measured.
         flips: amount, with its sign, at which the answer was seen to have changed, (B, P), the same
-            way; the first change lies at most an eighth of the reach below. NaN for families
-            without answers.
+            way; the first change lies at most an eighth of the reach below, a quarter where the
+            answer changes on both sides. NaN for families without answers.
     """
 
     nuisances: tuple[Nuisance, ...]
@@ -151,10 +151,11 @@ def check_nuisances(nuisances: Sequence[Nuisance], level: float) -> None:
     Raises:
         ValueError: none, one without what it needs, or a level that is not above 0.
     """
-    if not nuisances or not 0 < level < float("inf"):
+    number = isinstance(level, int | float) and not isinstance(level, bool)
+    if not nuisances or not number or not 0 < level < float("inf"):
         raise ValueError(
             f"expected at least one nuisance and a level > 0 in nats, got {len(nuisances)} and "
-            f"level={level}; for example [Rotation(15.0)] and 0.1"
+            f"level={level!r}; for example [Rotation(15.0)] and 0.1"
         )
     needed = ("name", "unit", "reach", "one_sided", "step")
     for nuisance in nuisances:
@@ -225,12 +226,13 @@ def _matrix(
 ) -> Tensor:
     """TᵀFT, (B, P, P) in float64."""
     columns, own = [], {}
+    images = images.double()  # a small step is lost beside large intensities in single precision
     for i, nuisance in enumerate(nuisances):
         step = torch.full((len(images),), nuisance.step, dtype=torch.float64)
         above = _changed(nuisance, images, step)
         below = images if nuisance.one_sided else _changed(nuisance, images, -step)
         width = nuisance.step if nuisance.one_sided else 2 * nuisance.step
-        tangent = (above.double() - below.double()) / width
+        tangent = (above - below) / width
         if must_change and not bool(tangent.any()):
             raise ValueError(
                 f"expected a nuisance that changes the images, got {nuisance.name}, which leaves "

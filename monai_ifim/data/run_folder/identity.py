@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from monai.data import ImageWriter
 from torch import Tensor
 
 _DEPTH = 6
-# Of an object that is none of these only the class counts: others hold what changes with time.
+# Of an object that is none of these, no dataclass, and neither question nor nuisance, only its
+# class counts: others hold what changes with time.
 _MODULES = ("monai.transforms", "monai.inferers", "monai_ifim")
 
 
@@ -23,7 +25,8 @@ def described(value: Any, depth: int = 0) -> Any:
 
     Args:
         value: a number, text, array, container, function, or an object such as a transform, of
-            which the public attributes count.
+            which the public attributes count. So do those of dataclasses, questions and nuisances
+            of anybody; of other objects that are not MONAI's or ours the class alone.
         depth: how many objects it is inside of.
 
     Returns:
@@ -71,11 +74,7 @@ def files_digest(files: Iterable[str | os.PathLike[str]]) -> str:
 
 def _object(value: Any, depth: int) -> Any:
     name = _class(type(value))
-    known = type(value).__module__.startswith(_MODULES)
-    try:
-        attributes = vars(value) if known else {}
-    except TypeError:
-        attributes = {}
+    attributes = _attributes(value)
     public = {
         # SaveImage keeps the writer of its last image: what it did, not what it is.
         key: described(None if isinstance(each, ImageWriter) else each, depth + 1)
@@ -83,6 +82,24 @@ def _object(value: Any, depth: int) -> Any:
         if not key.startswith("_") and not isinstance(each, np.random.RandomState)
     }
     return {"is": name, **public} if public else name
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object was made with, as far as it shows; nothing of one whose state changes."""
+    if is_dataclass(value):
+        names = [each.name for each in fields(value)]
+    elif type(value).__module__.startswith(_MODULES) or _is_asked(value):
+        names = []
+    else:
+        return {}
+    chosen = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return chosen | getattr(value, "__dict__", {})
+
+
+def _is_asked(value: Any) -> bool:
+    """Whether it is a question or a nuisance, also one that somebody else wrote."""
+    needed = (("name", "answer"), ("name", "unit", "reach", "one_sided", "step"))
+    return any(all(hasattr(value, each) for each in names) for names in needed)
 
 
 def _class(kind: type) -> str:
