@@ -1,8 +1,12 @@
 """A pooled eigenspace over sessions, shards and runs: every image once, never silently fewer."""
 
+import gc
+
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
 
 import monai_ifim as mi
 from _helpers.networks import smooth_network
@@ -11,6 +15,7 @@ from _helpers.recorders import evaluate
 from _helpers.runs import record
 from _helpers.runs import run as run_part
 from _helpers.scans import dataset, unreadable
+from monai_ifim.core.pooling.sketch import Sketch
 from monai_ifim.data.run_folder.merge import merge_runs
 from monai_ifim.handlers.pooling import epochs as pooled_epochs
 
@@ -201,3 +206,35 @@ def test_half_precision(files, tmp_path):
     stored = mi.PooledEigenspace.load(tmp_path / "out" / FILE)
     assert stored.count == 5
     assert stored.eigenvectors.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_count_of_a_run_with_a_broken_image(files, tmp_path, caplog, size):
+    """Images that are done again with others of their batch are no further ones."""
+    out = tmp_path / "out"
+    unreadable(files[1])
+    run_part(files, out, stop_after=1, size=size, pooled=FILE)
+    run_part(files, out, resume=True, size=size, pooled=FILE)
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain([files[i] for i in (0, 2, 3, 4)]))
+    assert stored.about["images"] == "5"
+    assert "that of 4 of 5 images" in caplog.text
+
+
+def test_nothing_is_held_on_the_device_after_an_epoch(files, tmp_path):
+    def held():
+        gc.collect()
+        return sum(type(each) is Sketch and each.rows is not None for each in gc.get_objects())
+
+    before, counts = held(), []
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", pooled=FILE)
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"), DataLoader(dataset(files)), smooth_network(3), val_handlers=[handler]
+    )
+    evaluator.add_event_handler(Events.EPOCH_COMPLETED, lambda _: counts.append(held()))
+    evaluator.run()
+    assert counts == [before]
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda _: evaluator.terminate())
+    evaluator.run()
+    assert len(counts) == 1  # the second one was cut short
+    assert held() == before

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Engine
@@ -50,6 +50,16 @@ logger = logging.getLogger(__name__)
 
 _LONGEST = 200  # characters of a perturbation in the file
 PERIOD = 300.0  # seconds between two writings of what is pooled, for a process that is killed
+
+
+class _Told(NamedTuple):
+    """What a rank has come to."""
+
+    own: PooledEigenspace | None
+    names: Names  # of the images that are pooled
+    images: int  # those without a result included
+    files: set[str]  # theirs
+    problem: str  # why it has pooled nothing; empty where it has
 
 
 def observers_of(
@@ -233,8 +243,12 @@ class PooledEpochs(Observer):
     def _give_up(self, why: str) -> None:
         """Nothing is pooled in this epoch; the run goes on."""
         self._problem = f"no pooled eigenspace of this epoch: {printable(why)}"
-        self._pool = self._choices.pool()  # lets go of the memory
+        self._let_go()
         logger.error("%s (the run goes on)", self._problem)
+
+    def _let_go(self) -> None:
+        """The sketches' memory, which is the device's, is for other work until the next epoch."""
+        self._pool = self._choices.pool()
 
     def _own(self) -> PooledEigenspace | None:
         """What this process has pooled, on the CPU; None for nothing."""
@@ -265,6 +279,7 @@ class PooledEpochs(Observer):
             self._leave_part()
         except Exception as error:  # another one ends the run
             logger.error("what is pooled so far is not written: %s", printable(reason(error)))
+        self._let_go()
 
     def last_batch(self, engine: Engine) -> None:
         """All ranks have computed their last batch: pool over them, write, report.
@@ -276,9 +291,12 @@ class PooledEpochs(Observer):
             return
         self._done = True
         own = self._own_part()
+        self._let_go()
         table, ranks = self._table, Ranks("pooled")
-        images = table.images + len(getattr(engine.state.dataloader, "failures", ()))
-        told = ranks.gather([(own, self._names, images, self._problem)])
+        failures = getattr(engine.state.dataloader, "failures", ())
+        images = table.images + len(failures)
+        files = {line["row"]["file"] for line in table.lines} | {each.file for each in failures}
+        told = ranks.gather([_Told(own, self._names, images, files, self._problem)])
         result: list[PooledEigenspace] = []
         self._problem, metrics = ranks.on_first(lambda: self._conclude(told, result))
         engine.state.metrics.update(metrics)
@@ -295,10 +313,10 @@ class PooledEpochs(Observer):
         return own
 
     def _conclude(
-        self, told: Sequence[tuple[Any, Names, int, str]], result: list[PooledEigenspace]
+        self, told: Sequence[_Told], result: list[PooledEigenspace]
     ) -> tuple[str, dict[str, float]]:
         """On rank 0: why there is no pooled eigenspace, empty where there is one; and metrics."""
-        problems = [problem for *_, problem in told if problem]
+        problems = [each.problem for each in told if each.problem]
         if problems:
             return problems[0], {}
         try:
@@ -315,19 +333,18 @@ class PooledEpochs(Observer):
             self._give_up(reason(error))
             return self._problem, {}
 
-    def _joined(
-        self, told: Sequence[tuple[Any, Names, int, str]]
-    ) -> tuple[PooledEigenspace | None, int]:
+    def _joined(self, told: Sequence[_Told]) -> tuple[PooledEigenspace | None, int]:
         """The eigenspace of all ranks and sessions, and how many images there are."""
         space: PooledEigenspace | None = None
-        for one, *_ in told:
+        for one in (each.own for each in told):
             if one is not None:
                 space = one if space is None else space.merged(one)
-        images = sum(count for _, _, count, _ in told)
+        images = sum(each.images for each in told)
         if self._table.part is not None:  # who ends last merges the sessions of all shards
             return space, images
-        images += len(self._table.earlier.lines)
-        names = set().union(*(names for _, names, *_ in told))
+        again = set().union(*(each.files for each in told))  # with others of their batch
+        images += sum(line["row"]["file"] not in again for line in self._table.earlier.lines)
+        names = set().union(*(each.names for each in told))
         space, known, twice = joined_parts(self._earlier(), space, names)
         for path in twice:
             logger.warning("%s is left out: it shares images with what is pooled", path)
