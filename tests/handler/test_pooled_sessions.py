@@ -1,6 +1,7 @@
 """A pooled eigenspace over sessions, shards and runs: every image once, never silently fewer."""
 
 import gc
+import os
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from _helpers.pooled import assert_same, plain
 from _helpers.recorders import evaluate
 from _helpers.runs import record
 from _helpers.runs import run as run_part
-from _helpers.scans import dataset, unreadable
+from _helpers.scans import dataset, unreadable, write_scan
 from monai_ifim.core.pooling.sketch import Sketch
 from monai_ifim.data.run_folder.merge import merge_runs
 from monai_ifim.handlers.pooling import epochs as pooled_epochs
@@ -206,6 +207,62 @@ def test_half_precision(files, tmp_path):
     stored = mi.PooledEigenspace.load(tmp_path / "out" / FILE)
     assert stored.count == 5
     assert stored.eigenvectors.dtype == torch.float32
+
+
+def replaced(file, seed=17):
+    write_scan(file, (13, 11, 9), seed)
+    os.utime(file, ns=(1, 1))  # an older file than the one that was there
+
+
+@pytest.mark.parametrize("shard", [None, "0/1"])
+@pytest.mark.parametrize("then", [replaced, unreadable])
+def test_an_image_that_was_replaced_meanwhile(same_grid, tmp_path, caplog, shard, then):
+    """A sum from which nothing can be taken is left out, and what is done now is pooled."""
+    files, out = same_grid, tmp_path / "out"
+    run_part(files, out, shard, stop_after=1, pooled=FILE)
+    run_part(files, out, shard, stop_after=2, resume=True, pooled=FILE)
+    then(files[0])
+    assert len(run_part(files, out, shard, pooled=FILE, resume=True)) >= 2
+    stored = mi.PooledEigenspace.load(out / FILE)
+    kept = files if then is replaced else files[1:]
+    assert_same(stored, plain(kept))
+    assert stored.about["images"] == "5"
+    assert f"left out with its 1 images: {files[0]} has changed since" in caplog.text
+    assert not any(str(file) in str(stored.about) for file in files)
+
+
+def test_what_was_pooled_with_a_replaced_image_is_not_counted(same_grid, tmp_path, caplog):
+    out = tmp_path / "out"
+    run_part(same_grid, out, stop_after=2, pooled=FILE)
+    replaced(same_grid[1])
+    run_part(same_grid, out, pooled=FILE, resume=True)
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(same_grid[1:]))
+    assert "that of 4 of 5 images" in caplog.text
+    for _ in range(2):  # the part that is left out stays so
+        run_part(same_grid, out, pooled=FILE, resume=True)
+        assert_same(mi.PooledEigenspace.load(out / FILE), plain(same_grid[1:]))
+    (out / FILE).unlink()
+    merge_runs([out], out / "ifim.csv")
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(same_grid[1:]))
+
+
+@pytest.mark.parametrize("other", [{"weights": "equal"}, {"rank": 4, "sketch": 40}, {"sketch": 60}])
+def test_other_choices_are_refused_before_the_work(files, tmp_path, other):
+    out = tmp_path / "out"
+    run_part(files, out, stop_after=2, pooled=FILE)
+    with pytest.raises(ValueError, match=r"weights='unit_trace', rank=10, sketch=40.*, got "):
+        run_part(files, out, pooled=mi.IFIMPooling(FILE, **other), resume=True)
+    assert len(run_part(files, out, pooled=FILE, resume=True)) == 3
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+
+
+def test_other_choices_of_a_shard_are_refused_before_the_work(files, tmp_path):
+    out = tmp_path / "out"
+    run_part(files, out, "0/2", pooled=FILE)
+    with pytest.raises(ValueError, match="expected pooling with weights='unit_trace'"):
+        run_part(files, out, "1/2", pooled=mi.IFIMPooling(FILE, weights="equal"))
+    assert len(run_part(files, out, "1/2", pooled=FILE, resume=True)) == 2
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

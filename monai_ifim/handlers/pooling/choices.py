@@ -90,6 +90,11 @@ class IFIMPooling:
         """Rows of each sketch."""
         return ROWS * self.rank if self.sketch is None else self.sketch
 
+    @property
+    def summing(self) -> dict[str, str | int]:
+        """Choices that must be the same in all sessions and shards of a run, by name."""
+        return {"weights": self.weights, "rank": self.rank, "sketch": self.size}
+
     def pool(self) -> Pool:
         """What an epoch begins with."""
         return Pool(self.rank, self.size, self.weights, control=False)

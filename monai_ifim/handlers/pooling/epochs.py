@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from monai_ifim.core import PooledEigenspace, network_name
 from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.data.provenance import ModelName
+from monai_ifim.data.run_folder.done import Source
 from monai_ifim.data.run_folder.epoch_tables import EpochTables
 from monai_ifim.data.run_folder.folder import check_writable
 from monai_ifim.data.run_folder.part import Block
@@ -31,10 +32,9 @@ from monai_ifim.data.run_pooled.files import (
 from monai_ifim.data.run_pooled.grid import GRID, affine_texts
 from monai_ifim.data.run_pooled.parts import (
     Names,
+    PartText,
     joined_parts,
-    names_of_part,
     part_of_session,
-    parts_of_run,
     remove_parts,
     write_part,
 )
@@ -43,6 +43,7 @@ from monai_ifim.distributed import Ranks
 from monai_ifim.handlers.observer import Observer
 from monai_ifim.handlers.pooling.choices import IFIMPooling
 from monai_ifim.handlers.pooling.drift import METRIC, Drift
+from monai_ifim.handlers.pooling.earlier import EarlierParts
 from monai_ifim.messages import is_failure, printable, reason
 from monai_ifim.outputs import BatchOutputs
 
@@ -138,7 +139,8 @@ class PooledEpochs(Observer):
         self._about: dict[str, str] = {}
         self._shape: torch.Size | None = None
         self._names: Names = set()
-        self._known: Names = set()  # by earlier sessions
+        self._sources: dict[str, Source | None] = {}  # of their files
+        self._earlier = EarlierParts()
         self._places: Counter[str] = Counter()  # images of each file so far
         self._part: Path | None = None
         self._problem, self._done = "", True
@@ -149,6 +151,9 @@ class PooledEpochs(Observer):
 
         Args:
             engine: that runs it.
+
+        Raises:
+            ValueError: other sessions or shards of the run have pooled in another way.
         """
         self._clear()
         self._done = False
@@ -167,6 +172,7 @@ class PooledEpochs(Observer):
                 f"what earlier sessions have pooled cannot be read ({reason(error)}); remove that "
                 "file to pool the other images"
             )
+        self._earlier.check(self._choices.summing)  # before the work is done
 
     def _look_back(self) -> None:
         folder, path, files = self._table.folder, self._path, self._files
@@ -180,15 +186,7 @@ class PooledEpochs(Observer):
         if not files.is_first or self._table.listed is None:
             return  # nothing that could be gone on with
         self._part = part_of_session(folder.path, folder.run, folder.session, rank)
-        for path in self._earlier():
-            self._known |= names_of_part(path)
-
-    def _earlier(self) -> list[Path]:
-        """What earlier sessions have left; nothing where all is done again."""
-        folder = self._table.folder
-        if folder is None or self._part is None or not self._table.earlier.lines:
-            return []
-        return parts_of_run(folder.path, folder.run, but=folder.session)
+        self._earlier = EarlierParts.of(self._table, self._choices.summing)
 
     def batch(self, rows: Sequence[Mapping[str, Any]], outputs: BatchOutputs) -> None:
         """Add the images of a batch that have a result.
@@ -211,18 +209,19 @@ class PooledEpochs(Observer):
         for file in files:
             keys.append((file, self._places[file]))
             self._places[file] += 1
+        sources = {line["row"]["file"]: line.get("source") for line in self._table.staged}
+        known = self._earlier.names
         affines = affine_texts(outputs.values["ifim_trace"], len(files))
         for start, space in outputs.spaces:
             here = range(start, start + len(space.logits))
-            chosen = [
-                not is_failure(outputs.statuses[i]) and keys[i] not in self._known for i in here
-            ]
+            chosen = [not is_failure(outputs.statuses[i]) and keys[i] not in known for i in here]
             own = [i for i, is_chosen in zip(here, chosen, strict=True) if is_chosen]
             if not own:
                 continue
             self._check(space, files[own[0]])
             self._pool.add(space, torch.tensor(chosen), None, None)
             self._names |= {keys[i] for i in own}
+            self._sources |= {files[i]: sources.get(files[i]) for i in own}
             for i in own:
                 self._about.setdefault(GRID, affines[i])
                 if self._about[GRID] != affines[i]:
@@ -267,7 +266,9 @@ class PooledEpochs(Observer):
     def _leave_part(self, own: PooledEigenspace | None = None) -> None:
         own = self._own() if own is None else own
         if own is not None and self._part is not None:
-            write_part(self._part, own, self._names, str(self._choices.filename))
+            file = str(self._choices.filename)
+            text = PartText(self._names, file, self._sources, self._choices.summing)
+            write_part(self._part, own, text)
         self._written = time.monotonic()
 
     def cut_short(self) -> None:
@@ -345,11 +346,13 @@ class PooledEpochs(Observer):
         again = set().union(*(each.files for each in told))  # with others of their batch
         images += sum(line["row"]["file"] not in again for line in self._table.earlier.lines)
         names = set().union(*(each.names for each in told))
-        space, known, twice = joined_parts(self._earlier(), space, names)
+        space, known, twice = joined_parts(self._earlier.paths, space, names)
         for path in twice:
             logger.warning("%s is left out: it shares images with what is pooled", path)
         listed = self._table.listed
-        gone = {file for file, _ in known} - set(listed) if listed and self._known else set()
+        gone = (
+            {file for file, _ in known} - set(listed) if listed and self._earlier.names else set()
+        )
         if gone:
             logger.warning("%d pooled images are no longer in the list", len(gone))
         return space, max(images, len(listed or ()))
