@@ -9,12 +9,14 @@ from itertools import chain
 from pathlib import Path
 
 from monai_ifim.core import PooledEigenspace
+from monai_ifim.core.pooling.storage import read_texts
 from monai_ifim.data.run_folder.done import Source
 from monai_ifim.data.run_folder.folder import add_table
 from monai_ifim.data.run_folder.journal import read_history
 from monai_ifim.data.run_pooled.grid import write_eigenvectors
 from monai_ifim.data.run_pooled.parts import (
     IMAGES,
+    RUN,
     current_parts,
     joined_parts,
     parts_of_run,
@@ -117,6 +119,21 @@ def write_whole(space: PooledEigenspace, path: Path) -> None:
     if why is not None:
         nifti_beside(path).unlink(missing_ok=True)  # of an earlier epoch, or run
         logger.info("no eigenvectors of %s as NIfTI: %s", path, why)
+
+
+def run_of_whole(path: Path) -> str | None:
+    """The name of the run that has written a pooled eigenspace.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The name; None where it is not known, or this is no such file.
+    """
+    try:
+        return read_texts(path).get(f"about.{RUN}")
+    except (OSError, ValueError):
+        return None
 
 
 def remove_whole(path: Path, folder: Path) -> None:

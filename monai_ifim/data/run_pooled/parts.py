@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "pooled-"
 IMAGES = "images"  # how many there are, of those that were pooled and the others
+RUN = "run"  # its name
 FILE = "file"  # where the eigenspace of the whole is written
 _NAMES = "names"
 _SOURCES = "sources"

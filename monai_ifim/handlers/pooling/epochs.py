@@ -10,27 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
-from monai_ifim.core import PooledEigenspace, network_name
+from monai_ifim.core import PooledEigenspace, Space, network_name
 from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.done import Source
-from monai_ifim.data.run_folder.epoch_tables import EpochTables
-from monai_ifim.data.run_folder.folder import check_writable
 from monai_ifim.data.run_folder.part import Block
 from monai_ifim.data.run_pooled.files import (
     check_pooled,
-    note_files,
     remove_whole,
     with_count,
-    write_whole,
 )
 from monai_ifim.data.run_pooled.grid import GRID, affine_texts
 from monai_ifim.data.run_pooled.parts import (
+    RUN,
     Names,
     PartText,
     joined_parts,
@@ -41,9 +39,10 @@ from monai_ifim.data.run_pooled.parts import (
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.distributed import Ranks
 from monai_ifim.handlers.observer import Observer
-from monai_ifim.handlers.pooling.choices import IFIMPooling
+from monai_ifim.handlers.pooling.choices import IFIMPooling, file_of_space
 from monai_ifim.handlers.pooling.drift import METRIC, Drift
 from monai_ifim.handlers.pooling.earlier import EarlierParts
+from monai_ifim.handlers.pooling.target import Target
 from monai_ifim.messages import is_failure, printable, reason
 from monai_ifim.outputs import BatchOutputs
 
@@ -51,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _LONGEST = 200  # characters of a perturbation in the file
 PERIOD = 300.0  # seconds between two writings of what is pooled, for a process that is killed
+# Who has begun last on an engine: metrics have one place there.
+_AT_WORK: WeakKeyDictionary[Engine, PooledEpochs] = WeakKeyDictionary()
 
 
 class _Told(NamedTuple):
@@ -68,6 +69,7 @@ def observers_of(
     table: TableWriter,
     network: Callable[[Engine], nn.Module],
     model_name: ModelName,
+    space: Space = None,
 ) -> list[Observer]:
     """Who pools the images of a handler.
 
@@ -76,13 +78,15 @@ def observers_of(
         table: of the handler.
         network: that of an engine.
         model_name: knows its digest.
+        space: in which the handler's components are taken, whose file must stay.
 
     Returns:
         One observer, or none.
 
     Raises:
         TypeError: something else. Errors of ``IFIMPooling``.
-        ValueError: the file's folder cannot be written, or batches that are handed out to workers.
+        ValueError: the file's folder cannot be written, the file is one that is read or one of
+            others, or batches that are handed out to workers.
     """
     if pooled is None or pooled == "":
         return []
@@ -98,7 +102,10 @@ def observers_of(
             f"expected a whole run or a shard to pool, got {table.part.name}; leave out pooled, or "
             "run the list in shards"
         )
-    return [PooledEpochs(pooled, table, network, model_name)]
+    folder = None if table.path is None else table.path.parent
+    path, read = pooled.path(folder), [pooled.reference_file, file_of_space(space)]
+    target = None if path is None else Target(path, table, filter(None, read))
+    return [PooledEpochs(pooled, table, network, model_name, target)]
 
 
 class PooledEpochs(Observer):
@@ -109,9 +116,7 @@ class PooledEpochs(Observer):
         table: of the handler.
         network: that of an engine.
         model_name: knows its digest.
-
-    Raises:
-        ValueError: the file's folder cannot be written.
+        target: where it is written; None for nowhere.
     """
 
     keeps_spaces = True
@@ -122,15 +127,10 @@ class PooledEpochs(Observer):
         table: TableWriter,
         network: Callable[[Engine], nn.Module],
         model_name: ModelName,
+        target: Target | None,
     ) -> None:
-        self._choices, self._table = choices, table
+        self._choices, self._table, self._target = choices, table, target
         self._network, self._model_name = network, model_name
-        folder = None if table.path is None else table.path.parent
-        self._path = choices.path(folder)
-        resume = table.folder is not None and table.folder.resume
-        self._files = None if self._path is None else EpochTables(self._path, resume)
-        if self._path is not None and folder is None:
-            check_writable(self._path.parent)
         self._drift = Drift(choices)
         self._clear()
 
@@ -153,8 +153,17 @@ class PooledEpochs(Observer):
             engine: that runs it.
 
         Raises:
-            ValueError: other sessions or shards of the run have pooled in another way.
+            ValueError: other sessions or shards of the run have pooled in another way, or there is
+                a file of others.
         """
+        other = _AT_WORK.get(engine)
+        if other is not None and other is not self and not other._done:
+            logger.warning(
+                "several handlers pool on one engine: its metrics %s... and state.ifim_pooled are "
+                "those of the last one",
+                METRIC,
+            )
+        _AT_WORK[engine] = self
         self._clear()
         self._done = False
         for name in [name for name in engine.state.metrics if name.startswith(METRIC)]:
@@ -163,8 +172,10 @@ class PooledEpochs(Observer):
         network = self._network(engine)
         name = network_name(network, self._model_name.digest(network))
         self._about = {"network": name, "epoch": str(engine.state.epoch)}
-        if self._files is not None:
-            self._files.begin(engine.state.epoch)
+        if self._table.folder is not None:
+            self._about[RUN] = self._table.folder.run
+        if self._target is not None:
+            self._target.begin(engine.state.epoch)
         try:
             self._look_back()
         except (OSError, ValueError, KeyError) as error:
@@ -175,15 +186,15 @@ class PooledEpochs(Observer):
         self._earlier.check(self._choices.summing)  # before the work is done
 
     def _look_back(self) -> None:
-        folder, path, files = self._table.folder, self._path, self._files
-        if folder is None or path is None or files is None:
+        folder, target = self._table.folder, self._target
+        if folder is None or target is None:
             return
         rank = Ranks("pooled").rank
         if rank == 0 and folder.part is None:
             remove_parts(folder.path, folder.run)
-            if files.is_first and not self._table.earlier.lines:
-                remove_whole(path, folder.path)
-        if not files.is_first or self._table.listed is None:
+            if target.epochs.is_first and not self._table.earlier.lines:
+                remove_whole(target.path, folder.path)
+        if not target.epochs.is_first or self._table.listed is None:
             return  # nothing that could be gone on with
         self._part = part_of_session(folder.path, folder.run, folder.session, rank)
         self._earlier = EarlierParts.of(self._table, self._choices.summing)
@@ -326,8 +337,8 @@ class PooledEpochs(Observer):
             if not is_whole and (space is None or space.count < 2):
                 return "", {}  # the other shards have more
             space = with_count(check_pooled(space), images)
-            if is_whole:
-                self._write(space)
+            if is_whole and self._target is not None:
+                self._target.write(space, copy=self._choices.every_epoch)
             result.append(space)
             return "", self._drift.metrics(space)
         except Exception as error:
@@ -356,14 +367,6 @@ class PooledEpochs(Observer):
         if gone:
             logger.warning("%d pooled images are no longer in the list", len(gone))
         return space, max(images, len(listed or ()))
-
-    def _write(self, space: PooledEigenspace) -> None:
-        path, files = self._path, self._files
-        if path is None or files is None:
-            return
-        files.keep(lambda: write_whole(space, path), copy=self._choices.every_epoch)
-        if self._table.path is not None:
-            note_files(path, self._table.path)
 
     def epoch(self, engine: Engine, rows: Sequence[Mapping[str, Any]]) -> None:
         """An epoch has ended.
