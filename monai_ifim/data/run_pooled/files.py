@@ -94,12 +94,15 @@ def check_pooled(space: PooledEigenspace | None) -> PooledEigenspace:
     return space
 
 
-def write_whole(space: PooledEigenspace, path: Path) -> None:
+def write_whole(space: PooledEigenspace, path: Path) -> str:
     """Write a pooled eigenspace, with its eigenvectors as NIfTI where the images share a grid.
 
     Args:
         space: with its count of images.
         path: of the file; that of the eigenvectors lies beside it.
+
+    Returns:
+        What there is now, in one line.
 
     Raises:
         OSError: a file cannot be written.
@@ -116,9 +119,11 @@ def write_whole(space: PooledEigenspace, path: Path) -> None:
             count,
         )
     why = write_eigenvectors(space, nifti_beside(path))
-    if why is not None:
-        nifti_beside(path).unlink(missing_ok=True)  # of an earlier epoch, or run
-        logger.info("no eigenvectors of %s as NIfTI: %s", path, why)
+    if why is None:
+        return f"{count} in {path}, and {nifti_beside(path).name}"
+    nifti_beside(path).unlink(missing_ok=True)  # of an earlier epoch, or run
+    logger.info("no eigenvectors of %s as NIfTI: %s", path, why)
+    return f"{count} in {path}; no eigenvectors as NIfTI: {why}"
 
 
 def run_of_whole(path: Path) -> str | None:

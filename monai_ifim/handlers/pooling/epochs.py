@@ -143,7 +143,7 @@ class PooledEpochs(Observer):
         self._earlier = EarlierParts()
         self._places: Counter[str] = Counter()  # images of each file so far
         self._part: Path | None = None
-        self._problem, self._done = "", True
+        self.problem, self._done, self.note = "", True, ""
         self._written = time.monotonic()
 
     def begin(self, engine: Engine) -> None:
@@ -206,7 +206,7 @@ class PooledEpochs(Observer):
             rows: one an image.
             outputs: with eigenspaces.
         """
-        if self._problem:
+        if self.problem:
             return
         try:
             self._add([str(row["file"]) for row in rows], outputs)
@@ -252,9 +252,9 @@ class PooledEpochs(Observer):
 
     def _give_up(self, why: str) -> None:
         """Nothing is pooled in this epoch; the run goes on."""
-        self._problem = f"no pooled eigenspace of this epoch: {printable(why)}"
+        self.problem = f"no pooled eigenspace of this epoch: {printable(why)}"
         self._let_go()
-        logger.error("%s (the run goes on)", self._problem)
+        logger.error("%s (the run goes on)", self.problem)
 
     def _let_go(self) -> None:
         """The sketches' memory, which is the device's, is for other work until the next epoch."""
@@ -262,7 +262,7 @@ class PooledEpochs(Observer):
 
     def _own(self) -> PooledEigenspace | None:
         """What this process has pooled, on the CPU; None for nothing."""
-        if self._problem or not self._pool.count:
+        if self.problem or not self._pool.count:
             return None
         space = self._pool.result()
         halves = [replace(h, **{n: _plain(v) for n, v in vars(h).items()}) for h in space.halves]
@@ -308,9 +308,9 @@ class PooledEpochs(Observer):
         failures = getattr(engine.state.dataloader, "failures", ())
         images = table.images + len(failures)
         files = {line["row"]["file"] for line in table.lines} | {each.file for each in failures}
-        told = ranks.gather([_Told(own, self._names, images, files, self._problem)])
+        told = ranks.gather([_Told(own, self._names, images, files, self.problem)])
         result: list[PooledEigenspace] = []
-        self._problem, metrics = ranks.on_first(lambda: self._conclude(told, result))
+        self.problem, metrics = ranks.on_first(lambda: self._conclude(told, result))
         engine.state.metrics.update(metrics)
         engine.state.ifim_pooled = result[0] if result else None
 
@@ -338,12 +338,13 @@ class PooledEpochs(Observer):
                 return "", {}  # the other shards have more
             space = with_count(check_pooled(space), images)
             if is_whole and self._target is not None:
-                self._target.write(space, copy=self._choices.every_epoch)
+                written = self._target.write(space, copy=self._choices.every_epoch)
+                self.note = f"pooled: {written}"
             result.append(space)
             return "", self._drift.metrics(space)
         except Exception as error:
             self._give_up(reason(error))
-            return self._problem, {}
+            return self.problem, {}
 
     def _joined(self, told: Sequence[_Told]) -> tuple[PooledEigenspace | None, int]:
         """The eigenspace of all ranks and sessions, and how many images there are."""
@@ -376,8 +377,8 @@ class PooledEpochs(Observer):
             rows: of its images.
         """
         self.last_batch(engine)  # of an epoch whose length was not known
-        if self._problem:
-            self._table.complaint = self._table.complaint or self._problem
+        if self.problem:
+            self._table.complaint = self._table.complaint or self.problem
 
 
 def _plain(values: Tensor) -> Tensor:

@@ -68,19 +68,24 @@ class Target:
             if not self._is_inside:
                 _CLAIMED[os.path.realpath(self.path)] = self._owner
 
-    def write(self, space: PooledEigenspace, *, copy: bool) -> None:
+    def write(self, space: PooledEigenspace, *, copy: bool) -> str:
         """Write the file of an epoch.
 
         Args:
             space: of the epoch.
             copy: keep each epoch's.
 
+        Returns:
+            What there is now, in one line.
+
         Raises:
             OSError: it cannot be written.
         """
-        self.epochs.keep(lambda: write_whole(space, self.path), copy=copy)
+        told: list[str] = []
+        self.epochs.keep(lambda: told.append(write_whole(space, self.path)), copy=copy)
         if self._table.path is not None:
             note_files(self.path, self._table.path)
+        return told[0]
 
     @property
     def _owner(self) -> str:
