@@ -154,7 +154,7 @@ class IFIMHandler:
         self._served, self._before = False, 0  # iterations before this epoch
         self._model_name = ModelName(self.space)
         self._each = Postprocessing(postprocessing, self._model_name)
-        who = observers_of(pooled, self.table, self._network, self._model_name)
+        who = observers_of(pooled, self.table, self._network, self._model_name, space)
         self.observers = Observers(who)
         self._graph: KeptGraph | None = None  # of the iteration in work
         self._remaining: Remaining | None = None

@@ -17,9 +17,13 @@ class Observer:
 
     Attributes:
         keeps_spaces: whether outputs are to have their eigenspaces.
+        note: what the last epoch came to, in one line for a run's summary; empty for nothing.
+        problem: why it has nothing of what was asked of it; empty where it has.
     """
 
     keeps_spaces: bool = False
+    note: str = ""
+    problem: str = ""
 
     def begin(self, engine: Engine) -> None:
         """An epoch begins, and it is known which images are left.

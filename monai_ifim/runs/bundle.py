@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,17 @@ def run_composition(
     Returns:
         What it came to.
     """
-    table = composition.workflow.parser.get_parsed_content(composition.handler).table
+    handler = composition.workflow.parser.get_parsed_content(composition.handler)
+    table = handler.table
     if progress is not None:
         show_progress(evaluator, progress, table)
     start, error = time.monotonic(), _error_of(composition)
     if progress is not None:
         progress.clear()
     seconds = time.monotonic() - start
-    return summary_of(table, images, notes_of(composition, evaluator), seconds, error)
+    summary = summary_of(table, images, notes_of(composition, evaluator), seconds, error)
+    problems = [summary.incomplete, *(each.problem for each in handler.observers)]
+    return replace(summary, incomplete="; ".join(filter(None, problems)))
 
 
 def _error_of(composition: Composition) -> str:

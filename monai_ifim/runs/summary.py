@@ -37,7 +37,8 @@ class RunSummary:
         error: why the run ended before its end; empty where it did not.
         part: which part of all images these are; empty for all.
         whole: what all parts came to, where this was the last one; else empty.
-        incomplete: why the whole is not complete although all parts have ended; else empty.
+        incomplete: why the whole is not complete although all parts have ended, and why something
+            else that was asked for is not there; else empty.
         earlier: of the images with a result, those that earlier runs of the folder did.
     """
 
@@ -97,15 +98,16 @@ class RunSummary:
 
 
 def component_notes(handler: IFIMHandler) -> tuple[str, ...]:
-    """What is to be said of the components.
+    """What is to be said of the components, and of what else the run has computed.
 
     Args:
         handler: of the run.
 
     Returns:
-        A line where they are taken in a pooled eigenspace.
+        A line where they are taken in a pooled eigenspace, and one where the images were pooled.
     """
-    return tuple(f"components: {text}" for text in pooled_note(handler.space).values())
+    within = (f"components: {text}" for text in pooled_note(handler.space).values())
+    return (*within, *(each.note for each in handler.observers if each.note))
 
 
 def summary_of(

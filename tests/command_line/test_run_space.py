@@ -1,6 +1,7 @@
 """``monai-ifim run --space``: components in a stored pooled eigenspace."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -87,6 +88,30 @@ def test_a_foreign_bundle_by_the_overlay(tmp_path, capsys):
     text = told(capsys, *run, "--output", tmp_path / "pooled", "--space", file)
     assert "with ifim.yaml" in text
     assert "components: in a pooled eigenspace of 9 images (2 directions)" in text
+
+
+@pytest.mark.parametrize("on_one_grid", [True, False])
+def test_what_was_pooled_is_told(images, tmp_path, capsys, on_one_grid):
+    own, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(images, own)
+    files = sorted(own.glob("*.nii.gz"))
+    for file in files if on_one_grid else ():
+        nib.save(nib.Nifti1Image(nib.load(file).get_fdata(dtype=np.float32), np.eye(4)), file)
+    run = ("run", "--bundle", SIGNAL, "--input", own, "--device", "cpu", "--output", output)
+    text = told(capsys, *run, "--set", "ifim_pooled=ifim_pooled.safetensors")
+    line = f"pooled: 5 of 5 images in {output / 'ifim_pooled.safetensors'}"
+    more = ", and ifim_pooled.nii.gz" if on_one_grid else "; no eigenvectors as NIfTI: the prepro"
+    assert f"{line}{more}" in text
+    assert (output / "ifim_pooled.nii.gz").exists() == on_one_grid
+
+
+def test_why_nothing_was_pooled_is_told(images, tmp_path, capsys):
+    own = tmp_path / "images"
+    own.mkdir()
+    shutil.copy(min(images.glob("*.nii.gz")), own)
+    run = ("run", "--bundle", SIGNAL, "--input", own, "--device", "cpu", "--output", tmp_path)
+    text = told(capsys, *run, "--set", "ifim_pooled=ifim_pooled.safetensors", status=1)
+    assert "no pooled eigenspace of this epoch: ValueError: expected at least two images" in text
 
 
 @pytest.mark.parametrize("kind", ["absent", "folder", "weights", "too few directions"])

@@ -1,8 +1,13 @@
 """A pooled eigenspace over sessions, shards and runs: every image once, never silently fewer."""
 
+import gc
+import os
+
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
 
 import monai_ifim as mi
 from _helpers.networks import smooth_network
@@ -10,7 +15,8 @@ from _helpers.pooled import assert_same, plain
 from _helpers.recorders import evaluate
 from _helpers.runs import record
 from _helpers.runs import run as run_part
-from _helpers.scans import dataset, unreadable
+from _helpers.scans import dataset, unreadable, write_scan
+from monai_ifim.core.pooling.sketch import Sketch
 from monai_ifim.data.run_folder.merge import merge_runs
 from monai_ifim.handlers.pooling import epochs as pooled_epochs
 
@@ -201,3 +207,91 @@ def test_half_precision(files, tmp_path):
     stored = mi.PooledEigenspace.load(tmp_path / "out" / FILE)
     assert stored.count == 5
     assert stored.eigenvectors.dtype == torch.float32
+
+
+def replaced(file, seed=17):
+    write_scan(file, (13, 11, 9), seed)
+    os.utime(file, ns=(1, 1))  # an older file than the one that was there
+
+
+@pytest.mark.parametrize("shard", [None, "0/1"])
+@pytest.mark.parametrize("then", [replaced, unreadable])
+def test_an_image_that_was_replaced_meanwhile(same_grid, tmp_path, caplog, shard, then):
+    """A sum from which nothing can be taken is left out, and what is done now is pooled."""
+    files, out = same_grid, tmp_path / "out"
+    run_part(files, out, shard, stop_after=1, pooled=FILE)
+    run_part(files, out, shard, stop_after=2, resume=True, pooled=FILE)
+    then(files[0])
+    assert len(run_part(files, out, shard, pooled=FILE, resume=True)) >= 2
+    stored = mi.PooledEigenspace.load(out / FILE)
+    kept = files if then is replaced else files[1:]
+    assert_same(stored, plain(kept))
+    assert stored.about["images"] == "5"
+    assert f"left out with its 1 images: {files[0]} has changed since" in caplog.text
+    assert not any(str(file) in str(stored.about) for file in files)
+
+
+def test_what_was_pooled_with_a_replaced_image_is_not_counted(same_grid, tmp_path, caplog):
+    out = tmp_path / "out"
+    run_part(same_grid, out, stop_after=2, pooled=FILE)
+    replaced(same_grid[1])
+    run_part(same_grid, out, pooled=FILE, resume=True)
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(same_grid[1:]))
+    assert "that of 4 of 5 images" in caplog.text
+    for _ in range(2):  # the part that is left out stays so
+        run_part(same_grid, out, pooled=FILE, resume=True)
+        assert_same(mi.PooledEigenspace.load(out / FILE), plain(same_grid[1:]))
+    (out / FILE).unlink()
+    merge_runs([out], out / "ifim.csv")
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(same_grid[1:]))
+
+
+@pytest.mark.parametrize("other", [{"weights": "equal"}, {"rank": 4, "sketch": 40}, {"sketch": 60}])
+def test_other_choices_are_refused_before_the_work(files, tmp_path, other):
+    out = tmp_path / "out"
+    run_part(files, out, stop_after=2, pooled=FILE)
+    with pytest.raises(ValueError, match=r"weights='unit_trace', rank=10, sketch=40.*, got "):
+        run_part(files, out, pooled=mi.IFIMPooling(FILE, **other), resume=True)
+    assert len(run_part(files, out, pooled=FILE, resume=True)) == 3
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+
+
+def test_other_choices_of_a_shard_are_refused_before_the_work(files, tmp_path):
+    out = tmp_path / "out"
+    run_part(files, out, "0/2", pooled=FILE)
+    with pytest.raises(ValueError, match="expected pooling with weights='unit_trace'"):
+        run_part(files, out, "1/2", pooled=mi.IFIMPooling(FILE, weights="equal"))
+    assert len(run_part(files, out, "1/2", pooled=FILE, resume=True)) == 2
+    assert_same(mi.PooledEigenspace.load(out / FILE), plain(files))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_count_of_a_run_with_a_broken_image(files, tmp_path, caplog, size):
+    """Images that are done again with others of their batch are no further ones."""
+    out = tmp_path / "out"
+    unreadable(files[1])
+    run_part(files, out, stop_after=1, size=size, pooled=FILE)
+    run_part(files, out, resume=True, size=size, pooled=FILE)
+    stored = mi.PooledEigenspace.load(out / FILE)
+    assert_same(stored, plain([files[i] for i in (0, 2, 3, 4)]))
+    assert stored.about["images"] == "5"
+    assert "that of 4 of 5 images" in caplog.text
+
+
+def test_nothing_is_held_on_the_device_after_an_epoch(files, tmp_path):
+    def held():
+        gc.collect()
+        return sum(type(each) is Sketch and each.rows is not None for each in gc.get_objects())
+
+    before, counts = held(), []
+    handler = mi.IFIMHandler(output_dir=tmp_path / "out", pooled=FILE)
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"), DataLoader(dataset(files)), smooth_network(3), val_handlers=[handler]
+    )
+    evaluator.add_event_handler(Events.EPOCH_COMPLETED, lambda _: counts.append(held()))
+    evaluator.run()
+    assert counts == [before]
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda _: evaluator.terminate())
+    evaluator.run()
+    assert len(counts) == 1  # the second one was cut short
+    assert held() == before

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from monai_ifim.core import PooledEigenspace
+from monai_ifim.core.pooling.storage import read_texts
+from monai_ifim.data.run_folder.done import Source
 from monai_ifim.data.run_folder.folder import add_table
+from monai_ifim.data.run_folder.journal import read_history
 from monai_ifim.data.run_pooled.grid import write_eigenvectors
 from monai_ifim.data.run_pooled.parts import (
     IMAGES,
-    file_of_part,
+    RUN,
+    current_parts,
     joined_parts,
     parts_of_run,
+    text_of_part,
     without_names,
 )
 from monai_ifim.messages import printable, reason
@@ -88,12 +94,15 @@ def check_pooled(space: PooledEigenspace | None) -> PooledEigenspace:
     return space
 
 
-def write_whole(space: PooledEigenspace, path: Path) -> None:
+def write_whole(space: PooledEigenspace, path: Path) -> str:
     """Write a pooled eigenspace, with its eigenvectors as NIfTI where the images share a grid.
 
     Args:
         space: with its count of images.
         path: of the file; that of the eigenvectors lies beside it.
+
+    Returns:
+        What there is now, in one line.
 
     Raises:
         OSError: a file cannot be written.
@@ -110,9 +119,26 @@ def write_whole(space: PooledEigenspace, path: Path) -> None:
             count,
         )
     why = write_eigenvectors(space, nifti_beside(path))
-    if why is not None:
-        nifti_beside(path).unlink(missing_ok=True)  # of an earlier epoch, or run
-        logger.info("no eigenvectors of %s as NIfTI: %s", path, why)
+    if why is None:
+        return f"{count} in {path}, and {nifti_beside(path).name}"
+    nifti_beside(path).unlink(missing_ok=True)  # of an earlier epoch, or run
+    logger.info("no eigenvectors of %s as NIfTI: %s", path, why)
+    return f"{count} in {path}; no eigenvectors as NIfTI: {why}"
+
+
+def run_of_whole(path: Path) -> str | None:
+    """The name of the run that has written a pooled eigenspace.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The name; None where it is not known, or this is no such file.
+    """
+    try:
+        return read_texts(path).get(f"about.{RUN}")
+    except (OSError, ValueError):
+        return None
 
 
 def remove_whole(path: Path, folder: Path) -> None:
@@ -140,11 +166,12 @@ def merge_parts(folders: Sequence[tuple[Path, str]], table: Path, images: int) -
     Returns:
         Names of the files beside the table; none where nothing was pooled.
     """
-    parts = [part for folder, run in folders for part in parts_of_run(folder, run)]
-    if not parts:
+    found = {folder: parts_of_run(folder, run) for folder, run in folders}
+    if not any(found.values()):
         return []
     try:
-        path = table.parent / file_of_part(parts[0])
+        parts = [part for f, each in found.items() for part in current_parts(each, _sources(f))]
+        path = table.parent / text_of_part(next(iter(chain(*found.values())))).file
         space, _, twice = joined_parts(parts, None, ())
         for part in twice:
             logger.warning("%s is not pooled: it shares images with another part", part)
@@ -153,6 +180,12 @@ def merge_parts(folders: Sequence[tuple[Path, str]], table: Path, images: int) -
         logger.error("no pooled eigenspace: %s", printable(reason(error)))
         return []
     return names_beside(path, table)
+
+
+def _sources(folder: Path) -> dict[str, Source | None]:
+    """Size and time of the files from which the results in a folder were made, by name."""
+    lines = read_history(folder).all_lines()
+    return {line["row"]["file"]: line["source"] for line in lines if "source" in line}
 
 
 def names_beside(path: Path, table: Path) -> list[str]:

@@ -8,20 +8,58 @@ its text, so that none counts twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_ifim.core import PooledEigenspace
 from monai_ifim.core.pooling.storage import read_texts
+from monai_ifim.data.run_folder.done import Source
 from monai_ifim.data.run_folder.journal import HIDDEN
+from monai_ifim.messages import printable
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "pooled-"
 IMAGES = "images"  # how many there are, of those that were pooled and the others
+RUN = "run"  # its name
 FILE = "file"  # where the eigenspace of the whole is written
 _NAMES = "names"
+_SOURCES = "sources"
+_CHOICES = "choices"
 
 Names = set[tuple[str, int]]  # file, and which of the images from it
+
+
+@dataclass(frozen=True)
+class PartText:
+    """What stands in a part beside the eigenspace.
+
+    Attributes:
+        names: the images that are in it.
+        file: where the whole is to be written.
+        sources: size and time of the images' files when they were pooled, by name.
+        choices: how they were pooled, by name; empty where it is not known.
+    """
+
+    names: Names
+    file: str
+    sources: Mapping[str, Source | None]
+    choices: Mapping[str, str | int]
+
+    def texts(self) -> dict[str, str]:
+        """What is written.
+
+        Returns:
+            Texts by name.
+        """
+        return {
+            _NAMES: json.dumps(sorted(self.names)),
+            FILE: self.file,
+            _SOURCES: json.dumps(self.sources),
+            _CHOICES: json.dumps(self.choices),
+        }
 
 
 def part_of_session(folder: Path, run: str, session: str, rank: int) -> Path:
@@ -39,21 +77,19 @@ def part_of_session(folder: Path, run: str, session: str, rank: int) -> Path:
     return folder / HIDDEN / f"{PREFIX}{run}-{session}-{rank}.safetensors"
 
 
-def write_part(path: Path, space: PooledEigenspace, names: Names, file: str) -> None:
+def write_part(path: Path, space: PooledEigenspace, text: PartText) -> None:
     """Write what a session has pooled so far; the file is there when it is complete.
 
     Args:
         path: of the file.
         space: of the session.
-        names: the images that are in it.
-        file: where the whole is to be written.
+        text: what is in it.
 
     Raises:
         OSError: it cannot be written.
     """
-    texts = {_NAMES: json.dumps(sorted(names)), FILE: file}
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(space, about={**space.about, **texts}).save(path)
+    replace(space, about={**space.about, **text.texts()}).save(path)
 
 
 def parts_of_run(folder: Path, run: str, but: str = "") -> list[Path]:
@@ -85,37 +121,60 @@ def remove_parts(folder: Path, run: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def names_of_part(path: Path) -> Names:
-    """Which images are in a part.
+def text_of_part(path: Path) -> PartText:
+    """What stands in a part beside the eigenspace.
 
     Args:
         path: of the file.
 
     Returns:
-        Their files, and which of the images from them.
+        Its images and the rest.
 
     Raises:
         ValueError: not such a file.
+        KeyError: one without the names of its images.
         OSError: it cannot be read.
     """
     texts = read_texts(path)
-    return {(str(file), int(index)) for file, index in json.loads(texts[f"about.{_NAMES}"])}
+    return PartText(
+        {(str(file), int(index)) for file, index in json.loads(texts[f"about.{_NAMES}"])},
+        texts[f"about.{FILE}"],
+        json.loads(texts.get(f"about.{_SOURCES}", "{}")),
+        json.loads(texts.get(f"about.{_CHOICES}", "{}")),
+    )
 
 
-def file_of_part(path: Path) -> str:
-    """Where the whole is to be written.
+def current_parts(paths: Iterable[Path], sources: Mapping[str, Source | None]) -> list[Path]:
+    """Leave out parts with an image whose file has been replaced since, with a warning.
+
+    A sketch is a sum: one image of it cannot be taken back.
 
     Args:
-        path: of a part.
+        paths: of the parts.
+        sources: size and time that the images' files have, or had when their results were made.
 
     Returns:
-        A name in the run's folder, or a path.
+        The other parts.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: one is not such a file.
         OSError: it cannot be read.
     """
-    return read_texts(path)[f"about.{FILE}"]
+    kept = []
+    for path in paths:
+        text = text_of_part(path)
+        gone = [f for f, each in text.sources.items() if f in sources and sources[f] != each]
+        if gone:
+            logger.warning(
+                "%s is left out with its %d images: %s has changed since it was pooled; to pool "
+                "all images begin the run anew",
+                path,
+                len(text.names),
+                printable(gone[0]),
+            )
+        else:
+            kept.append(path)
+    return kept
 
 
 def joined_parts(
@@ -156,11 +215,11 @@ def without_names(space: PooledEigenspace) -> PooledEigenspace:
     Returns:
         A copy.
     """
-    kept = {name: text for name, text in space.about.items() if name not in (_NAMES, FILE)}
-    return replace(space, about=kept)
+    own = (_NAMES, FILE, _SOURCES, _CHOICES)
+    return replace(space, about={n: text for n, text in space.about.items() if n not in own})
 
 
 def _with_names(paths: Iterable[Path]) -> Iterator[tuple[Path, Names]]:
     """Those with the most images first: of two that share images the larger one counts."""
-    found = [(path, names_of_part(path)) for path in paths]
+    found = [(path, text_of_part(path).names) for path in paths]
     yield from sorted(found, key=lambda each: -len(each[1]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ifim.data.loaders import Failure
-from monai_ifim.data.run_folder.done import volume_sizes
+from monai_ifim.data.run_folder.done import Source, volume_sizes
 from monai_ifim.data.run_folder.journal import Journal, Line
 from monai_ifim.data.run_table.lines import Lines
 from monai_ifim.data.run_table.writer_thread import Written
@@ -77,6 +77,17 @@ class CollectedRows:
     def images(self) -> int:
         """How many images are computed, without those that could not be loaded."""
         return len(self.lines) + sum(len(each.lines) for each in self.waiting) - self._noted
+
+    def source(self, file: str) -> Source | None:
+        """Size and time of an image's file as they are now.
+
+        Args:
+            file: of the image.
+
+        Returns:
+            Bytes and nanoseconds; None where there is no such file.
+        """
+        return self._made.source(file)
 
     def start(self, files: Sequence[str]) -> None:
         """The work on images begins.

@@ -33,7 +33,7 @@ class Lines:
         Args:
             files: of the images.
         """
-        self._sources.update((file, self._source(file)) for file in files)
+        self._sources.update((file, self.source(file)) for file in files)
 
     def line(self, row: Row, volumes: Sequence[Path] = ()) -> Line:
         """Make a line.
@@ -49,11 +49,19 @@ class Lines:
         part, self._parts[file] = self._parts[file], self._parts[file] + 1
         line: Line = {"row": row, "part": part}
         if self._folder is not None:
-            source = self._sources.get(file) if file in self._sources else self._source(file)
+            source = self._sources.get(file) if file in self._sources else self.source(file)
             line |= {"source": source, "volumes": volume_sizes(self._folder, volumes)}
         return line
 
-    def _source(self, file: str) -> Source | None:
+    def source(self, file: str) -> Source | None:
+        """Size and time of an image's file as they are now.
+
+        Args:
+            file: of the image.
+
+        Returns:
+            Bytes and nanoseconds; None where there is no such file.
+        """
         return source_state(file, self._members.get(file, ()))
 
 

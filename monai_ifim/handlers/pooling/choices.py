@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_ifim.core import PooledEigenspace, load_pooled
+from monai_ifim.core import PooledEigenspace, Space, load_pooled
 from monai_ifim.core.pooling.pool import Pool
 from monai_ifim.core.pooling.stream import ROWS, check_choices
 
 SUFFIX = ".safetensors"
+
+
+def file_of_space(space: Space) -> Path | None:
+    """The file that holds a pooled eigenspace which is to be read.
+
+    Args:
+        space: itself, a file, or none.
+
+    Returns:
+        The path; None where there is no file.
+    """
+    return Path(space) if space and isinstance(space, str | os.PathLike) else None
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,9 @@ class IFIMPooling:
     random weights can come close, too (``pooled_eigenspace(control="random_weights")``).
 
     Args:
-        filename: in the handler's ``output_dir``, or a path; None for no file. The result is in
-            ``engine.state.ifim_pooled`` as well, in a distributed run on rank 0.
+        filename: in the handler's ``output_dir``, or a path, where no file of others is replaced;
+            None for no file. The result is in ``engine.state.ifim_pooled`` as well, in a
+            distributed run on rank 0.
         rank: eigenpairs to keep.
         weights: ``"unit_trace"`` or ``"equal"``, as in ``pooled_eigenspace``.
         sketch: rows to keep of each half of the images; four times the rank by default.
@@ -60,6 +73,7 @@ class IFIMPooling:
     angle_rank: int = 1
     blur: float | None = 2.0
     every_epoch: bool = True
+    reference_file: Path | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choices(self.rank, self.size, self.weights)
@@ -78,6 +92,7 @@ class IFIMPooling:
                 f"expected blur in voxels >= 0 or None, got {self.blur}; 2 is a good start"
             )
         reference = load_pooled(self.reference)
+        object.__setattr__(self, "reference_file", file_of_space(self.reference))
         if reference is not None and len(reference.eigenvalues) < self.angle_rank:
             raise ValueError(
                 f"expected a reference with angle_rank={self.angle_rank} directions, got "
@@ -89,6 +104,11 @@ class IFIMPooling:
     def size(self) -> int:
         """Rows of each sketch."""
         return ROWS * self.rank if self.sketch is None else self.sketch
+
+    @property
+    def summing(self) -> dict[str, str | int]:
+        """Choices that must be the same in all sessions and shards of a run, by name."""
+        return {"weights": self.weights, "rank": self.rank, "sketch": self.size}
 
     def pool(self) -> Pool:
         """What an epoch begins with."""

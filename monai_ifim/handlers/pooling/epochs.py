@@ -9,40 +9,40 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
-from monai_ifim.core import PooledEigenspace, network_name
+from monai_ifim.core import PooledEigenspace, Space, network_name
 from monai_ifim.core.eigenspace import Eigenspace
 from monai_ifim.data.provenance import ModelName
-from monai_ifim.data.run_folder.epoch_tables import EpochTables
-from monai_ifim.data.run_folder.folder import check_writable
+from monai_ifim.data.run_folder.done import Source
 from monai_ifim.data.run_folder.part import Block
 from monai_ifim.data.run_pooled.files import (
     check_pooled,
-    note_files,
     remove_whole,
     with_count,
-    write_whole,
 )
 from monai_ifim.data.run_pooled.grid import GRID, affine_texts
 from monai_ifim.data.run_pooled.parts import (
+    RUN,
     Names,
+    PartText,
     joined_parts,
-    names_of_part,
     part_of_session,
-    parts_of_run,
     remove_parts,
     write_part,
 )
 from monai_ifim.data.run_table.writer import TableWriter
 from monai_ifim.distributed import Ranks
 from monai_ifim.handlers.observer import Observer
-from monai_ifim.handlers.pooling.choices import IFIMPooling
+from monai_ifim.handlers.pooling.choices import IFIMPooling, file_of_space
 from monai_ifim.handlers.pooling.drift import METRIC, Drift
+from monai_ifim.handlers.pooling.earlier import EarlierParts
+from monai_ifim.handlers.pooling.target import Target
 from monai_ifim.messages import is_failure, printable, reason
 from monai_ifim.outputs import BatchOutputs
 
@@ -50,6 +50,18 @@ logger = logging.getLogger(__name__)
 
 _LONGEST = 200  # characters of a perturbation in the file
 PERIOD = 300.0  # seconds between two writings of what is pooled, for a process that is killed
+# Who has begun last on an engine: metrics have one place there.
+_AT_WORK: WeakKeyDictionary[Engine, PooledEpochs] = WeakKeyDictionary()
+
+
+class _Told(NamedTuple):
+    """What a rank has come to."""
+
+    own: PooledEigenspace | None
+    names: Names  # of the images that are pooled
+    images: int  # those without a result included
+    files: set[str]  # theirs
+    problem: str  # why it has pooled nothing; empty where it has
 
 
 def observers_of(
@@ -57,6 +69,7 @@ def observers_of(
     table: TableWriter,
     network: Callable[[Engine], nn.Module],
     model_name: ModelName,
+    space: Space = None,
 ) -> list[Observer]:
     """Who pools the images of a handler.
 
@@ -65,13 +78,15 @@ def observers_of(
         table: of the handler.
         network: that of an engine.
         model_name: knows its digest.
+        space: in which the handler's components are taken, whose file must stay.
 
     Returns:
         One observer, or none.
 
     Raises:
         TypeError: something else. Errors of ``IFIMPooling``.
-        ValueError: the file's folder cannot be written, or batches that are handed out to workers.
+        ValueError: the file's folder cannot be written, the file is one that is read or one of
+            others, or batches that are handed out to workers.
     """
     if pooled is None or pooled == "":
         return []
@@ -87,7 +102,10 @@ def observers_of(
             f"expected a whole run or a shard to pool, got {table.part.name}; leave out pooled, or "
             "run the list in shards"
         )
-    return [PooledEpochs(pooled, table, network, model_name)]
+    folder = None if table.path is None else table.path.parent
+    path, read = pooled.path(folder), [pooled.reference_file, file_of_space(space)]
+    target = None if path is None else Target(path, table, filter(None, read))
+    return [PooledEpochs(pooled, table, network, model_name, target)]
 
 
 class PooledEpochs(Observer):
@@ -98,9 +116,7 @@ class PooledEpochs(Observer):
         table: of the handler.
         network: that of an engine.
         model_name: knows its digest.
-
-    Raises:
-        ValueError: the file's folder cannot be written.
+        target: where it is written; None for nowhere.
     """
 
     keeps_spaces = True
@@ -111,15 +127,10 @@ class PooledEpochs(Observer):
         table: TableWriter,
         network: Callable[[Engine], nn.Module],
         model_name: ModelName,
+        target: Target | None,
     ) -> None:
-        self._choices, self._table = choices, table
+        self._choices, self._table, self._target = choices, table, target
         self._network, self._model_name = network, model_name
-        folder = None if table.path is None else table.path.parent
-        self._path = choices.path(folder)
-        resume = table.folder is not None and table.folder.resume
-        self._files = None if self._path is None else EpochTables(self._path, resume)
-        if self._path is not None and folder is None:
-            check_writable(self._path.parent)
         self._drift = Drift(choices)
         self._clear()
 
@@ -128,10 +139,11 @@ class PooledEpochs(Observer):
         self._about: dict[str, str] = {}
         self._shape: torch.Size | None = None
         self._names: Names = set()
-        self._known: Names = set()  # by earlier sessions
+        self._sources: dict[str, Source | None] = {}  # of their files
+        self._earlier = EarlierParts()
         self._places: Counter[str] = Counter()  # images of each file so far
         self._part: Path | None = None
-        self._problem, self._done = "", True
+        self.problem, self._done, self.note = "", True, ""
         self._written = time.monotonic()
 
     def begin(self, engine: Engine) -> None:
@@ -139,7 +151,19 @@ class PooledEpochs(Observer):
 
         Args:
             engine: that runs it.
+
+        Raises:
+            ValueError: other sessions or shards of the run have pooled in another way, or there is
+                a file of others.
         """
+        other = _AT_WORK.get(engine)
+        if other is not None and other is not self and not other._done:
+            logger.warning(
+                "several handlers pool on one engine: its metrics %s... and state.ifim_pooled are "
+                "those of the last one",
+                METRIC,
+            )
+        _AT_WORK[engine] = self
         self._clear()
         self._done = False
         for name in [name for name in engine.state.metrics if name.startswith(METRIC)]:
@@ -148,8 +172,10 @@ class PooledEpochs(Observer):
         network = self._network(engine)
         name = network_name(network, self._model_name.digest(network))
         self._about = {"network": name, "epoch": str(engine.state.epoch)}
-        if self._files is not None:
-            self._files.begin(engine.state.epoch)
+        if self._table.folder is not None:
+            self._about[RUN] = self._table.folder.run
+        if self._target is not None:
+            self._target.begin(engine.state.epoch)
         try:
             self._look_back()
         except (OSError, ValueError, KeyError) as error:
@@ -157,28 +183,21 @@ class PooledEpochs(Observer):
                 f"what earlier sessions have pooled cannot be read ({reason(error)}); remove that "
                 "file to pool the other images"
             )
+        self._earlier.check(self._choices.summing)  # before the work is done
 
     def _look_back(self) -> None:
-        folder, path, files = self._table.folder, self._path, self._files
-        if folder is None or path is None or files is None:
+        folder, target = self._table.folder, self._target
+        if folder is None or target is None:
             return
         rank = Ranks("pooled").rank
         if rank == 0 and folder.part is None:
             remove_parts(folder.path, folder.run)
-            if files.is_first and not self._table.earlier.lines:
-                remove_whole(path, folder.path)
-        if not files.is_first or self._table.listed is None:
+            if target.epochs.is_first and not self._table.earlier.lines:
+                remove_whole(target.path, folder.path)
+        if not target.epochs.is_first or self._table.listed is None:
             return  # nothing that could be gone on with
         self._part = part_of_session(folder.path, folder.run, folder.session, rank)
-        for path in self._earlier():
-            self._known |= names_of_part(path)
-
-    def _earlier(self) -> list[Path]:
-        """What earlier sessions have left; nothing where all is done again."""
-        folder = self._table.folder
-        if folder is None or self._part is None or not self._table.earlier.lines:
-            return []
-        return parts_of_run(folder.path, folder.run, but=folder.session)
+        self._earlier = EarlierParts.of(self._table, self._choices.summing)
 
     def batch(self, rows: Sequence[Mapping[str, Any]], outputs: BatchOutputs) -> None:
         """Add the images of a batch that have a result.
@@ -187,7 +206,7 @@ class PooledEpochs(Observer):
             rows: one an image.
             outputs: with eigenspaces.
         """
-        if self._problem:
+        if self.problem:
             return
         try:
             self._add([str(row["file"]) for row in rows], outputs)
@@ -201,18 +220,19 @@ class PooledEpochs(Observer):
         for file in files:
             keys.append((file, self._places[file]))
             self._places[file] += 1
+        sources = {line["row"]["file"]: line.get("source") for line in self._table.staged}
+        known = self._earlier.names
         affines = affine_texts(outputs.values["ifim_trace"], len(files))
         for start, space in outputs.spaces:
             here = range(start, start + len(space.logits))
-            chosen = [
-                not is_failure(outputs.statuses[i]) and keys[i] not in self._known for i in here
-            ]
+            chosen = [not is_failure(outputs.statuses[i]) and keys[i] not in known for i in here]
             own = [i for i, is_chosen in zip(here, chosen, strict=True) if is_chosen]
             if not own:
                 continue
             self._check(space, files[own[0]])
             self._pool.add(space, torch.tensor(chosen), None, None)
             self._names |= {keys[i] for i in own}
+            self._sources |= {files[i]: sources.get(files[i]) for i in own}
             for i in own:
                 self._about.setdefault(GRID, affines[i])
                 if self._about[GRID] != affines[i]:
@@ -232,13 +252,17 @@ class PooledEpochs(Observer):
 
     def _give_up(self, why: str) -> None:
         """Nothing is pooled in this epoch; the run goes on."""
-        self._problem = f"no pooled eigenspace of this epoch: {printable(why)}"
-        self._pool = self._choices.pool()  # lets go of the memory
-        logger.error("%s (the run goes on)", self._problem)
+        self.problem = f"no pooled eigenspace of this epoch: {printable(why)}"
+        self._let_go()
+        logger.error("%s (the run goes on)", self.problem)
+
+    def _let_go(self) -> None:
+        """The sketches' memory, which is the device's, is for other work until the next epoch."""
+        self._pool = self._choices.pool()
 
     def _own(self) -> PooledEigenspace | None:
         """What this process has pooled, on the CPU; None for nothing."""
-        if self._problem or not self._pool.count:
+        if self.problem or not self._pool.count:
             return None
         space = self._pool.result()
         halves = [replace(h, **{n: _plain(v) for n, v in vars(h).items()}) for h in space.halves]
@@ -253,7 +277,9 @@ class PooledEpochs(Observer):
     def _leave_part(self, own: PooledEigenspace | None = None) -> None:
         own = self._own() if own is None else own
         if own is not None and self._part is not None:
-            write_part(self._part, own, self._names, str(self._choices.filename))
+            file = str(self._choices.filename)
+            text = PartText(self._names, file, self._sources, self._choices.summing)
+            write_part(self._part, own, text)
         self._written = time.monotonic()
 
     def cut_short(self) -> None:
@@ -265,6 +291,7 @@ class PooledEpochs(Observer):
             self._leave_part()
         except Exception as error:  # another one ends the run
             logger.error("what is pooled so far is not written: %s", printable(reason(error)))
+        self._let_go()
 
     def last_batch(self, engine: Engine) -> None:
         """All ranks have computed their last batch: pool over them, write, report.
@@ -276,11 +303,14 @@ class PooledEpochs(Observer):
             return
         self._done = True
         own = self._own_part()
+        self._let_go()
         table, ranks = self._table, Ranks("pooled")
-        images = table.images + len(getattr(engine.state.dataloader, "failures", ()))
-        told = ranks.gather([(own, self._names, images, self._problem)])
+        failures = getattr(engine.state.dataloader, "failures", ())
+        images = table.images + len(failures)
+        files = {line["row"]["file"] for line in table.lines} | {each.file for each in failures}
+        told = ranks.gather([_Told(own, self._names, images, files, self.problem)])
         result: list[PooledEigenspace] = []
-        self._problem, metrics = ranks.on_first(lambda: self._conclude(told, result))
+        self.problem, metrics = ranks.on_first(lambda: self._conclude(told, result))
         engine.state.metrics.update(metrics)
         engine.state.ifim_pooled = result[0] if result else None
 
@@ -295,10 +325,10 @@ class PooledEpochs(Observer):
         return own
 
     def _conclude(
-        self, told: Sequence[tuple[Any, Names, int, str]], result: list[PooledEigenspace]
+        self, told: Sequence[_Told], result: list[PooledEigenspace]
     ) -> tuple[str, dict[str, float]]:
         """On rank 0: why there is no pooled eigenspace, empty where there is one; and metrics."""
-        problems = [problem for *_, problem in told if problem]
+        problems = [each.problem for each in told if each.problem]
         if problems:
             return problems[0], {}
         try:
@@ -307,43 +337,37 @@ class PooledEpochs(Observer):
             if not is_whole and (space is None or space.count < 2):
                 return "", {}  # the other shards have more
             space = with_count(check_pooled(space), images)
-            if is_whole:
-                self._write(space)
+            if is_whole and self._target is not None:
+                written = self._target.write(space, copy=self._choices.every_epoch)
+                self.note = f"pooled: {written}"
             result.append(space)
             return "", self._drift.metrics(space)
         except Exception as error:
             self._give_up(reason(error))
-            return self._problem, {}
+            return self.problem, {}
 
-    def _joined(
-        self, told: Sequence[tuple[Any, Names, int, str]]
-    ) -> tuple[PooledEigenspace | None, int]:
+    def _joined(self, told: Sequence[_Told]) -> tuple[PooledEigenspace | None, int]:
         """The eigenspace of all ranks and sessions, and how many images there are."""
         space: PooledEigenspace | None = None
-        for one, *_ in told:
+        for one in (each.own for each in told):
             if one is not None:
                 space = one if space is None else space.merged(one)
-        images = sum(count for _, _, count, _ in told)
+        images = sum(each.images for each in told)
         if self._table.part is not None:  # who ends last merges the sessions of all shards
             return space, images
-        images += len(self._table.earlier.lines)
-        names = set().union(*(names for _, names, *_ in told))
-        space, known, twice = joined_parts(self._earlier(), space, names)
+        again = set().union(*(each.files for each in told))  # with others of their batch
+        images += sum(line["row"]["file"] not in again for line in self._table.earlier.lines)
+        names = set().union(*(each.names for each in told))
+        space, known, twice = joined_parts(self._earlier.paths, space, names)
         for path in twice:
             logger.warning("%s is left out: it shares images with what is pooled", path)
         listed = self._table.listed
-        gone = {file for file, _ in known} - set(listed) if listed and self._known else set()
+        gone = (
+            {file for file, _ in known} - set(listed) if listed and self._earlier.names else set()
+        )
         if gone:
             logger.warning("%d pooled images are no longer in the list", len(gone))
         return space, max(images, len(listed or ()))
-
-    def _write(self, space: PooledEigenspace) -> None:
-        path, files = self._path, self._files
-        if path is None or files is None:
-            return
-        files.keep(lambda: write_whole(space, path), copy=self._choices.every_epoch)
-        if self._table.path is not None:
-            note_files(path, self._table.path)
 
     def epoch(self, engine: Engine, rows: Sequence[Mapping[str, Any]]) -> None:
         """An epoch has ended.
@@ -353,8 +377,8 @@ class PooledEpochs(Observer):
             rows: of its images.
         """
         self.last_batch(engine)  # of an epoch whose length was not known
-        if self._problem:
-            self._table.complaint = self._table.complaint or self._problem
+        if self.problem:
+            self._table.complaint = self._table.complaint or self.problem
 
 
 def _plain(values: Tensor) -> Tensor:
