@@ -78,6 +78,7 @@ def show_pooled(
         OSError: the file cannot be read.
         ModuleNotFoundError: matplotlib is not installed.
 
+    >>> import torch
     >>> import monai_ifim as mi
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     >>> space = mi.pooled_eigenspace(network, torch.randn(8, 1, 8, 8))

@@ -15,6 +15,7 @@ from _helpers.recorders import INFERERS, count_forwards, evaluate
 from _helpers.scans import dataset
 from _helpers.tables import read_table
 from monai_ifim.nuisances import BiasField, Blur, Gain, Offset, Rotation, Shift
+from monai_ifim.questions import Answer
 
 SIZES = pytest.mark.parametrize("size", [1, 2, 5])
 CHOSEN = [Gain(400.0), Offset(5.0), Blur(3.0), BiasField(3.0, axis=1)]
@@ -303,13 +304,13 @@ class Plain:
 class Asks:
     """A question of somebody's own."""
 
-    name = "asks"
+    name, volumes = "asks", ()
 
     def __init__(self, k=1):
         self.k = k
 
     def answer(self, asked):
-        return mi.Answer([{"mine": float(self.k)} for _ in asked.images])
+        return Answer([{"mine": float(self.k)} for _ in asked.images])
 
 
 @pytest.mark.parametrize(

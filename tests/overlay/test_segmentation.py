@@ -112,8 +112,13 @@ def test_the_overlay_differs_from_that_of_classifiers_where_it_must():
     assert differing(one, other) == {
         "ifim_likelihood", "ifim_rank", "ifim_energy", "ifim_tolerance", "ifim_handler",
         "evaluator::ifim_likelihood",
+        # Of one answer an image, which a segmentation has not.
+        "ifim_classes", "ifim_groups", "ifim_inputs", "ifim_verify", "ifim_postprocessing",
     }  # fmt: skip
-    assert differing(one["ifim_handler"], other["ifim_handler"]) == {"likelihood", "energy"}
+    assert differing(one["ifim_handler"], other["ifim_handler"]) == {
+        "likelihood", "energy", "classes", "groups", "inputs", "questions",
+    }  # fmt: skip
+    assert differing(one["ifim_postprocessing"], other["ifim_postprocessing"]) == {"keys"}
 
 
 def differing(one, other):
