@@ -14,19 +14,21 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from monai_ifim.experiments.networks.architectures import build_network
+from monai_ifim.experiments.networks.augmented import AugmentedImages
 from monai_ifim.experiments.tasks.fresh import FreshImages
 from monai_ifim.experiments.tasks.labelled import Task
 
 Count = Annotated[int, Field(strict=True, ge=0, description="a whole number >= 0")]
 Rate = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number >= 0")]
+Switch = Annotated[bool, Field(strict=True, description="true or false")]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1, description="a share in (0, 1)")]
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
-    """AdamW, one cycle of the learning rate, cross-entropy, no augmentation.
+    """AdamW, one cycle of the learning rate, cross-entropy.
 
     Attributes:
         images: images seen in all; a smaller training set is passed over several times.
@@ -35,13 +37,16 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         warm_up: share of the steps in which the learning rate rises to its peak.
         fresh: draw every image anew instead of passing over a training set; for controlled tasks,
             whose images have no end.
+        augmented: turn (up to 10 degrees), shift (up to 6 %) and scale (up to 10 %) each image anew
+            whenever it is seen; for clinical tasks, whose images are few.
     """
 
     images: Count = 10000
     batch_size: Count = 64
     learning_rate: Rate = 1e-3
     warm_up: Share = 0.3
-    fresh: Annotated[bool, Field(strict=True, description="true or false")] = False
+    fresh: Switch = False
+    augmented: Switch = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,9 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
         ValueError: a training that diverged.
     """
     network = variant.build(task)
+    if len(task.shape) == 3:
+        # A third less time for networks of many thin layers on the CPU.
+        network = network.to(memory_format=torch.channels_last)
     loader, epochs = _batches(task, variant, recipe)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -117,7 +125,10 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
         ProgressBar(desc=f"train {variant.architecture}", disable=None).attach(trainer)
         trainer.run()
         estimate_statistics(network, [images for images, _ in islice(loader, 32)])
-    weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    weights = {
+        name: value.detach().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise ValueError(
             f"expected finite weights after training {variant.architecture} on {task.name}, got "
@@ -135,7 +146,9 @@ def _batches(task: Task, variant: Variant, recipe: Recipe) -> tuple[DataLoader[A
         )
         return DataLoader(fresh, batch_size=None), 1
     generator = torch.Generator().manual_seed(variant.seed)
-    data = training_set(task, variant, generator)
+    data: Dataset[Any] = training_set(task, variant, generator)
+    if recipe.augmented:
+        data = AugmentedImages(data, task.shape, variant.seed)
     batch_size = min(recipe.batch_size, len(data))
     loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
     return loader, max(1, math.ceil(recipe.images / (len(loader) * batch_size)))
@@ -187,7 +200,7 @@ def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]
     """All that the weights depend on, for a key in ``Steps``."""
     fresh = recipe.fresh and variant.limit is None
     return {
-        "weights": 2,  # raise when the code, or a default of the recipe, changes what it gives
+        "weights": 3,  # raise when the code, or a default of the recipe, changes what it gives
         "task": task.known_signal.digest() if fresh else task.train.digest(),
         "variant": asdict(variant),
         # Without defaults: a recipe that gains a field trains nothing anew.
