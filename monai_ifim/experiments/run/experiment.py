@@ -75,7 +75,8 @@ def run_experiment(
         return {**result, "missing": str(error), "complete": False, "seconds": 0.0}
     result["task"] = _described(task)
     result.update(failures={}, complete=False)
-    trainings = TrainingsOfTask(settings, task, steps) if settings.measures.pooled_images else None
+    several = settings.measures.pooled_images
+    trainings = TrainingsOfTask(settings, task, steps, data, say) if several else None
     with tqdm(settings.networks, desc=settings.name, unit="network", disable=None) as bar:
         for name in bar:
             bar.set_postfix_str(name)
@@ -89,6 +90,12 @@ def run_experiment(
                 say(f"{settings.name} {name}: {error}")
                 result["failures"][name] = str(error)
             keep({**result, "seconds": steps.seconds - before})
+    if trainings is not None:
+        try:
+            result["labelling"] = trainings.labelling()
+        except (ValueError, RuntimeError) as error:
+            say(f"{settings.name} labelling: {error}")
+            result["failures"]["labelling"] = str(error)
     complete = not result["failures"]
     return {**result, "complete": complete, "seconds": steps.seconds - before}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from monai_ifim.experiments.logits import logits_of
@@ -21,6 +22,9 @@ from monai_ifim.experiments.trainings.moves import moves
 from monai_ifim.experiments.trainings.pictures import pictures
 from monai_ifim.experiments.trainings.template import template_agreement, untrained_agreement
 from monai_ifim.experiments.trainings.training import Amounts, Training
+from monai_ifim.experiments.uses.labelling import LabellingCourse
+from monai_ifim.experiments.uses.measurement import uses
+from monai_ifim.experiments.uses.scored import Scored, scored_images
 
 _UNTRAINED = 4  # networks with random weights
 
@@ -32,10 +36,20 @@ class TrainingsOfTask:
         settings: of the experiment.
         task: its images.
         steps: keeps every training and every measurement.
+        data: folder of the clinical data sets, for images of another kind.
+        say: called with lines for people.
     """
 
-    def __init__(self, settings: Settings, task: Task, steps: Steps) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        steps: Steps,
+        data: Path | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.settings, self.task, self.steps = settings, task, steps
+        self.data, self.say = data, say
         self.images = balanced(task.test, settings.measures.pooled_images).images
         self._found: dict[str, list[Training]] = {}
 
@@ -43,6 +57,16 @@ class TrainingsOfTask:
     def metrics(self) -> Mapping[str, Seen]:
         """In what directions are compared."""
         return metrics_of(self.task.train)
+
+    @cached_property
+    def scored(self) -> Scored | None:
+        """Among which wrong predictions, corrupted and foreign images are to be found."""
+        measures = self.settings.measures
+        if not measures.used_images:
+            return None
+        return scored_images(
+            self.task, measures.used_images, measures.corruptions, self.settings.seed, self.data
+        )
 
     def measure(self, name: str) -> list[dict[str, Any]]:
         """The trainings of one network, the shortest first.
@@ -65,6 +89,19 @@ class TrainingsOfTask:
         """The longest trainings of different networks compared, of those measured so far."""
         found = between(list(self._found.values()), self.metrics)
         return found and {"networks": list(self._found), **found}
+
+    def labelling(self) -> dict[str, Any] | None:
+        """Images to label chosen in several ways, for the first network; None without rounds."""
+        measures, name = self.settings.measures, next(iter(self.settings.networks))
+        if not measures.labelling.rounds:
+            return None
+        return LabellingCourse(
+            self.task,
+            self.settings.variant_of(name),
+            self.settings.recipe_of(name),
+            measures.labelling,
+            self.steps,
+        ).measure(measures.image_draws)
 
     def _block(self, name: str, recipe: Recipe) -> dict[str, Any]:
         variant = self.settings.variant_of(name)
@@ -97,10 +134,16 @@ class TrainingsOfTask:
             "pictures": self._pictures(trainings) if recipe.images == longest else None,
             "agreement": within(trainings, random, self.metrics),
             "moves": moves(trainings, self.task.train, moved) if moved else None,
+            "uses": self._uses(trainings) if recipe.images == longest else None,
         }
 
     def _pictures(self, trainings: Sequence[Training]) -> dict[str, Any] | None:
         return pictures(trainings, None if self.task.signal is None else self.task.templates)
+
+    def _uses(self, trainings: Sequence[Training]) -> dict[str, Any] | None:
+        count = self.settings.measures.flip_images
+        flipped = balanced(self.task.test, count).images if count else None
+        return uses(trainings, self.scored, flipped, self.say)
 
     def _known_answer(
         self, trainings: Sequence[Training], random: Sequence[Training]
