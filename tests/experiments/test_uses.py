@@ -1,0 +1,484 @@
+"""Scores, what they find, flips and images to label: against sklearn, scipy, numpy and formulas."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.stats import entropy, kurtosis, spearmanr
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from monai_ifim.experiments.logits import logits_of
+from monai_ifim.experiments.measures.amounts import Labelling
+from monai_ifim.experiments.networks.architectures import build_network
+from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
+from monai_ifim.experiments.networks.training import Recipe, Variant
+from monai_ifim.experiments.run.experiment import run_experiment
+from monai_ifim.experiments.run.settings import read_settings
+from monai_ifim.experiments.steps import Steps
+from monai_ifim.experiments.tasks.catalogue import load_task
+from monai_ifim.experiments.tasks.labelled import Split, Task
+from monai_ifim.experiments.trainings.training import Amounts, Training
+from monai_ifim.experiments.uses import measurement
+from monai_ifim.experiments.uses.features import class_gaussians, features_of, last_linear
+from monai_ifim.experiments.uses.finding import case_of, findings
+from monai_ifim.experiments.uses.flips import PREDICTORS, flips, gradient_norms
+from monai_ifim.experiments.uses.labelling import STRATEGIES, LabellingCourse
+from monai_ifim.experiments.uses.measurement import uses
+from monai_ifim.experiments.uses.scored import Scored, foreign_images, scored_images
+from monai_ifim.experiments.uses.scores import (
+    BASELINES,
+    OURS,
+    SCORES,
+    image_statistics,
+    network_scores,
+)
+
+SHAPE, PIXELS = (2, 5, 7), 70
+
+
+def images(count=40, seed=5):
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def affine(seed=0, classes=4, scale=0.3):
+    """Logits W x + b, with rows of unequal lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, classes)).eval()
+    lengths = scale * torch.linspace(0.5, 2, classes)[:, None]
+    network[1].weight.data = lengths * torch.randn(classes, PIXELS, generator=generator)
+    return TrainedClassifier(f"affine {seed}", network, "categorical", f"affine {seed} {classes}")
+
+
+def training(folder, net, sample=None, draws=20):
+    amounts = Amounts(images=11, smoothed=0, draws=draws, seed=1)
+    sample = images(11) if sample is None else sample
+    return Training(net, sample, 4, amounts, Steps(folder))
+
+
+def exact_distances(net, sample):
+    """To the nearest boundary of an affine classifier, in numpy, and the margins."""
+    weight, bias = (p.detach().double().numpy() for p in net.network[1].parameters())
+    logits = sample.flatten(1).double().numpy() @ weight.T + bias
+    best = logits.argmax(axis=1)
+    rows = np.arange(len(logits))
+    gaps = logits[rows, best][:, None] - logits
+    lengths = np.linalg.norm(weight[best][:, None] - weight[None], axis=2)
+    gaps[rows, best], lengths[rows, best] = np.inf, 1
+    return (gaps / lengths).min(axis=1), gaps.min(axis=1), logits
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def test_scores_of_an_affine_classifier():
+    net, sample = affine(), images()
+    found = network_scores(net, sample)
+    distances, margins, logits = exact_distances(net, sample)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weight = net.network[1].weight.detach().double().numpy()
+    fishers = [weight.T @ (np.diag(q) - np.outer(q, q)) @ weight for q in p]
+    expected = {
+        "trace": [np.trace(f) for f in fishers],
+        "largest_eigenvalue": [np.linalg.eigvalsh(f)[-1] for f in fishers],
+        "flip_distance": distances,
+        "entropy": entropy(p, axis=1),
+        "uncertainty": 1 - p.max(axis=1),
+        "margin": margins,
+        "predicted": logits.argmax(axis=1),
+    }
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), values, rtol=2e-4, atol=1e-6)
+    gradients = [weight.T @ (q - np.eye(4)[q.argmax()]) for q in p]
+    precise = dataclasses.replace(net, network=net.network.double())
+    np.testing.assert_allclose(
+        gradient_norms(precise, sample.double()).detach().numpy(),
+        np.linalg.norm(gradients, axis=1),
+        rtol=1e-6,
+    )
+
+
+def test_statistics_of_the_image():
+    sample = images().numpy().astype(np.float64)
+    found = image_statistics(torch.from_numpy(sample))
+    steps = [np.abs(np.diff(sample, axis=axis)).reshape(40, -1).mean(axis=1) for axis in (2, 3)]
+    np.testing.assert_allclose(found["mean"], sample.mean(axis=(1, 2, 3)))
+    np.testing.assert_allclose(found["log_deviation"], np.log(sample.std(axis=(1, 2, 3))))
+    np.testing.assert_allclose(found["log_gradient"], np.log(np.mean(steps, axis=0)))
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "densenet121", "efficientnet_b0", "vit"])
+def test_features_make_the_logits(name):
+    network = build_network(name, (1, 32, 32), 3).eval()
+    sample = torch.randn(2, 1, 32, 32)
+    layer = last_linear(network, sample)
+    again = features_of(network, sample) @ layer.weight.double().T + layer.bias.double()
+    assert torch.allclose(again, logits_of(network, sample), atol=1e-5)
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_network_without_a_linear_layer():
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match=r"expected a network with an nn\.Linear"):
+        features_of(network, images(2))
+
+
+def test_mahalanobis_by_hand():
+    """Ledoit and Wolf's shrinkage from their formulas, and the distance from an inverse."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = random.normal(size=(60, 8)) * np.linspace(0.2, 3, 8) + 2 * labels[:, None]
+    others = 3 * random.normal(size=(20, 8))
+    means = np.stack([features[labels == k].mean(axis=0) for k in range(3)])
+    rows = features - means[labels]
+    sample = rows.T @ rows / 60
+    target = np.trace(sample) / 8 * np.eye(8)
+    spread = ((sample - target) ** 2).sum()
+    noise = sum(((np.outer(r, r) - sample) ** 2).sum() for r in rows) / 60**2
+    shrinkage = min(noise, spread) / spread
+    assert 0.01 < shrinkage < 0.9
+    inverse = np.linalg.inv(shrinkage * target + (1 - shrinkage) * sample)
+    differences = others[:, None] - means
+    expected = np.sqrt(np.einsum("nkx,xy,nky->nk", differences, inverse, differences)).min(axis=1)
+    found = class_gaussians(torch.from_numpy(features), torch.from_numpy(labels))
+    np.testing.assert_allclose(found.distances(torch.from_numpy(others)), expected, rtol=1e-8)
+
+
+# --- what they find -------------------------------------------------------------------------------
+
+
+def made_case(values_of, trainings=3, count=200, draws=25):
+    """A case whose scores come from a function of truth and random numbers."""
+    random = np.random.default_rng(3)
+    truths = [torch.from_numpy(random.random(count) < 0.3) for _ in range(trainings)]
+    values = [
+        {name: torch.from_numpy(values_of(name, t.numpy(), random)) for name in SCORES}
+        for t in truths
+    ]
+    drawn = Amounts(count, 0, draws, 0).drawn(count)
+    return truths, values, drawn, case_of("wrong", "made", truths, values, drawn)
+
+
+def test_areas_are_those_of_sklearn():
+    def values(name, truth, random):
+        return np.round(truth * SCORES.index(name) / 5 + random.normal(size=len(truth)), 1)
+
+    truths, scores, drawn, found = made_case(values)
+    areas = {
+        name: np.array(
+            [
+                [roc_auc_score(t[d], s[name][d]) for d in drawn]
+                for t, s in zip(truths, scores, strict=True)
+            ]
+        )
+        for name in SCORES
+    }
+    for name in SCORES:
+        assert found["auc"][name]["value"] == pytest.approx(areas[name][:, 0].mean())
+        assert found["auc"][name]["low"] < areas[name][:, 0].mean() < found["auc"][name]["high"]
+    best = max(BASELINES, key=lambda name: areas[name][:, 0].mean())
+    assert found["positives"] == [int(t.sum()) for t in truths]
+    for name in OURS:
+        above = found["above_best_baseline"][name]
+        assert above["baseline"] == best == "log_gradient"
+        difference = areas[name] - areas[best]
+        assert above["value"] == pytest.approx(difference[:, 0].mean())
+        # Its width is that of the paired draws, which is not that of the difference of two.
+        spread = difference[:, 1:].mean(axis=0).std()
+        assert 2 * spread < above["high"] - above["low"] < 10 * spread
+
+
+def test_random_scores_find_nothing():
+    _, _, _, found = made_case(lambda name, truth, random: random.normal(size=len(truth)))
+    holding = [each["low"] <= 0.5 <= each["high"] for each in found["auc"].values()]
+    assert sum(holding) >= 8
+    assert all(0.4 < each["value"] < 0.6 for each in found["auc"].values())
+    sure = made_case(lambda name, truth, random: truth.astype(float))[3]["auc"]["trace"]
+    assert sure["low"] == sure["high"] == 1
+
+
+def labelled(net, flipped, seed=5):
+    """Images with the predicted classes, but for those nearest to a boundary."""
+    sample = images(60, seed)
+    distances, _, logits = exact_distances(net, sample)
+    labels = logits.argmax(axis=1)
+    wrong = distances.argsort()[:flipped]
+    labels[wrong] = (labels[wrong] + 1) % 4
+    return Split(sample, torch.from_numpy(labels))
+
+
+@pytest.mark.parametrize("errors", [4, 9])
+def test_wrong_predictions_need_five_of_them(tmp_path, errors):
+    """The wrong ones are the nearest to a boundary: the distance finds all of them."""
+    net = affine()
+    split = labelled(net, errors)
+    found = findings([training(tmp_path, net)], Scored(labelled(net, 0, 6), split))
+    assert found["errors"] == [errors]
+    if errors < 5:
+        assert found["cases"] == []
+        return
+    (case,) = found["cases"]
+    assert (case["kind"], case["positives"]) == ("wrong", [9])
+    assert case["auc"]["flip_distance"]["value"] == 1
+    _, margins, logits = exact_distances(net, split.images)
+    wrong = logits.argmax(axis=1) != split.labels.numpy()
+    assert case["auc"]["margin"]["value"] == pytest.approx(roc_auc_score(wrong, -margins))
+    # An image statistic counts by its distance from the training images' mean.
+    usual, mean = (each.mean(dim=(1, 2, 3)).numpy() for each in (images(60, 6), split.images))
+    assert case["auc"]["mean"]["value"] == pytest.approx(
+        roc_auc_score(wrong, np.abs(mean - usual.mean()))
+    )
+
+
+def test_a_baseline_wins_where_the_network_sees_nothing(tmp_path):
+    """A constant is added, to which the network does not react: the mean alone finds it."""
+    net = affine()
+    layer = net.network[1]
+    layer.weight.data -= layer.weight.data.mean(dim=1, keepdim=True)
+    clean = images(60)
+    scored = Scored(
+        labelled(net, 0, 6),
+        Split(clean, torch.zeros(60, dtype=torch.long)),
+        {"offset": clean + 3},
+        {"others": images(50, 9) - 3},
+    )
+    cases = {case["name"]: case for case in findings([training(tmp_path, net)], scored)["cases"]}
+    for name, kind, count in (("offset", "corrupted", 60), ("others", "foreign", 50)):
+        case = cases[name]
+        assert (case["kind"], case["positives"]) == (kind, [count])
+        assert case["auc"]["mean"]["low"] == 1
+        for ours in OURS:
+            above = case["above_best_baseline"][ours]
+            assert case["auc"][ours]["value"] == pytest.approx(0.5, abs=0.12)
+            assert above["high"] < 0
+    offset = cases["offset"]["above_best_baseline"]["trace"]
+    assert offset["value"] == pytest.approx(-0.5, abs=0.02)
+
+
+def test_scores_are_kept(tmp_path):
+    net, split = affine(), labelled(affine(), 9)
+    scored = Scored(labelled(net, 0, 6), split, {"offset": split.images + 1})
+    once = findings([training(tmp_path, net)], scored)
+    again = training(tmp_path, net)
+    assert findings([again], scored) == once
+    assert (again.steps.computed, again.steps.reused) == (0, 1)
+
+
+# --- images that are scored -----------------------------------------------------------------------
+
+
+def test_the_other_background_is_foreign():
+    lumpy = foreign_images(load_task("signal_2d", train=4, test=4), 300)
+    gaussian = foreign_images(load_task("lumpy_2d", train=4, test=4), 300)
+    assert [*lumpy, *gaussian] == ["lumpy background", "Gaussian background"]
+    tails = [
+        float(kurtosis(next(iter(found.values())).flatten().numpy())) for found in (lumpy, gaussian)
+    ]
+    assert tails[0] > 0.3
+    assert abs(tails[1]) < 0.1
+    volumes = foreign_images(load_task("signal_3d", train=3, test=3), 2)
+    assert next(iter(volumes.values())).shape == (2, 1, 32, 32, 32)
+
+
+def clinical(name):
+    split = Split(torch.rand(4, 1, 32, 32), torch.tensor([0, 1, 0, 1]))
+    return Task(name, ("a", "b"), "", split, split)
+
+
+def test_chest_radiographs_are_foreign_to_mednist(tmp_path):
+    assert foreign_images(clinical("mednist"), 5, tmp_path) == {}
+    assert foreign_images(clinical("mednist"), 5) == {}
+    assert foreign_images(clinical("hippocampus"), 5, tmp_path) == {}
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 255, size=(9, 28, 28), dtype=np.uint8)
+    arrays = {
+        f"{part}_{kind}": value
+        for part in ("train", "val", "test")
+        for kind, value in (("images", pictures), ("labels", np.arange(9)[:, None] % 2))
+    }
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    found = foreign_images(clinical("mednist"), 5, tmp_path)
+    assert {name: tuple(each.shape) for name, each in found.items()} == {
+        "pneumoniamnist": (5, 1, 32, 32)
+    }
+
+
+def test_corrupted_images_are_those_that_are_scored():
+    task = load_task("signal_2d", train=30, test=20)
+    scored = scored_images(task, 10, ["blur"], 0)
+    assert list(scored.images) == ["clean", "blur", "lumpy background"]
+    assert all(each.shape == (10, 1, 32, 32) for each in scored.images.values())
+    spectra = [torch.fft.rfft(scored.images[n]).abs()[..., -4:].mean() for n in ("clean", "blur")]
+    assert spectra[1] < 0.1 * spectra[0]
+
+
+# --- flips ----------------------------------------------------------------------------------------
+
+
+def test_the_flip_distance_is_the_norm_of_an_affine_classifier(tmp_path):
+    nets, sample = [affine(s) for s in (0, 1)], images(16)
+    found = flips([training(tmp_path, net) for net in nets], sample)
+    assert (found["images"], found["found"]) == (16, 1.0)
+    exact = [exact_distances(net, sample) for net in nets]
+    sizes = sample.flatten(1).norm(dim=1).numpy()
+    expected = np.mean([np.median(distances / sizes) for distances, _, _ in exact])
+    assert found["norm"]["value"] == pytest.approx(expected, rel=0.05)
+    assert found["spearman"]["flip_distance"]["value"] > 0.98
+    margins = np.mean([spearmanr(m, d).statistic for d, m, _ in exact])
+    assert found["spearman"]["margin"]["value"] == pytest.approx(margins, abs=0.03)
+    assert margins < 0.95
+    assert set(found["above"]) == {*PREDICTORS} - {"flip_distance"}
+    assert found["above"]["margin"]["value"] == pytest.approx(
+        found["spearman"]["flip_distance"]["value"] - found["spearman"]["margin"]["value"]
+    )
+
+
+def test_two_classes_are_ordered_alike_by_all(tmp_path):
+    """With one boundary, every predictor knows the distance; each has its sign."""
+    found = flips([training(tmp_path, affine(2, classes=2, scale=0.1))], images(12))
+    for name in PREDICTORS:
+        assert found["spearman"][name]["value"] == pytest.approx(1, abs=1e-9), name
+
+
+def test_no_other_answer_is_found(tmp_path):
+    net = affine()
+    net.network[1].weight.data.zero_()
+    net.network[1].bias.data[1] = 1
+    found = flips([training(tmp_path, net)], images(6))
+    assert found["found"] == 0
+    assert found["norm"] is found["spearman"] is found["above"] is None
+
+
+def test_without_foolbox_a_line_says_so(tmp_path, monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("expected foolbox, got none")
+
+    lines = []
+    net = affine()
+    scored = Scored(labelled(net, 0, 6), labelled(net, 9))
+    assert uses([training(tmp_path, net)], None, None, lines.append) is None
+    monkeypatch.setattr(measurement, "flips", missing)
+    found = uses([training(tmp_path, net)], scored, images(4), lines.append)
+    assert found["flips"] is None
+    assert found["images"] == 60
+    assert lines == ["changes to another answer are not measured: expected foolbox, got none"]
+
+
+# --- images to label ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("signal_2d", train=120, test=100)
+
+
+def course(task, folder, **changes):
+    amounts = Labelling(rounds=3, images=8, trainings=2, seen=64, pool=60)
+    recipe = Recipe(fresh=True, batch_size=16)
+    amounts = amounts.model_copy(update=changes)
+    return LabellingCourse(task, Variant("cnn", width=4, seed=3), recipe, amounts, Steps(folder))
+
+
+@pytest.fixture(scope="module")
+def labelling(task, tmp_path_factory):
+    """A whole run, and the same one from what it left behind."""
+    folder = tmp_path_factory.mktemp("labelling")
+    first, second = course(task, folder), course(task, folder)
+    state = torch.get_rng_state()
+    found = first.measure(10)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert second.measure(10) == found
+    assert (first.steps.computed, second.steps.computed) == (24, 0)
+    return found, second
+
+
+def test_labelling_is_the_same_for_a_seed(task, labelling, tmp_path):
+    found, _ = labelling
+    assert course(task, tmp_path).measure(10) == found
+    other = dataclasses.replace(course(task, tmp_path), variant=Variant("cnn", width=4, seed=4))
+    assert other.measure(10)["auc"] != found["auc"]
+
+
+def test_labelling_by_hand(task, labelling):
+    found, again = labelling
+    assert (found["network"], found["trainings"], found["labelled"]) == ("cnn", 2, [8, 16, 24])
+    labels = task.test.labels.numpy()
+    for name in STRATEGIES:
+        areas = [
+            [roc_auc_score(labels, z[:, 1] - z[:, 0]) for z in again.logits(name, c)]
+            for c in (0, 1)
+        ]
+        values = [each["value"] for each in found["auc"][name]]
+        np.testing.assert_allclose(values, np.mean(areas, axis=0))
+        for base in ("random", "entropy"):
+            if name != base:
+                others = [each["value"] for each in found["auc"][base]]
+                less = found[f"less_{base}"][name]["value"]
+                assert less == pytest.approx(np.mean(values) - np.mean(others))
+        # All begin with the same images and the same weights.
+        assert values[0] == found["auc"]["random"][0]["value"]
+    assert set(found["less_random"]) == {*STRATEGIES} - {"random"}
+
+
+def test_strategies_take_what_they_say():
+    net, sample = affine(), images()
+    distances, _, logits = exact_distances(net, sample)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    generator = torch.Generator().manual_seed(0)
+    first = {name: int(s(net, sample, generator).argmax()) for name, s in STRATEGIES.items()}
+    assert first["entropy"] == entropy(p, axis=1).argmax()
+    assert first["flip_distance"] == distances.argmin()
+    assert first["trace"] == int(network_scores(net, sample)["trace"].argmax())
+
+
+def test_a_pool_that_is_too_small(task, tmp_path):
+    with pytest.raises(ValueError, match=r"rounds \* images = 90, got 60"):
+        course(task, tmp_path, images=30).measure(2)
+
+
+# --- in an experiment -----------------------------------------------------------------------------
+
+
+def test_an_experiment_with_uses(tmp_path):
+    content = {
+        "task": "signal_2d",
+        "networks": {"cnn": {"width": 4}},
+        "train": 60,
+        "test": 60,
+        "trainings": 2,
+        "recipe": {"images": 640, "fresh": True},
+        "measures": {
+            **dict.fromkeys(("changed_images", "law_images", "scored_images"), 0),
+            **dict.fromkeys(("agreement_images", "control_images", "map_images"), 0),
+            **dict.fromkeys(("quantus_images", "smoothed_images", "moved_images"), 0),
+            "pooled_images": 8,
+            "image_draws": 5,
+        },
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(content))
+    plain = run_experiment(read_settings(file), Steps(tmp_path / "cache"), say=lambda line: None)
+    (block,) = plain["networks"]["cnn"]["trainings"]
+    assert block["uses"] is None
+    assert plain["labelling"] is None
+    content["measures"].update(
+        used_images=20,
+        flip_images=6,
+        corruptions=["noise"],
+        labelling={"rounds": 2, "images": 6, "trainings": 1, "seen": 32},
+    )
+    file.write_text(yaml.safe_dump(content))
+    steps = Steps(tmp_path / "cache")
+    found = run_experiment(read_settings(file), steps, say=lambda line: None)
+    assert found["complete"]
+    (block,) = found["networks"]["cnn"]["trainings"]
+    assert {**block, "uses": None} == next(iter(plain["networks"]["cnn"]["trainings"]))
+    assert {case["name"] for case in block["uses"]["cases"]} >= {"noise", "lumpy background"}
+    assert block["uses"]["flips"]["images"] == 6
+    assert found["labelling"]["labelled"] == [6, 12]
+    assert steps.computed == 2 + 2 + 2 * 4  # scores, flips, rounds: no training of before
+    json.dumps(found, allow_nan=False)
