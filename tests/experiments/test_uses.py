@@ -24,7 +24,7 @@ from monai_ifim.experiments.tasks.labelled import Split, Task
 from monai_ifim.experiments.trainings.training import Amounts, Training
 from monai_ifim.experiments.uses import measurement
 from monai_ifim.experiments.uses.features import class_gaussians, features_of, last_linear
-from monai_ifim.experiments.uses.finding import case_of, findings
+from monai_ifim.experiments.uses.finding import case_of, findings, unusual
 from monai_ifim.experiments.uses.flips import PREDICTORS, flips, gradient_norms
 from monai_ifim.experiments.uses.labelling import STRATEGIES, LabellingCourse
 from monai_ifim.experiments.uses.measurement import uses
@@ -257,6 +257,20 @@ def test_a_baseline_wins_where_the_network_sees_nothing(tmp_path):
             assert above["high"] < 0
     offset = cases["offset"]["above_best_baseline"]["trace"]
     assert offset["value"] == pytest.approx(-0.5, abs=0.02)
+
+
+def test_changed_images_may_score_higher_or_lower():
+    """By the distance from the median, on a log scale but for the margin and the image's own."""
+    random = np.random.default_rng(0)
+    clean, lower = ({name: random.lognormal(3 * i, 0.1, 30) for name in SCORES} for i in (0, -1))
+    given = ({name: torch.from_numpy(v) for name, v in side.items()} for side in (clean, lower))
+    found = unusual(*given)
+    for name in SCORES:
+        scale = np.array if name in ("margin", "mean", "log_deviation", "log_gradient") else np.log
+        before, after = scale(clean[name]), scale(lower[name])
+        expected = np.abs(np.concatenate([before, after]) - np.median(before))
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6, atol=1e-12)
+        assert found[name][30:].min() > found[name][:30].max()
 
 
 def test_scores_are_kept(tmp_path):

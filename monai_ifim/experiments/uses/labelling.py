@@ -44,7 +44,7 @@ class LabellingCourse:
     Attributes:
         task: its training images are the pool, its test images say what was learned.
         variant: which network; its seed is that of the first course.
-        recipe: how it is trained.
+        recipe: how it is trained; neither augmented nor on fresh images.
         amounts: rounds, images a round, courses.
         steps: keeps every round.
     """
@@ -142,7 +142,10 @@ class LabellingCourse:
         small = dataclasses.replace(
             self.task, train=Split(pool.images[labelled], pool.labels[labelled])
         )
-        recipe = self.recipe.model_copy(update={"images": self.amounts.seen, "fresh": False})
+        # A hundred trainings of an experiment: augmented they would take as long as all the others.
+        recipe = self.recipe.model_copy(
+            update={"images": self.amounts.seen, "fresh": False, "augmented": False}
+        )
 
         def compute() -> dict[str, Tensor]:
             network = variant.build(small)
