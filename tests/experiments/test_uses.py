@@ -1,4 +1,4 @@
-"""Scores, what they find, flips and images to label: against sklearn, scipy, numpy and formulas."""
+"""Scores, what they find, flips: against sklearn, scipy, numpy and formulas."""
 
 import dataclasses
 import json
@@ -12,10 +12,8 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from monai_ifim.experiments.logits import logits_of
-from monai_ifim.experiments.measures.amounts import Labelling
 from monai_ifim.experiments.networks.architectures import build_network
 from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
-from monai_ifim.experiments.networks.training import Recipe, Variant
 from monai_ifim.experiments.run.experiment import run_experiment
 from monai_ifim.experiments.run.settings import read_settings
 from monai_ifim.experiments.steps import Steps
@@ -26,7 +24,7 @@ from monai_ifim.experiments.uses import measurement
 from monai_ifim.experiments.uses.features import class_gaussians, features_of, last_linear
 from monai_ifim.experiments.uses.finding import case_of, findings, unusual
 from monai_ifim.experiments.uses.flips import PREDICTORS, flips, gradient_norms
-from monai_ifim.experiments.uses.labelling import STRATEGIES, LabellingCourse
+from monai_ifim.experiments.uses.labelling import STRATEGIES
 from monai_ifim.experiments.uses.measurement import uses
 from monai_ifim.experiments.uses.scored import Scored, foreign_images, scored_images
 from monai_ifim.experiments.uses.scores import (
@@ -382,62 +380,6 @@ def test_without_foolbox_a_line_says_so(tmp_path, monkeypatch):
     assert lines == ["changes to another answer are not measured: expected foolbox, got none"]
 
 
-# --- images to label ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def task():
-    return load_task("signal_2d", train=120, test=100)
-
-
-def course(task, folder, **changes):
-    amounts = Labelling(rounds=3, images=8, trainings=2, seen=64, pool=60)
-    recipe = Recipe(fresh=True, batch_size=16)
-    amounts = amounts.model_copy(update=changes)
-    return LabellingCourse(task, Variant("cnn", width=4, seed=3), recipe, amounts, Steps(folder))
-
-
-@pytest.fixture(scope="module")
-def labelling(task, tmp_path_factory):
-    """A whole run, and the same one from what it left behind."""
-    folder = tmp_path_factory.mktemp("labelling")
-    first, second = course(task, folder), course(task, folder)
-    state = torch.get_rng_state()
-    found = first.measure(10)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert second.measure(10) == found
-    assert (first.steps.computed, second.steps.computed) == (24, 0)
-    return found, second
-
-
-def test_labelling_is_the_same_for_a_seed(task, labelling, tmp_path):
-    found, _ = labelling
-    assert course(task, tmp_path).measure(10) == found
-    other = dataclasses.replace(course(task, tmp_path), variant=Variant("cnn", width=4, seed=4))
-    assert other.measure(10)["auc"] != found["auc"]
-
-
-def test_labelling_by_hand(task, labelling):
-    found, again = labelling
-    assert (found["network"], found["trainings"], found["labelled"]) == ("cnn", 2, [8, 16, 24])
-    labels = task.test.labels.numpy()
-    for name in STRATEGIES:
-        areas = [
-            [roc_auc_score(labels, z[:, 1] - z[:, 0]) for z in again.logits(name, c)]
-            for c in (0, 1)
-        ]
-        values = [each["value"] for each in found["auc"][name]]
-        np.testing.assert_allclose(values, np.mean(areas, axis=0))
-        for base in ("random", "entropy"):
-            if name != base:
-                others = [each["value"] for each in found["auc"][base]]
-                less = found[f"less_{base}"][name]["value"]
-                assert less == pytest.approx(np.mean(values) - np.mean(others))
-        # All begin with the same images and the same weights.
-        assert values[0] == found["auc"]["random"][0]["value"]
-    assert set(found["less_random"]) == {*STRATEGIES} - {"random"}
-
-
 def test_strategies_take_what_they_say():
     net, sample = affine(), images()
     distances, _, logits = exact_distances(net, sample)
@@ -447,11 +389,6 @@ def test_strategies_take_what_they_say():
     assert first["entropy"] == entropy(p, axis=1).argmax()
     assert first["flip_distance"] == distances.argmin()
     assert first["trace"] == int(network_scores(net, sample)["trace"].argmax())
-
-
-def test_a_pool_that_is_too_small(task, tmp_path):
-    with pytest.raises(ValueError, match=r"rounds \* images = 90, got 60"):
-        course(task, tmp_path, images=30).measure(2)
 
 
 # --- in an experiment -----------------------------------------------------------------------------
