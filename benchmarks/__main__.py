@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import page
 
 # By device: what is measured.
-BOTH = ("lower_bound", "peers", "epoch", "large_k", "segmentation")
+BOTH = ("lower_bound", "peers", "epoch", "pooling", "large_k", "segmentation")
 CUDA = ("throughput", *BOTH)
 # With --all only.
 LONG_BOTH = ("volume", "ideas")

@@ -20,6 +20,7 @@ _ORDER = (
     "peers",
     "epoch",
     "epoch_pictures",
+    "pooling",
     "inference_run",
     "pictures",
     "profile",

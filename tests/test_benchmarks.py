@@ -20,6 +20,7 @@ from benchmarks import (
     peer_methods,
     peers,
     pictures,
+    pooling,
     profile,
     same_numbers,
     segmentation,
@@ -54,6 +55,10 @@ def test_lower_bound(tmp_path):
     rows = measured(lower_bound, tmp_path)["rows"]
     assert all(row[4] < 1e-4 for row in rows)  # the error
     assert all(row[5] > 0 and row[6] > 0 for row in rows)  # both peaks
+
+
+def test_pooling(tmp_path):
+    assert all(row[3][0] > 0 and row[4][0] > 0 for row in measured(pooling, tmp_path)["rows"])
 
 
 def test_peers(tmp_path):

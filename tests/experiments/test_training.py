@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from monai_ifim.experiments.logits import logits_of
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES, build_network
+from monai_ifim.experiments.networks.augmented import AugmentedImages
 from monai_ifim.experiments.networks.training import (
     Recipe,
     Variant,
@@ -153,3 +155,38 @@ def test_balanced():
     assert chosen.labels.tolist() == [0, 0, 1, 1, 2]
     assert chosen.images[:, 0].tolist() == [0, 1, 4, 5, 6]
     assert len(balanced(Split(torch.arange(8.0)[:, None], labels), 50)) == 8
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 16), (2, 12, 16, 10)], ids=["2D", "3D"])
+def test_augmented_images_are_another_each_time_and_the_same_for_a_seed(shape):
+    plain = torch.zeros(4, *shape)
+    middle = tuple(slice(size // 2 - 2, size // 2 + 2) for size in shape[1:])
+    plain[(..., *middle)] = 1.0
+    data = TensorDataset(plain, torch.arange(4))
+    one, other = (AugmentedImages(data, shape, 5) for _ in range(2))
+    first, label = one[2]
+    assert (type(first), first.shape, int(label), len(one)) == (torch.Tensor, shape, 2, 4)
+    assert torch.equal(first, other[2][0])
+    assert not torch.equal(first, one[2][0])
+    # A little: what it shows is where it was, and as much of it.
+    grids = torch.meshgrid(*(torch.arange(float(size)) for size in shape[1:]), indexing="ij")
+    for axis, grid in enumerate(grids):
+        centre = float((first[0] * grid).sum() / first[0].sum())
+        assert abs(centre - (shape[1 + axis] / 2 - 0.5)) < 0.1 * shape[1 + axis]
+    assert 0.5 < float(first.sum() / plain[2].sum()) < 1.5
+
+
+def test_augmentation_is_part_of_the_recipe(task):
+    variant, recipe = Variant("cnn", width=4), Recipe(images=400)
+    augmented = recipe.model_copy(update={"augmented": True})
+    assert training_key(task, variant, recipe) != training_key(task, variant, augmented)
+    before = torch.get_rng_state()
+    weights, again, plain = (train(task, variant, r) for r in (augmented, augmented, recipe))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert any(not torch.equal(weights[name], plain[name]) for name in weights)
+
+
+def test_weights_are_laid_out_as_usual(task):
+    weights = train(task, Variant("cnn", width=4), Recipe(images=100))
+    assert all(value.is_contiguous() for value in weights.values())

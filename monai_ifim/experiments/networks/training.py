@@ -14,7 +14,7 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from monai_ifim.experiments.networks.architectures import build_network
 from monai_ifim.experiments.networks.augmented import AugmentedImages
@@ -100,7 +100,7 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
     network = variant.build(task)
     if len(task.shape) == 3:
         # A third less time for networks of many thin layers on the CPU.
-        network = network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader, epochs = _batches(task, variant, recipe)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -146,9 +146,8 @@ def _batches(task: Task, variant: Variant, recipe: Recipe) -> tuple[DataLoader[A
         )
         return DataLoader(fresh, batch_size=None), 1
     generator = torch.Generator().manual_seed(variant.seed)
-    data: Dataset[Any] = training_set(task, variant, generator)
-    if recipe.augmented:
-        data = AugmentedImages(data, task.shape, variant.seed)
+    plain = training_set(task, variant, generator)
+    data = AugmentedImages(plain, task.shape, variant.seed) if recipe.augmented else plain
     batch_size = min(recipe.batch_size, len(data))
     loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
     return loader, max(1, math.ceil(recipe.images / (len(loader) * batch_size)))
