@@ -129,7 +129,7 @@ def tally(differences: Sequence[Interval]) -> Tally:
     Returns:
         The tally.
 
-    >>> far, near = {"value": 1, "low": 0.9, "high": 1.1}, {"value": 0.1, "low": -1, "high": 1.2}
+    >>> far, near = {"value": 1, "low": 0.9, "high": 1.1}, {"value": 0.1, "low": -0.5, "high": 0.7}
     >>> found = tally([far, near])
     >>> found.above, found.below, found.count, found.answer
     (1, 0, 2, 'Yes')
