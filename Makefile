@@ -32,7 +32,7 @@ help:
 	@echo 'make test-newest       tests with the newest torch, in an environment of its own'
 	@echo 'make demo              bundles on images made here, and on DATA=folder; results in demo/'
 	@echo 'make experiments       experiments at PROFILE=quick, standard or full; results in results/'
-	@echo 'make results-page      docs/results.md and its plots from docs/results/'
+	@echo 'make results-page      docs/results.md, tables and plots from docs/results/, docs/trainings/'
 	@echo 'make bench             benchmarks, 20 minutes; also bench-all, bench-gpu, bench-peers'
 	@echo 'make soak              many images and random networks, 30 minutes; make fuzz: damaged files, 20'
 	@echo 'make dist              wheel and sdist, built twice and compared, in dist/'
@@ -74,8 +74,7 @@ experiments: $(INSTALLED)
 
 # The committed results; draws the plots anew, too.
 results-page: $(INSTALLED)
-	$(BIN)/python -m monai_ifim results-page docs/results docs/results.md
-	$(BIN)/python -m monai_ifim results-page --trainings docs/trainings docs/trainings.md
+	$(BIN)/python -m monai_ifim results-page docs/results docs/trainings docs/results.md
 
 # Other tools, to compare with. The last two ask for torchvision, whose wheel wants a CUDA build of
 # torch; what is used of them does not import it.

@@ -81,20 +81,13 @@ def _own_method(text: str) -> OwnMethod:
 
 
 def _page_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, help="folder that experiment has filled")
+    parser.add_argument("results", nargs="+", type=Path, help="folders that experiment has filled")
     parser.add_argument("page", type=Path, help="Markdown file to write")
-    parser.add_argument(
-        "--trainings", action="store_true", help="the page of what several trainings share"
-    )
 
 
 def _page(options: Namespace) -> None:
-    from monai_ifim.report.results.page import write_results_page
-    from monai_ifim.report.trainings.page import write_trainings_page
+    from monai_ifim.report.evidence.page import write_results_page
 
-    if options.trainings:
-        print(write_trainings_page(options.results, options.page))
-        return
     print(write_results_page(options.results, options.page))
 
 
@@ -109,7 +102,7 @@ COMMANDS = (
     ),
     Command(
         "evidence-page",
-        "draw the page of results anew",
+        "draw the page of results anew, with its tables and figures",
         "evidence-page results results/results.md",
         _page_arguments,
         _page,

@@ -151,7 +151,7 @@ def test_what_went_wrong_and_the_fix(errors, text: str, wrong: str, fix: str):
 def test_angles_between_trainings_are_those_of_the_results():
     rows = re.findall(r"^\| .*\d° \[.*\|$", (DOCS / "components.md").read_text(), re.M)
     found = re.findall(
-        r"differ in the seed have eigenspaces (.*?) apart", (DOCS / "results.md").read_text()
+        r"differ in the seed have eigenspaces (.*?) apart", (DOCS / "results_single.md").read_text()
     )
     angle = re.compile(r"[\d.]+° \[[\d.]+°, [\d.]+°\]")
     assert len(rows) == len(found) > 5

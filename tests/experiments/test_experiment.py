@@ -124,7 +124,8 @@ def test_missing_data_are_said(folder, config, network, tmp_path, capsys):
         assert (tmp_path / "results" / "small" / f"{name}.png").stat().st_size > 5_000
     anew = tmp_path / "page.md"
     assert main(["evidence-page", str(tmp_path / "results"), str(anew)]) == 0
-    assert "](results/small/perturbation.png" in anew.read_text()
+    assert "](results/small/perturbation.png" in (tmp_path / "page_single.md").read_text()
+    assert "](page_single.md)" in anew.read_text()
 
 
 def test_a_named_experiment_without_its_data_fails(tmp_path, capsys):

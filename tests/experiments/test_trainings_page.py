@@ -8,10 +8,9 @@ import yaml
 from PIL import Image
 
 from monai_ifim.__main__ import main
-from monai_ifim.report.trainings.blocks import Block, read_blocks
-from monai_ifim.report.trainings.figure import low_pass
-from monai_ifim.report.trainings.findings import findings, verdict
-from monai_ifim.report.trainings.page import write_trainings_page
+from monai_ifim.report.evidence.blocks import Block, blocks_of, counted
+from monai_ifim.report.evidence.pictures import low_pass
+from monai_ifim.report.results.measured import read_results
 
 OFF = ("changed_images", "law_images", "scored_images", "agreement_images", "control_images")
 CONFIG = {
@@ -50,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def blocks(folder):
-    return read_blocks(folder)
+    return blocks_of(read_results(folder))
 
 
 def test_a_block_for_each_network_and_length(blocks):
@@ -85,46 +84,36 @@ def test_learning_and_its_absence_are_told_apart(blocks):
 
 
 def test_the_page_says_what_the_numbers_say(folder, blocks):
-    page = (folder / "trainings.md").read_text(encoding="utf-8")
+    page = (folder / "results.md").read_text(encoding="utf-8")
+    tables = (folder / "results_tables.md").read_text(encoding="utf-8")
     long = blocks[1].numbers["template"]["cosine"]["pixels"]["unit_trace"]
-    assert f"{long['value']:.3f} [{long['low']:.3f}, {long['high']:.3f}]" in page
+    assert f"{long['value']:.3f} [{long['low']:.3f}, {long['high']:.3f}]" in tables
     assert "Research use only" in page
-    assert "Single pixels of a pooled eigenvector depend on the training" in page
-    below = page.split("## Below the bar")[1]
-    assert "ResNet-18" in below
-    assert "ResNet-18" not in page.split("## The known answer")[1].split("## Agreement of diff")[0]
-    # These experiments measure nothing that the other page shows.
-    assert "Several trainings" not in (folder / "results.md").read_text(encoding="utf-8")
-    with Image.open(folder / "small" / "pooled.png") as picture:
-        assert picture.width > 600
+    assert "single pixels depend on the training" in page
+    assert "ResNet-18" in tables.split("## Below the bar")[1]
+    assert (
+        "ResNet-18" not in tables.split("## The known answer")[1].split("## Agreement of diff")[0]
+    )
+    assert "Not measured with several trainings." in page
+    assert not (folder / "results_single.md").exists()
+    for name in ("pictures", "answer", "shared", "moves"):
+        assert f"]({name}.png)" in page
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.width > 400
 
 
 def test_the_page_is_drawn_anew_by_its_command(folder, tmp_path):
     page = tmp_path / "page.md"
-    assert main(["evidence-page", "--trainings", str(folder), str(page)]) == 0
+    assert main(["evidence-page", str(folder), str(page)]) == 0
     written = page.read_text(encoding="utf-8")
-    assert "results/small/pooled.png" in written
+    assert "results/pictures.png" in written
     assert (
         written.split("## Findings")[1].split("![")[0]
-        == (folder / "trainings.md")
+        == (folder / "results.md")
         .read_text(encoding="utf-8")
         .split("## Findings")[1]
         .split("![")[0]
     )
-
-
-def test_drift_is_shown_where_it_was_measured(folder, tmp_path):
-    angle = {"value": 12.0, "low": 10.0, "high": 14.0}
-    far = {"value": 80.0, "low": 79.0, "high": 81.0}
-    rows = {"blurred": angle, "other half of the images": angle, "random weights": far}
-    angles = {"low_pass": {"1": rows}}
-    drift = {"networks": {"ifim_signal_2d": {"pooled_images": 30, "angles": angles}}}
-    (folder / "drift.json").write_text(json.dumps(drift))
-    page = write_trainings_page(folder, tmp_path / "page.md").read_text(encoding="utf-8")
-    (folder / "drift.json").unlink()
-    assert "| ifim_signal_2d | 30 | 1 | 12.0° [10.0°, 14.0°] | 12.0° [10.0°, 14.0°] |" in page
-    assert "blurred 12.0°, in 0 of 1 above that" in page
-    assert "random weights 80.0°, in 1 of 1 above that" in page
 
 
 def test_a_task_without_a_bar_takes_every_network(blocks):
@@ -137,17 +126,7 @@ def test_a_task_without_a_bar_takes_every_network(blocks):
 def test_networks_below_the_bar_are_in_no_finding(blocks):
     below = [each for each in blocks if not each.competent]
     assert below
-    assert not list(findings(below))
-
-
-def test_verdicts_follow_from_intervals():
-    differences = [
-        {"low": 0.1, "high": 0.3},
-        {"low": -0.1, "high": 0.3},
-        {"low": -0.3, "high": -0.1},
-        {"low": 0.0, "high": 0.1},
-    ]
-    assert verdict(differences) == (1, 1, 2)
+    assert not [each for each in counted(blocks) if each in below]
 
 
 def test_low_pass_keeps_a_constant_and_spreads_a_point():
@@ -158,11 +137,3 @@ def test_low_pass_keeps_a_constant_and_spreads_a_point():
     assert filtered.max() < 0.05
     constant = low_pass(torch.ones(5, 6, dtype=torch.float64).numpy())
     assert constant.min() == pytest.approx(1)
-
-
-def test_no_results_of_several_trainings(tmp_path):
-    (tmp_path / "a").mkdir()
-    content = {"experiment": "a", "title": "A", "networks": {"cnn": {"law": None}}}
-    (tmp_path / "a" / "results.json").write_text(json.dumps(content))
-    with pytest.raises(FileNotFoundError, match="expected results of several trainings"):
-        read_blocks(tmp_path)

@@ -1,43 +1,80 @@
 """docs/results.md is what the committed numbers give, and nothing in it was typed."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from monai_ifim.experiments.networks.training import Recipe
 from monai_ifim.experiments.run.settings import read_settings
-from monai_ifim.report.results import page as results_page
+from monai_ifim.report.evidence import appendix
+from monai_ifim.report.evidence import page as evidence
+from monai_ifim.report.results import single
 from monai_ifim.report.results.measured import read_results
-from monai_ifim.report.trainings import page as trainings_page
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 TRAININGS = ROOT / "docs" / "trainings"
 
 
-def test_the_page_is_drawn_from_the_numbers(monkeypatch, tmp_path):
+def test_the_pages_are_drawn_from_the_numbers(monkeypatch, tmp_path):
     def committed(result, folder):
         return sorted(folder.glob("*.png"))
 
-    monkeypatch.setattr(results_page, "write_figures", committed)
+    monkeypatch.setattr(single, "write_figures", committed)
+    monkeypatch.setattr(evidence, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(appendix, "save_figure", lambda figure, path: path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "results").symlink_to(RESULTS)
-    monkeypatch.chdir(tmp_path)  # the page names the paths that it was given
-    page = results_page.write_results_page(Path("docs/results"), Path("docs/results.md"))
-    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "results.md").read_text("utf-8")
-
-
-def test_the_page_of_trainings_is_drawn_from_the_numbers(monkeypatch, tmp_path):
-    monkeypatch.setattr(trainings_page, "save_figure", lambda figure, path: path)
-    (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "trainings").symlink_to(TRAININGS)
-    monkeypatch.chdir(tmp_path)
-    page = trainings_page.write_trainings_page(Path("docs/trainings"), Path("docs/trainings.md"))
-    text = (ROOT / "docs" / "trainings.md").read_text("utf-8")
-    assert page.read_text(encoding="utf-8") == text
-    for name in re.findall(r"\]\((trainings/\S+\.png)\)", text):
-        assert (ROOT / "docs" / name).stat().st_size > 5_000
+    monkeypatch.chdir(tmp_path)  # the page names the paths that it was given
+    folders = [Path("docs/results"), Path("docs/trainings")]
+    evidence.write_results_page(folders, Path("docs/results.md"))
+    for name in ("results.md", "results_tables.md", "results_single.md"):
+        text = (ROOT / "docs" / name).read_text("utf-8")
+        assert (tmp_path / "docs" / name).read_text("utf-8") == text, name
+        for picture in re.findall(r"\]\((\S+\.png)\)", text):
+            assert (ROOT / "docs" / picture).stat().st_size > 4_000
+
+
+def test_the_page_is_short():
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 250
+    findings = text.split("## Findings")[1].split("\n\n")[1].splitlines()
+    assert 5 <= len(findings) <= 9
+    assert max(map(len, findings)) < 900
+
+
+def test_the_readme_takes_its_numbers_from_the_page():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = " ".join(readme.split("## Does it mean anything?")[1].split("\n## ")[0].split())
+    page = " ".join((ROOT / "docs" / "results.md").read_text("utf-8").split())
+    taken = re.findall(r"-?[\d.]+(?:e-?\d+)? \[[^\]]+\]", section)
+    assert len(taken) >= 5
+    assert [interval for interval in taken if interval not in page] == []
+
+
+def test_the_average_of_a_finding_is_that_of_the_numbers():
+    """Computed from the files without the page's code."""
+    cosines = {}
+    for file in TRAININGS.glob("*/results.json"):
+        result = json.loads(file.read_text("utf-8"))
+        bar = (result["task"]["bar"] or {"auc": 0})["auc"]
+        for name, network in result["networks"].items():
+            for block in network["trainings"]:  # the longest comes last
+                auc = np.mean([each["auc"] for each in block["trainings"]])
+                exact = result["task"]["known_answer"] == "exact"
+                if exact and auc >= bar and len(block["trainings"]) > 1:
+                    numbers = block["template"]["cosine"]["pixels"]
+                    cosines[file.parent.name, name] = numbers
+    for kind, words in (("single", "one image"), ("unit_trace", "pooled")):
+        found = [numbers[kind] for numbers in cosines.values()]
+        value = np.mean([each["value"] for each in found])
+        half = np.linalg.norm([(each["high"] - each["low"]) / 2 for each in found]) / len(found)
+        text = f"{words} {value:.3f} [{value - half:.3f}, {value + half:.3f}]"
+        assert text in (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

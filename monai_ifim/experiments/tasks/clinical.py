@@ -126,6 +126,7 @@ CLINICAL = {
         ("normal", "hyperplasia or mass"),
         f"AdrenalMNIST3D, masks of the gland, 64³ ({_MEDMNIST})",
         'medmnist.AdrenalMNIST3D("train", download=True, root=DATA, size=64)',
+        bar=Bar(0.718, f"{_PUBLISHED}, there at 28³"),
     ),
     "hippocampus": ClinicalSource(
         ("hippocampus", "hippo3d_dev/hippo3d_dev.npz"),

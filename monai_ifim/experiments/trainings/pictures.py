@@ -21,21 +21,25 @@ def pictures(trainings: Sequence[Training], templates: Tensor | None) -> dict[st
         templates: (1, K - 1, 1, *S), or None where no answer is known.
 
     Returns:
-        Rows of numbers, the largest magnitude of each picture being 1: ``template`` (the first one,
-        or None), and for each of two trainings ``single`` (of the first image) and ``pooled``. Of
-        volumes the plane through the middle of the last axes. None where pictures would be large.
+        Rows of numbers, the largest magnitude of each picture being 1: the first ``image``,
+        ``template`` (the first one, or None), and for each of two trainings ``single`` and
+        ``smoothed`` (of the first image) and ``pooled``. Of volumes the plane through the middle of
+        the last axes. None where pictures would be large.
     """
     first = _plane(trainings[0].pooled["unit_trace"][0, 0])
     if first.numel() > _LARGEST:
         return None
     reference = first if templates is None else _plane(templates[0, 0].float())
+    some = trainings[:_TRAININGS]
     return {
+        "image": _rounded(_plane(trainings[0].images[0])),
         "template": None if templates is None else _rounded(reference),
         **{
             kind: [_rounded(_aligned(_plane(vector), reference)) for vector in vectors]
             for kind, vectors in (
-                ("single", [each.single[0, 0] for each in trainings[:_TRAININGS]]),
-                ("pooled", [each.pooled["unit_trace"][0, 0] for each in trainings[:_TRAININGS]]),
+                ("single", [each.single[0, 0] for each in some]),
+                ("smoothed", [each.smoothed[0, 0] for each in some if len(each.smoothed)]),
+                ("pooled", [each.pooled["unit_trace"][0, 0] for each in some]),
             )
         },
     }

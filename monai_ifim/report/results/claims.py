@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from monai_ifim.report.results.measured import (
     CONTROL_NETWORKS,
     Result,
     comparisons,
     network_name,
+    networks_above_bar,
     networks_with,
+    one_ratio,
 )
 from monai_ifim.report.results.numbers import ABSENT, listed
 from monai_ifim.report.results.verdicts import (
@@ -68,19 +70,10 @@ def claims(result: Result, kind: str) -> list[Claim]:
     return [claim for claim in found if claim.outcome != ABSENT]
 
 
-def control_claims(result: Result) -> list[Claim]:
-    """The claim for random directions at the control networks, which have learned nothing."""
-    return [
-        Claim(network, comparison.at, outcome, None)
-        for control in CONTROL_NETWORKS
-        for network, part in networks_with(result, "controls", control).items()
-        for comparison in comparisons(part, "random")
-        if (outcome := verdict(comparison.ratio)) != ABSENT
-    ]
-
-
 def overall(found: list[Result]) -> Iterator[str]:
     """What the comparisons of all experiments say, a sentence for each kind.
+
+    Each network above the bar of its task counts once, with the geometric mean over its norms.
 
     Args:
         found: the results of all experiments.
@@ -88,22 +81,39 @@ def overall(found: list[Result]) -> Iterator[str]:
     Yields:
         The sentences.
     """
+    above = [networks_above_bar(result) for result in found]
     for kind, words in KINDS.items():
-        made = [claim for result in found for claim in claims(result, kind)]
-        if made:
-            far = [claim.outcome for claim in made if claim.beyond]
-            regime = counted(far) if far else "was not tested"
-            yield (
-                f"For {words}, the claim {counted(claim.outcome for claim in made)}; beyond the "
-                f"quadratic regime, where no identity decides, it {regime}."
+        parts = [p for result in above for p in networks_with(result, "perturbation").values()]
+        made = [comparisons(part, kind) for part in parts]
+        every = _outcomes([[c.ratio for c in each] for each in made])
+        if every:
+            far = _outcomes(
+                [[c.ratio for c in each if c.law and off_the_law(c.law)] for each in made]
             )
-    controls = [claim.outcome for result in found for claim in control_claims(result)]
+            regime = counted(far, "networks") if far else "was not tested"
+            yield (
+                f"For {words}, the claim {counted(every, 'networks')}; beyond the quadratic "
+                f"regime, where no identity decides, it {regime}."
+            )
+    controls = _outcomes(
+        [
+            [comparison.ratio for comparison in comparisons(part, "random")]
+            for control in CONTROL_NETWORKS
+            for result in above
+            for part in networks_with(result, "controls", control).values()
+        ]
+    )
     if controls:
         yield (
             "At the control networks (random weights or shuffled labels), the claim for random "
-            f"directions {counted(controls)}: it is about the function that a network computes, "
-            "not about what the network has learned."
+            f"directions {counted(controls, 'networks')}: it is about the function that a network "
+            "computes, not about what the network has learned."
         )
+
+
+def _outcomes(ratios: Iterable[list[Any]]) -> list[str]:
+    """One verdict for each network that has ratios."""
+    return [verdict(ratio) for each in ratios if (ratio := one_ratio(each))]
 
 
 def claim_sentence(result: Result, kind: str) -> str:

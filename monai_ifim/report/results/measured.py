@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, TypeGuard
 
 Result = dict[str, Any]  # one results.json
@@ -86,6 +87,11 @@ def measured(interval: Any) -> bool:
     return known(block(interval, "value"))
 
 
+def bounded(interval: Any) -> TypeGuard[Interval]:
+    """Whether it is an interval with a finite value and finite ends."""
+    return all(known(block(interval, key)) for key in ("value", "low", "high"))
+
+
 def scaled(interval: Any, factor: float) -> Interval | None:
     """The interval of a multiple, such as a share in per cent.
 
@@ -95,6 +101,49 @@ def scaled(interval: Any, factor: float) -> Interval | None:
     if not measured(interval):
         return None
     return {k: factor * interval[k] for k in ("value", "low", "high") if known(interval.get(k))}
+
+
+def bar_of(result: Result) -> float | None:
+    """The AUC that a network must reach to count in a claim; None where none was stated."""
+    found = block(result, "task", "bar", "auc")
+    return found if known(found) else None
+
+
+def above_bar(result: Result, auc: Any) -> bool:
+    """Whether an AUC reaches the bar of the experiment's task; without a bar, any network does."""
+    bar = bar_of(result)
+    return bar is None or (known(auc) and auc >= bar)
+
+
+def networks_above_bar(result: Result, above: bool = True) -> Result:
+    """The result with the networks that reach the bar of its task, or with the others alone."""
+    found = {
+        name: network
+        for name, network in result["networks"].items()
+        if above_bar(result, block(network, "training", "auc", "value")) is above
+    }
+    return {**result, "networks": found}
+
+
+def one_ratio(ratios: Iterable[Any]) -> Interval | None:
+    """One number for a network from its ratios at several norms: their geometric mean.
+
+    The ends are averaged as the values are, because all ratios are of the same images; an end at 0
+    counts as a thousandth of its value.
+
+    >>> one_ratio([{"value": 4, "low": 2, "high": 8, "n": 9}, {"value": 1, "low": 0.5, "high": 2}])
+    {'value': 2.0, 'low': 1.0, 'high': 4.0, 'n': 9}
+    """
+    found = [each for each in ratios if measured(each) and each["value"] > 0]
+    found = [each for each in found if known(each.get("low")) and known(each.get("high"))]
+    if not found:
+        return None
+    means: Interval = {
+        end: math.exp(fmean(math.log(max(each[end], 1e-3 * each["value"])) for each in found))
+        for end in ("value", "low", "high")
+    }
+    counts = [each["n"] for each in found if known(each.get("n"))]
+    return means | ({"n": min(counts)} if counts else {})
 
 
 def networks_with(result: Result, *keys: str) -> dict[str, Any]:

@@ -37,6 +37,15 @@ def count(value: Any) -> str:
     return f"{value:,}" if known(value) else ABSENT
 
 
+def plural(number_of: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "network"), plural(1200, "image")
+    ('1 network', '1,200 images')
+    """
+    return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+
+
 def interval(given: Any, unit: str = "") -> str:
     """Value and interval.
 

@@ -19,9 +19,8 @@ from monai_ifim.experiments.run.own_classifier import measure_bundle
 from monai_ifim.experiments.run.settings import Settings, read_settings
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.messages import RESEARCH_ONLY
-from monai_ifim.report.results.page import write_results_page
+from monai_ifim.report.evidence.page import write_results_page
 from monai_ifim.report.results.summary import summary_text
-from monai_ifim.report.trainings.page import write_trainings_page
 
 _DIGITS = 6
 
@@ -82,9 +81,7 @@ def run_experiments(
         measured |= bool(result["networks"])
     if steps.reused:
         _say(f"{steps.reused} steps were found done in an earlier run, {steps.computed} computed")
-    _say(f"{write_results_page(output, output / 'results.md')}")
-    if any(settings.measures.pooled_images for settings, _ in wanted) and measured:
-        _say(f"{write_trainings_page(output, output / 'trainings.md')}")
+    _say(f"{write_results_page([output], output / 'results.md')}")
     _say("")
     _say(f"{summary_text(output)}\n{RESEARCH_ONLY}")
     return 1 if failed or not measured else 0

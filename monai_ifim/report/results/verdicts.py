@@ -72,7 +72,7 @@ def compare(first: Any, second: Any) -> str:
     return FAILS if ends[1] < ends[2] else UNDECIDED
 
 
-def counted(outcomes: Iterable[str]) -> str:
+def counted(outcomes: Iterable[str], nouns: str = "comparisons") -> str:
     """How many comparisons hold, are undecided and fail.
 
     >>> counted(["holds", "holds", "fails"])
@@ -80,7 +80,7 @@ def counted(outcomes: Iterable[str]) -> str:
     """
     count = Counter(outcomes)
     return (
-        f"holds in {count[HOLDS]} of {count.total()} comparisons, is undecided in "
+        f"holds in {count[HOLDS]} of {count.total()} {nouns}, is undecided in "
         f"{count[UNDECIDED]} and fails in {count[FAILS]}"
     )
 

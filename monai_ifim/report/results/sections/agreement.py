@@ -33,7 +33,7 @@ from monai_ifim.report.results.panels import (
 )
 from monai_ifim.report.results.sections.section import Section
 from monai_ifim.report.results.style import CHANCE, COMPARED, NEUTRAL, STYLES
-from monai_ifim.report.results.verdicts import FAILS, HOLDS, compare
+from monai_ifim.report.results.verdicts import FAILS, HOLDS, compare, verdict
 
 TENTHS = {"10 to 90 %\nof the images": (STYLES["trained"].colour, "-")}
 COSINE = "smallest principal\ncosine, median"
@@ -133,22 +133,26 @@ def _overview(results: list[Result]) -> str:
         row += ["ideal" if _exact(result) else "best linear"]
         row += [count(part.get("images")), interval(part.get("cosine"))]
         row += [f"{number(low)} to {number(high)}", number(part.get("chance"))]
-        rows.append([*row, *map(interval, others), _above_controls(part.get("cosine"), others)])
+        rows.append([*row, *map(interval, others)])
+        rows[-1].append(_above_controls(part.get("cosine"), others, part.get("chance")))
     header = ["Task", "Network", "Template", "Images", "Median cosine", "10 to 90 % of the images"]
-    header += ["Chance", "Random weights", "Shuffled labels", "Above both controls"]
+    header += ["Chance", "Random weights", "Shuffled labels", "Above chance and both controls"]
     return table(header, rows)
 
 
-def _above_controls(trained: Any, controls: Sequence[Any]) -> str:
-    """Whether the trained network's interval lies above those of all controls that were run.
+def _above_controls(trained: Any, controls: Sequence[Any], chance: Any) -> str:
+    """Whether the trained network's interval lies above chance and all controls that were run.
 
     Args:
         trained: its interval.
         controls: intervals of the control networks, None for one that was not run.
+        chance: the cosine of directions drawn at random.
 
     Returns:
         The words of the table.
     """
+    if known(chance) and verdict(trained, chance) != HOLDS:
+        return "**no**, not above chance"
     words = [compare(trained, other) for other in controls]
     words = [word for word in words if word != ABSENT]
     if not words:

@@ -37,7 +37,7 @@ class _Panel(NamedTuple):
 def _draw(result: Result) -> Figure | None:
     """Error and reach of the law: all networks in each panel, as they have few numbers each."""
     laws = networks_with(result, "law")
-    shown = [panel for panel in PANELS if any(map(panel.numbers, laws.values()))]
+    shown = [p for p in PANELS if any(_positive(p.numbers(law)) for law in laws.values())]
     if not shown:
         return None
     counts = sorted({law["images"] for law in laws.values() if known(law.get("images"))})
@@ -55,38 +55,62 @@ def _draw(result: Result) -> Figure | None:
 
 
 def _errors(law: Any) -> list[float]:
-    return _positive([block(law, "float64_error", key) for key in ("median", "worst")])
+    return _known([block(law, "float64_error", key) for key in ("median", "worst")])
 
 
 def _shares(law: Any) -> list[float]:
-    return _positive(block(law, "radius", "relative_to_image_norm"), 100)
+    return _known(block(law, "radius", "relative_to_image_norm"), 100)
 
 
 def _lengths(law: Any) -> list[float]:
-    return _positive(block(law, "radius", "fisher_length"))
+    return _known(block(law, "radius", "fisher_length"))
 
 
 def _right_and_wrong(law: Any) -> list[float]:
-    values = [block(law, name, "value") for name in ("radius_correct", "radius_wrong")]
-    return [value for value in values if known(value) and value > 0]
+    return _known([block(law, name, "value") for name in ("radius_correct", "radius_wrong")])
 
 
-def _positive(numbers: Sequence[Any] | None, scale: float = 1) -> list[float]:
-    """Numbers for a logarithmic axis: what it cannot show is NaN; nothing if that is all."""
-    found = [scale * x if known(x) and x > 0 else np.nan for x in numbers or []]
+def _known(numbers: Sequence[Any] | None, scale: float = 1) -> list[float]:
+    """The numbers that are known, NaN for others; nothing where none is."""
+    found = [scale * x if known(x) else np.nan for x in numbers or []]
     return found if np.isfinite(found).any() else []
 
 
+def _positive(numbers: Sequence[float]) -> list[float]:
+    """Those that a logarithmic axis can show."""
+    return [x for x in numbers if x > 0]
+
+
 def _percentiles(numbers: Callable[[Any], list[float]]) -> Callable[[Axes, int, Any], None]:
-    """Percentiles as a box: thin to the outer ones, thick between the inner ones, a dot inside."""
+    """Percentiles as a box: thin to the outer ones, thick between the inner ones, a dot inside.
+
+    A logarithmic axis has no 0: lines begin at the smallest positive percentile then, and the panel
+    says how many are 0.
+    """
 
     def draw(axis: Axes, place: int, law: Any) -> None:
         colour, values = STYLES["leading"].colour, numbers(law)
-        if len(values) == 5:
-            axis.plot([values[1], values[3]], [place] * 2, color=colour, linewidth=5, alpha=0.4)
-        if len(values) >= 2:
-            axis.plot([values[0], values[-1]], [place] * 2, color=colour)
-            axis.plot([values[2 if len(values) == 5 else 0]], [place], color=colour, marker="o")
+        zeros = sum(x == 0 for x in values)
+        shown = [x if x > 0 else np.nan for x in values]
+        positive = _positive(values)
+        if len(shown) == 5:
+            inner = _positive(shown[1:4])
+            axis.plot(
+                [min(inner), max(inner)] if inner else [],
+                [place] * (2 if inner else 0),
+                color=colour,
+                linewidth=5,
+                alpha=0.4,
+            )
+        if len(shown) >= 2:
+            if positive:
+                axis.plot([min(positive), max(positive)], [place] * 2, color=colour)
+            axis.plot([shown[2 if len(shown) == 5 else 0]], [place], color=colour, marker="o")
+        if zeros:
+            some = "smallest" if zeros == 1 else f"{zeros} smallest"
+            words = "all 0" if zeros == len(values) else f"{some}: 0"
+            where = axis.get_yaxis_transform()
+            axis.text(0.02, place - 0.18, words, transform=where, fontsize=7, va="bottom")
 
     return draw
 

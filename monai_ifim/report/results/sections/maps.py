@@ -47,7 +47,8 @@ def _draw(result: Result) -> Figure | None:
         return None
     heights = [0.45 + 0.17 * len(there) for *_, there in numbers] + [1.6] * len(curves)
     columns = [heading(name, part.get("images")) for name, part in parts.items()]
-    panels = grid(f"{result['title']}: maps of sensitivity and attribution", columns, heights)
+    title = f"{result['title']}: numbers of maps of sensitivity and attribution"
+    panels = grid(title, columns, heights)
     for axes, (key, label, there) in zip(panels.rows, numbers, strict=False):
         _draw_numbers(axes, methods, key, label, there)
     below = slice(len(numbers), None)
@@ -147,7 +148,8 @@ def _gaps(result: Result) -> Iterator[str]:
 
 MAPS = Section(
     name="maps",
-    alt="Maps of sensitivity beside attribution",
+    alt="Numbers of the sensitivity map beside those of attribution maps",
+    title="Maps, in numbers",
     draw=_draw,
     sentences=_sentences,
     below=_table,

@@ -33,6 +33,7 @@ class Section:
         below: Markdown under the sentences, such as a table of one experiment.
         overview: the table over all experiments; the template says where it stands.
         gaps: parts of the measure that are missing although its block is there.
+        title: of its heading; the name where it is empty.
         applies: whether an experiment can have this measure at all; one that can and has not is
             named as a gap.
     """
@@ -45,3 +46,4 @@ class Section:
     overview: Callable[[list[Result]], str] | None = None
     gaps: Callable[[Result], Iterable[str]] = _nothing
     applies: Callable[[Result], bool] = _always
+    title: str = ""

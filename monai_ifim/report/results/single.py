@@ -1,17 +1,14 @@
-"""The page of results: the template's text, filled in from the measured numbers."""
+"""The page of networks that were trained once: a section for each experiment."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from monai_ifim.data.atomic import complete_file
 from monai_ifim.messages import RESEARCH_ONLY
+from monai_ifim.report.markdown import rendered
 from monai_ifim.report.results.claims import overall
 from monai_ifim.report.results.figures import write_figures
 from monai_ifim.report.results.measured import (
@@ -19,15 +16,15 @@ from monai_ifim.report.results.measured import (
     block,
     known,
     network_name,
+    networks_above_bar,
     networks_with,
-    read_results,
 )
 from monai_ifim.report.results.numbers import count, listed, number, percent
 from monai_ifim.report.results.sections import SECTIONS
 from monai_ifim.report.results.tables import control_ratio_table, network_table, ratio_table
 from monai_ifim.report.results.verdicts import FEWEST, TOLERANCE
 
-TEMPLATE = "page.md.j2"
+TEMPLATE = "single.md.j2"
 
 
 class Part(NamedTuple):
@@ -66,80 +63,62 @@ class Experiment(NamedTuple):
     gaps: str
 
 
-def write_results_page(results: Path, page: Path) -> Path:
-    """Draw the figures of all experiments and write the page that shows them.
+def write_single_page(
+    found: Sequence[Result], places: Mapping[str, Path], page: Path, command: str
+) -> Path:
+    """Draw the figures of experiments with one training a network, and write their page.
 
     The same results give the same bytes.
 
     Args:
-        results: folder with one sub-folder an experiment, each with ``results.json``; the figures
-            are written beside it.
+        found: the results.
+        places: the folder of each experiment; its figures are written there.
         page: the Markdown file; it links the figures relatively.
+        command: that writes it.
 
     Returns:
         The path of the page.
-
-    Raises:
-        FileNotFoundError: no results there.
     """
-    found = [result for result in read_results(results) if not _on_another_page(result)]
-    linked = Path(os.path.relpath(results, page.parent))
     experiments = []
     for result in found:
-        name = result["experiment"]
-        drawn = {path.stem for path in write_figures(result, results / name)}
-        experiments.append(_experiment(result, linked / name, drawn))
-    paths = " ".join(shlex.quote(path.as_posix()) for path in (results, page))
-    command = f"python -m monai_ifim results-page {paths}"
-    text = _rendered({**_overview(found), "experiments": experiments, "command": command})
-    with complete_file(page) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return page
+        folder = places[result["experiment"]]
+        drawn = {path.stem for path in write_figures(result, folder)}
+        linked = Path(os.path.relpath(folder, page.parent))
+        experiments.append(_experiment(result, linked, drawn))
+    values = {**_overview(found), "experiments": experiments, "command": command}
+    return rendered("results", TEMPLATE, values, page)
 
 
-def _on_another_page(result: Result) -> bool:
-    """Whether only several trainings were compared, which ``report.trainings`` shows."""
-    networks = result["networks"].values()
-    others = [s.name for s in SECTIONS if s.name not in ("agreement", "controls")]
-    return any(network.get("trainings") for network in networks) and not any(
-        network.get(name) for network in networks for name in others
-    )
-
-
-def _rendered(values: dict[str, Any]) -> str:
-    environment = Environment(  # Markdown, so nothing is escaped for HTML
-        loader=PackageLoader("monai_ifim.report", "results"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(TEMPLATE).render(values)
-
-
-def _overview(found: list[Result]) -> dict[str, Any]:
+def _overview(found: Sequence[Result]) -> dict[str, Any]:
     """What the template says of all experiments together."""
     unknown = [r["title"] for r in found if r["networks"] and not block(r, "task", "known_answer")]
+    below = [networks_above_bar(result, above=False) for result in found]
     return {
         "research_only": RESEARCH_ONLY,
         "fewest": FEWEST,
         "tolerance": percent(TOLERANCE),
-        "environments": list(_environments(found)),
-        "absences": list(_absences(found)),
-        "claims": list(overall(found)),
-        "ratios": {
-            "random": ratio_table(found, "random"),
-            "attenuation": ratio_table(found, "attenuation"),
-            "controls": control_ratio_table(found),
-        },
-        "networks": network_table(found),
+        "environments": list(environments(found)),
+        "absences": list(absences(found)),
+        "claims": list(overall(list(found))),
+        "above": _tables([networks_above_bar(result) for result in found]),
+        "below": _tables(below) if any(result["networks"] for result in below) else None,
         "without_template": listed(unknown),
-        "overview": {s.name: s.overview(found) for s in SECTIONS if s.overview is not None},
     }
 
 
-def _environments(found: list[Result]) -> Iterator[str]:
-    """Experiments by the environment that they ran in."""
+def _tables(found: list[Result]) -> dict[str, str]:
+    """The tables over all experiments, of some of their networks."""
+    return {
+        "random": ratio_table(found, "random"),
+        "attenuation": ratio_table(found, "attenuation"),
+        "controls": control_ratio_table(found),
+        "networks": network_table(found),
+        **{s.name: s.overview(found) for s in SECTIONS if s.overview is not None},
+    }
+
+
+def environments(found: Sequence[Result]) -> Iterator[str]:
+    """Experiments by the environment that they ran in, and how long they took."""
     groups: dict[str, list[str]] = {}
     for result in found:
         environment = dict(block(result, "environment") or {})
@@ -155,7 +134,8 @@ def _environments(found: list[Result]) -> Iterator[str]:
         yield f"- {listed(runs)}: {about}."
 
 
-def _absences(found: list[Result]) -> Iterator[str]:
+def absences(found: Sequence[Result]) -> Iterator[str]:
+    """Experiments that did not run, or not to their end, with the reason."""
     for result in found:
         if not result["networks"]:
             yield f"- **Absent: {result['title']}.** {_reason(result)}."
@@ -175,7 +155,7 @@ def _experiment(result: Result, linked: Path, drawn: set[str]) -> Experiment:
     empty = not result["networks"]
     parts = [
         Part(
-            section.name.capitalize(),
+            section.title or section.name.capitalize(),
             section.alt,
             (linked / f"{section.name}.png").as_posix(),
             " ".join(section.sentences(result)) or "The figure has the numbers.",

@@ -1,14 +1,16 @@
-"""The tables of the page about several trainings."""
+"""The tables of several trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from monai_ifim.report.evidence.blocks import KINDS, METRICS, Block
+from monai_ifim.report.evidence.comparisons import adjusted, power
+from monai_ifim.report.evidence.finding import Finding
 from monai_ifim.report.markdown import table
 from monai_ifim.report.results.measured import Result, block, network_name
-from monai_ifim.report.results.numbers import ABSENT, count, interval, number
-from monai_ifim.report.trainings.blocks import KINDS, METRICS, Block
+from monai_ifim.report.results.numbers import ABSENT, count, interval, number, percent
 
 MOVES = {
     "own": "own, of this image",
@@ -22,21 +24,31 @@ MOVES = {
 
 
 def network_table(blocks: Sequence[Block]) -> str:
-    """How good the networks are, and whether they reach the bar."""
-    rows = [
-        [
-            *_who(each),
-            *(
-                f"{number(each.mean(name))} ({_range([t[name] for t in each.trainings])})"
-                for name in ("accuracy", "auc")
-            ),
-            number(each.bar),
-            "yes" if each.competent else "**no**",
-        ]
-        for each in blocks
-    ]
-    header = ["Task", "Network", "Images seen", "Trainings", "Accuracy", "AUC", "bar", "reached"]
-    return table(header, rows)
+    """How good the networks are, beside the bar, the largest class and chance."""
+    rows = []
+    for each in blocks:
+        task = each.result["task"]
+        auc = f"{number(each.mean('auc'))} ({_range([t['auc'] for t in each.trainings])})"
+        shares = (task["majority"], 1 / len(task["classes"]))
+        guess = ", ".join(percent(round(share, 3)) for share in shares)
+        rows.append([*_who(each), auc, number(each.bar), number(each.mean("accuracy")), guess])
+    header = ["Task", "Network", "Images seen", "Trainings", "AUC (range)", "bar"]
+    return table([*header, "accuracy", "largest class, chance"], rows)
+
+
+def finding_table(findings: Sequence[Finding]) -> str:
+    """Every comparison behind the findings."""
+    rows = []
+    for each in findings:
+        shown = [power(c.difference) if each.ratio else c.difference for c in each.cases]
+        corrected = adjusted([case.difference for case in each.cases])
+        for case, found, p in zip(each.cases, shown, corrected, strict=True):
+            which = (
+                f"{each.quantity} ({case.what.replace('_', ' ')})" if case.what else each.quantity
+            )
+            name = f"`{case.who.task}`, {case.who.name}"
+            rows.append([which, name, str(len(case.who.trainings)), interval(found), _small(p)])
+    return table(["Comparison", "Network", "Trainings", "Value", "p, corrected"], rows)
 
 
 def answer_table(blocks: Sequence[Block]) -> str:
@@ -165,6 +177,11 @@ def drift_table(drift: dict[str, Any], metric: str) -> str:
             rows.append([name, str(network["pooled_images"]), rank, *cells])
     kinds = next(iter(drift["networks"].values()))["angles"][metric]["1"]
     return table(["Bundle's network", "Images", "Directions", *kinds], rows)
+
+
+def _small(p: float) -> str:
+    """A p-value, whose further digits the normal approximation does not give."""
+    return number(p) if p >= 0.001 else "< 0.001"
 
 
 def _who(each: Block) -> list[str]:

@@ -1,0 +1,84 @@
+"""A question, the numbers of the networks that answer it, and the answer in words, by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from monai_ifim.report.evidence.blocks import Block, Single
+from monai_ifim.report.evidence.comparisons import Tally, power, tally
+from monai_ifim.report.results.measured import Interval
+from monai_ifim.report.results.numbers import interval, plural
+
+ANSWERS = ("No", "Not shown", "In part", "Yes")  # what the method does not do comes first
+
+
+class Case(NamedTuple):
+    """One comparison.
+
+    Attributes:
+        who: the network's trainings.
+        difference: above 0 where the answer is yes.
+        what: which comparison, where a network has several.
+    """
+
+    who: Block | Single
+    difference: Interval
+    what: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One finding of the page.
+
+    Attributes:
+        question: with its question mark.
+        cases: what answers it; at least one.
+        text: the numbers behind it, as sentences.
+        quantity: what the differences are.
+        ratio: whether they are logarithms of ratios.
+    """
+
+    question: str
+    cases: Sequence[Case]
+    text: str
+    quantity: str
+    ratio: bool = False
+
+    @cached_property
+    def tally(self) -> Tally:
+        """Mean of the differences, and how many stand after the correction."""
+        return tally([case.difference for case in self.cases])
+
+    @property
+    def sentence(self) -> str:
+        """Question, answer, numbers, and how many networks and trainings are behind them."""
+        found = self.tally
+        average = interval(power(found.mean) if self.ratio else found.mean)
+        border = 1 if self.ratio else 0
+        networks = plural(len(self.networks), "network")
+        of = networks
+        if found.count > len(self.networks):
+            of = f"{found.count} comparisons of {networks}"
+        return (
+            f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {average} on "
+            f"average, above {border} in {found.above} and below in {found.below} of {of} "
+            f"({plural(self.trainings, 'training')})."
+        )
+
+    @property
+    def networks(self) -> list[Block | Single]:
+        """Each network once."""
+        return list({id(case.who): case.who for case in self.cases}.values())
+
+    @property
+    def trainings(self) -> int:
+        """Of all networks together."""
+        return sum(len(each.trainings) for each in self.networks)
+
+
+def ordered(findings: Sequence[Finding]) -> list[Finding]:
+    """Negative answers first, otherwise as they come."""
+    return sorted(findings, key=lambda each: ANSWERS.index(each.tally.answer))

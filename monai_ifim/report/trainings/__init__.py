@@ -1,1 +1,0 @@
-"""The page about what several trainings of a network share."""

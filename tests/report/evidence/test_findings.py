@@ -1,0 +1,203 @@
+"""What the page of results says of made-up numbers, and what it leaves out."""
+
+import copy
+
+import pytest
+
+from _helpers.results import HIGH, around, made_result, not_numbers, share, stored
+from _helpers.trainings import about, made_block, made_labelling, made_trainings, made_uses
+from monai_ifim.report.evidence.blocks import Single, blocks_of, counted
+from monai_ifim.report.evidence.figures import learning_figure
+from monai_ifim.report.evidence.finding import ANSWERS
+from monai_ifim.report.evidence.findings import enough_images, findings
+from monai_ifim.report.evidence.page import write_results_page
+from monai_ifim.report.evidence.pictures import draw_pictures
+from monai_ifim.report.evidence.singles import single_findings
+from monai_ifim.report.evidence.uses import use_findings, use_panels
+
+
+@pytest.fixture
+def page(undrawn):
+    """The page of results, without the drawing."""
+
+    def text(folder, *results):
+        return write_results_page([stored(folder / "r", *results)], folder / "p.md").read_text()
+
+    return text
+
+
+def found_in(result, make=findings):
+    return {each.question: each for each in make(counted(blocks_of([result])))}
+
+
+def answer(found, word):
+    (one,) = [each for question, each in found.items() if word in question]
+    return one.tally.answer
+
+
+def test_the_answer_follows_the_numbers():
+    good = found_in(made_trainings(cnn=[made_block(single=0.2, pooled=0.9)]))
+    assert answer(good, "known answer") == "Yes"
+    assert answer(good, "mean Jacobian") == "Not shown"
+    bad = found_in(made_trainings(cnn=[made_block(single=0.9, pooled=0.2)]))
+    assert answer(bad, "known answer") == "No"
+    assert answer(bad, "do trainings share more of the pooled eigenspace than of one") == "No"
+
+
+def test_pixels_are_asked_of_clinical_tasks_alone():
+    low = made_trainings(known=None, cnn=[made_block(pooled=0.1, template=False)])
+    assert answer(found_in(low), "single pixels") == "No"
+    high = made_trainings(known=None, cnn=[made_block(pooled=0.9, template=False)])
+    assert answer(found_in(high), "single pixels") == "Yes"
+    assert not [q for q in found_in(made_trainings(cnn=[made_block()])) if "single pixels" in q]
+
+
+def test_a_network_counts_once_and_only_above_the_bar():
+    blocks = [made_block(images=10, pooled=0.3), made_block(images=1000, pooled=0.9)]
+    one = [made_block(trainings=1)]
+    result = made_trainings(cnn=blocks, vit=[made_block(auc=0.92)], resnet18=one)
+    kept = counted(blocks_of([result]))
+    assert [(each.network, each.seen) for each in kept] == [("cnn", 1000)]
+    (known,) = [each for each in findings(kept) if "known answer" in each.question]
+    assert known.tally.count == 1
+    assert "1 network (3 trainings)" in known.sentence
+    assert "pooled 0.900 [0.880, 0.920]" in known.sentence
+
+
+def test_negative_answers_come_first(page, tmp_path):
+    uses = made_uses(ours=0.6, best=0.7)
+    result = made_trainings(cnn=[made_block(uses=uses)], resnet18=[made_block(uses=uses)])
+    result["labelling"] = made_labelling()
+    text = page(tmp_path, result)
+    lines = [line for line in text.splitlines() if line.startswith("- **")]
+    given = [next(a for a in ANSWERS if f"? {a}.**" in line) for line in lines]
+    assert given == sorted(given, key=ANSWERS.index)
+    assert given[0] == "No"
+    assert lines[0].startswith("- **Do our scores find wrong predictions, corrupted or foreign")
+    assert "best baseline entropy 0.700 [0.686, 0.714]" in lines[0]
+    assert "Not measured with several trainings" not in text
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(0.6, "No"), (0.7, "Not shown"), (0.8, "Yes")])
+def test_detection_is_compared_with_the_best_baseline(ours, expected):
+    result = made_trainings(cnn=[made_block(uses=made_uses(ours, 0.7))])
+    found = found_in(result, lambda blocks: use_findings(blocks, [result]))
+    assert answer(found, "baselines") == expected
+    (detection,) = [each for each in found.values() if "baselines" in each.question]
+    # Three scores of three kinds: the two corruptions are one number.
+    assert detection.tally.count == 9
+    assert answer(found, "flip distance") == "Yes"
+
+
+def test_labelling_is_compared_with_the_entropy():
+    result = made_trainings(cnn=[made_block()])
+    result["labelling"] = made_labelling()
+    (labelling,) = use_findings([], [result])
+    assert labelling.tally.answer == "Not shown"
+    assert labelling.trainings == 5
+    assert "at random 0.800 [0.780, 0.820]" in labelling.sentence
+    result["labelling"]["less_entropy"]["trace"] = about(0.3)
+    (labelling,) = use_findings([], [result])
+    assert labelling.tally.answer == "Yes"
+    result["labelling"]["less_entropy"]["flip_distance"] = about(-0.2)
+    (labelling,) = use_findings([], [result])
+    assert labelling.tally.answer == "In part"
+
+
+def test_parts_of_uses_that_were_not_measured_are_left_out():
+    uses = made_uses()
+    uses["flips"] = None
+    uses["cases"] = uses["cases"][:1]
+    uses["cases"][0]["auc"]["mahalanobis"] = None
+    uses["cases"][0]["above_best_baseline"]["trace"] = None
+    blocks = counted(blocks_of([made_trainings(cnn=[made_block(uses=uses)])]))
+    (found,) = use_findings(blocks, [])
+    assert found.tally.count == 2
+    assert [panel.label for panel in use_panels(blocks)] == ["AUC, wrong predictions"]
+    assert "mahalanobis" not in use_panels(blocks)[0].rows
+
+
+def single(name="signal", **changes):
+    result = made_result(name, 1, ratios=(HIGH,) * 3)
+    cnn = result["networks"]["cnn"]
+    cnn["detection"]["error_auc"] = changes.get("aucs", cnn["detection"]["error_auc"])
+    if "untrained" in changes:
+        for row in cnn["controls"]["random_weights"]["ratios"]:
+            row["random"] = changes["untrained"]
+    return Single(result, "cnn", cnn)
+
+
+def test_what_untrained_networks_do_too_is_not_learned():
+    (same,) = single_findings([single(untrained=around(80, 64))], alarm=False)
+    assert same.tally.answer == "No"
+    assert "trained 12.3 [11.1, 13.6], random weights 80.0 [72.4, 88.4]" in same.sentence
+    (other,) = single_findings([single(untrained=around(0.1, 64))], alarm=False)
+    assert other.tally.answer == "Yes"
+
+
+def test_three_norms_of_a_network_are_one_number():
+    found = single_findings([single(name=n) for n in ("one", "two")], alarm=False)
+    assert [each.tally.count for each in found] == [2]
+
+
+@pytest.mark.parametrize(("trace", "expected"), [(0.5, "No"), (0.79, "Not shown"), (0.95, "Yes")])
+def test_an_alarm_needs_more_than_the_entropy(trace, expected):
+    aucs = {"trace": share(trace, 400, 0.03), "entropy": share(0.8, 400, 0.03)}
+    found = next(iter(single_findings([single(aucs=aucs)], alarm=True)))
+    assert "wrong predictions" in found.question
+    assert found.tally.answer == expected
+
+
+def test_the_number_of_images_that_is_enough():
+    blocks = blocks_of([made_trainings(cnn=[made_block()])])
+    rows = blocks[0].numbers["template"]["by_count"]
+    assert [row["images"] for row in rows] == [1, 10, 100]
+    assert "with 100 images" in enough_images(blocks)
+    rows[1]["unit_trace"]["value"] = 0.85
+    assert "with 10 images" in enough_images(blocks)
+
+
+def test_a_page_without_anything_says_so(page, tmp_path):
+    result = made_trainings(cnn=[made_block(auc=0.5)])
+    text = page(tmp_path, result)
+    assert "No network was trained more than once, or none of them reaches the bar" in text
+    assert "Below the bar; these count in no finding" in text
+    assert not_numbers(text) == []
+
+
+def test_the_learning_curves_are_of_tasks_with_a_choice():
+    lengths = [made_block(images=1000, auc=0.8), made_block(images=4000, auc=0.95)]
+    learned = made_trainings(cnn=lengths, vit=[made_block(images=4000, auc=0.96)])
+    easy = made_trainings("trainings_easy", cnn=[made_block()])
+    figure = learning_figure(blocks_of([easy, learned]))
+    assert [axis.get_title() for axis in figure.axes] == ["signal"]
+    curve = figure.axes[0].lines[0]
+    assert list(curve.get_xdata()) == [1, 4]
+    assert list(curve.get_ydata()) == pytest.approx([0.8, 0.95])
+    assert learning_figure(blocks_of([easy])) is None
+
+
+def test_missing_numbers_are_survived(page, tmp_path):
+    """Blocks that are null, one after the other, and intervals without ends."""
+    whole = made_trainings(cnn=[made_block(uses=made_uses())], vit=[made_block()])
+    for count, name in enumerate(("moves", "pictures", "uses", "template", "untrained_template")):
+        changed = copy.deepcopy(whole)
+        changed["networks"]["cnn"]["trainings"][0][name] = None
+        text = page(tmp_path / str(count), changed)
+        assert not_numbers(text) == [], name
+    cosine = whole["networks"]["cnn"]["trainings"][0]["template"]
+    cosine["unit_trace_less"]["single"]["low"] = None
+    assert "1 network (3 trainings)" in page(tmp_path / "ends", whole)
+
+
+def test_pictures_have_a_row_for_each_network_and_say_what_is_shared():
+    result = made_trainings(cnn=[made_block()], vit=[made_block(template=False)])
+    blocks = blocks_of([result])
+    figure = draw_pictures(blocks)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert len(shown) == 9 + 2 + 9  # an image, four kinds of two trainings; two of the template
+    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert texts.count("shared: 0.300") == 2
+    assert texts.count("not known") == 1
+    blocks[0].numbers["pictures"] = blocks[1].numbers["pictures"] = None
+    assert draw_pictures(blocks) is None
