@@ -25,6 +25,7 @@ from monai_ifim.experiments.maps.methods import (
     Occlusion,
     SmoothedGradient,
 )
+from monai_ifim.experiments.maps.pictures import map_pictures
 from monai_ifim.experiments.maps.quantus import (
     edge_map,
     measure_quantus,
@@ -38,11 +39,13 @@ from monai_ifim.experiments.networks.trained_classifier import (
     batch_size,
     batches,
 )
+from monai_ifim.experiments.pictures import is_small, plane
 from monai_ifim.experiments.statistics import average, interval
 from monai_ifim.experiments.tasks.labelled import balanced_indices
 
 logger = logging.getLogger(__name__)
 _POOLED = 200  # images of the pooled eigenspace
+_SHOWN = 2  # images whose maps are kept as pictures
 _NOISE = 0.3  # of the smoothed map, as a share of the images' standard deviation
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
@@ -65,7 +68,23 @@ def maps(subject: Subject) -> dict[str, Any]:
         [some.tolist(), subject.own_methods] if subject.methods else some.tolist(),
         lambda: measure_maps(subject.classifier, images[some], chosen),
     )
-    return maps_summary(raw)
+    return {**maps_summary(raw), "pictures": _pictures(subject)}
+
+
+def _pictures(subject: Subject) -> dict[str, Any] | None:
+    """Maps of a few images to look at; None of several labels, and of large images."""
+    images, _ = subject.first(_SHOWN)
+    if subject.classifier.family != Categorical() or not is_small(plane(images[0])):
+        return None
+    others, _ = subject.first(_POOLED)
+    found: dict[str, Any] = subject.step(
+        "map pictures",
+        [len(images), len(others), subject.own_methods],
+        lambda: map_pictures(
+            subject.classifier.network, images, explainers(subject, images, others)
+        ),
+    )
+    return found
 
 
 def attributions(subject: Subject) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from monai_ifim.experiments.pictures import is_small, plane, rounded
 from monai_ifim.experiments.trainings.training import Training
 
 _TRAININGS = 2
-_LARGEST = 64 * 64  # entries of a picture: results.json stays small
 
 
 def pictures(trainings: Sequence[Training], templates: Tensor | None) -> dict[str, Any] | None:
@@ -26,16 +26,16 @@ def pictures(trainings: Sequence[Training], templates: Tensor | None) -> dict[st
         ``smoothed`` (of the first image) and ``pooled``. Of volumes the plane through the middle of
         the last axes. None where pictures would be large.
     """
-    first = _plane(trainings[0].pooled["unit_trace"][0, 0])
-    if first.numel() > _LARGEST:
+    first = plane(trainings[0].pooled["unit_trace"][0, 0])
+    if not is_small(first):
         return None
-    reference = first if templates is None else _plane(templates[0, 0].float())
+    reference = first if templates is None else plane(templates[0, 0].float())
     some = trainings[:_TRAININGS]
     return {
-        "image": _rounded(_plane(trainings[0].images[0])),
-        "template": None if templates is None else _rounded(reference),
+        "image": rounded(plane(trainings[0].images[0])),
+        "template": None if templates is None else rounded(reference),
         **{
-            kind: [_rounded(_aligned(_plane(vector), reference)) for vector in vectors]
+            kind: [rounded(_aligned(plane(vector), reference)) for vector in vectors]
             for kind, vectors in (
                 ("single", [each.single[0, 0] for each in some]),
                 ("smoothed", [each.smoothed[0, 0] for each in some if len(each.smoothed)]),
@@ -45,18 +45,5 @@ def pictures(trainings: Sequence[Training], templates: Tensor | None) -> dict[st
     }
 
 
-def _plane(vector: Tensor) -> Tensor:
-    """A picture (H, W) of the first channel of (C, *S)."""
-    picture = vector[0]
-    while picture.ndim > 2:
-        picture = picture[..., picture.shape[-1] // 2]
-    return picture
-
-
 def _aligned(picture: Tensor, reference: Tensor) -> Tensor:
     return -picture if float((picture * reference).sum()) < 0 else picture
-
-
-def _rounded(picture: Tensor) -> list[list[float]]:
-    largest = float(picture.abs().max()) or 1.0
-    return [[round(value, 2) for value in row] for row in (picture.double() / largest).tolist()]

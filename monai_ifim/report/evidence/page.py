@@ -35,7 +35,7 @@ from monai_ifim.report.evidence.figures import (
     stacked,
 )
 from monai_ifim.report.evidence.finding import Finding, ordered
-from monai_ifim.report.evidence.pictures import draw_pictures
+from monai_ifim.report.evidence.pictures import draw_maps, draw_pictures
 from monai_ifim.report.evidence.tables import MOVES, network_table
 from monai_ifim.report.markdown import rendered
 from monai_ifim.report.results.figures import save_figure
@@ -44,7 +44,10 @@ from monai_ifim.report.results.numbers import number, plural
 from monai_ifim.report.results.single import absences, environments, write_single_page
 from monai_ifim.report.results.style import settings
 
-FIGURES = ("pictures", "learning", "answer", "shared", "moves", "uses", "maps", "drift", "controls")
+FIGURES = (
+    *("pictures", "learning", "answer", "shared", "moves"),
+    *("uses", "examples", "maps", "drift", "controls"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +217,7 @@ def _figures(found: _Found) -> dict[str, Figure | None]:
             _network_figure(_shared_panels(good)),
             _network_figure([_moves_panel(good)]),
             _row_figure(uses.use_panels(good)),
+            draw_maps(_mapped(singles)),
             _row_figure(once.map_panels(singles)),
             _row_figure(drift),
             _row_figure(once.control_panels(singles)),
@@ -250,6 +254,16 @@ def _examples(good: Sequence[Block]) -> list[Block]:
         ]
         rows += [each for each in some if each.task == some[0].task][: 3 if exact else 2]
     return rows or list(good[:4])
+
+
+def _mapped(singles: Sequence[Single]) -> list[Single]:
+    """Two networks of a task with a known answer, and two of one without."""
+    kept = [each for each in singles if block(each.numbers, "maps", "pictures")]
+    rows: list[Single] = []
+    for known_answer in (True, False):
+        some = [e for e in kept if bool(block(e.result, "task", "known_answer")) == known_answer]
+        rows += [each for each in some if each.task == some[0].task][:2]
+    return rows
 
 
 def _shared_panels(good: Sequence[Block]) -> list[Panel]:

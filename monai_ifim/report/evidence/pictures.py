@@ -1,9 +1,10 @@
-"""An image and its leading eigenvectors in two trainings, beside the known template."""
+"""Images with their eigenvectors in two trainings, and with their maps by several methods."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from textwrap import fill
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from monai_ifim.core.smoothing import along_axes, gaussian_matrices
-from monai_ifim.report.evidence.blocks import Block
+from monai_ifim.report.evidence.blocks import Block, Single
 from monai_ifim.report.results.measured import block, bounded
 from monai_ifim.report.results.numbers import number
+from monai_ifim.report.results.style import style
 
 _WIDTH = 2.0  # of the low-pass filter, in pixels
 _SIGNED = "RdBu_r"
@@ -101,6 +103,51 @@ def draw_pictures(blocks: Sequence[Block]) -> Figure | None:
         _draw_templates(axes[-1], rows)
     figure.text(0.5, 0.02, _COLOURS, ha="center", fontsize=8)
     return figure
+
+
+def draw_maps(singles: Sequence[Single]) -> Figure | None:
+    """Example images with the sensitivity map and the maps of attribution methods.
+
+    Args:
+        singles: networks whose maps were kept as pictures, two rows each.
+
+    Returns:
+        The figure, or None where there is no picture.
+    """
+    kept = [(each, found) for each in singles if (found := _kept(each))]
+    if not kept:
+        return None
+    names = list(dict.fromkeys(name for _, found in kept for name in found["maps"]))
+    names = [name for name in names if name != "random_numbers"]
+    rows = [(each, found, i) for each, found in kept for i in range(len(found["images"]))]
+    size = (1.05 * (len(names) + 1) + 0.7, 1.1 * len(rows) + 0.6)
+    figure = Figure(figsize=size)
+    axes = figure.subplots(
+        *(len(rows), len(names) + 1),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.05, "hspace": 0.05},
+    )
+    figure.subplots_adjust(left=0.6 / size[0], right=0.995, bottom=0.02, top=1 - 0.45 / size[1])
+    for axis, title in zip(axes[0], ["an image", *(style(n).label for n in names)], strict=True):
+        axis.set_title(fill(title, 14), fontsize=8)
+    for line, (each, found, index) in zip(axes, rows, strict=True):
+        line[0].imshow(found["images"][index], cmap="gray")
+        if index == 0:
+            line[0].set_ylabel(f"{each.task}\n{each.name}", fontsize=7)
+        for axis, name in zip(line[1:], names, strict=True):
+            maps = found["maps"].get(name)
+            if maps is None:
+                axis.text(0.5, 0.5, "none", ha="center", va="center", fontsize=8)
+            else:
+                _draw(axis, np.array(maps[index]), False)
+    for axis in figure.axes:
+        _bare(axis)
+    return figure
+
+
+def _kept(each: Single) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = block(each.numbers, "maps", "pictures")
+    return found or None
 
 
 def _draw_images(lines: Sequence[Sequence[Axes]], rows: Sequence[Block]) -> None:
