@@ -60,8 +60,10 @@ def mean(intervals: Sequence[Interval]) -> Interval:
     {'value': 1.0, 'low': 0.5, 'high': 1.5}
     """
     value = float(np.mean([each["value"] for each in intervals]))
-    half = math.hypot(*(each["high"] - each["low"] for each in intervals)) / 2 / len(intervals)
-    return {"value": value, "low": value - half, "high": value + half}
+    # Each side by itself, so that the mean of areas never leaves [0, 1].
+    below = math.hypot(*(each["value"] - each["low"] for each in intervals)) / len(intervals)
+    above = math.hypot(*(each["high"] - each["value"] for each in intervals)) / len(intervals)
+    return {"value": value, "low": value - below, "high": value + above}
 
 
 def together(intervals: Sequence[Interval]) -> Interval:
