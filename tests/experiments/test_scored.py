@@ -27,22 +27,32 @@ def clinical(name):
     return Task(name, ("a", "b"), "", split, split)
 
 
-def test_chest_radiographs_are_foreign_to_mednist(tmp_path):
-    assert foreign_images(clinical("mednist"), 5, tmp_path) == {}
-    assert foreign_images(clinical("mednist"), 5) == {}
-    assert foreign_images(clinical("hippocampus"), 5, tmp_path) == {}
-    random = np.random.default_rng(0)
-    pictures = random.integers(0, 255, size=(9, 28, 28), dtype=np.uint8)
-    arrays = {
-        f"{part}_{kind}": value
-        for part in ("train", "val", "test")
-        for kind, value in (("images", pictures), ("labels", np.arange(9)[:, None] % 2))
-    }
-    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
-    found = foreign_images(clinical("mednist"), 5, tmp_path)
-    assert {name: tuple(each.shape) for name, each in found.items()} == {
-        "pneumoniamnist": (5, 1, 32, 32)
-    }
+def brighter_by_class(file, classes, count):
+    """A data set whose pictures have a bright bar, as long as the class's number says."""
+    labels = np.arange(count)[:, None] * classes // count
+    pictures = np.zeros((count, 64, 64), dtype=np.uint8)
+    bar = np.arange(64) < 8 * labels
+    pictures[:, :16] = 255 * bar[:, None]
+    pictures[:, -8:] = 255  # never constant
+    parts = ("train", "val", "test")
+    images = {f"{part}_images": pictures for part in parts}
+    file.parent.mkdir(exist_ok=True)
+    np.savez(file, **images, **{f"{part}_labels": labels for part in parts})
+
+
+def test_other_kinds_of_image_are_foreign_to_chest_radiographs(tmp_path):
+    """MedNIST has radiographs of the chest as its third class; they are not foreign."""
+    names = ("pneumoniamnist", "mednist", "hippocampus")
+    assert all(foreign_images(clinical(name), 5, tmp_path) == {} for name in names)
+    assert foreign_images(clinical("pneumoniamnist"), 5) == {}
+    brighter_by_class(tmp_path / "pneumoniamnist.npz", 2, 9)
+    brighter_by_class(tmp_path / "mednist6_64" / "mednist6_64.npz", 6, 60)
+    (found,) = foreign_images(clinical("pneumoniamnist"), 20, tmp_path).values()
+    assert found.shape == (20, 1, 32, 32)
+    shown = (32 * found.mean(dim=(1, 2, 3)) - 4).round().long()
+    assert shown.bincount().tolist() == [4, 4, 0, 4, 4, 4]
+    assert len(foreign_images(clinical("pneumoniamnist"), 80, tmp_path)["mednist"]) == 50
+    assert foreign_images(clinical("mednist"), 20, tmp_path) == {}
 
 
 def test_corrupted_images_are_those_that_are_scored():

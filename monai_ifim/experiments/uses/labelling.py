@@ -64,12 +64,19 @@ class LabellingCourse:
         Returns:
             ``network``, ``trainings`` (courses), ``labelled`` by round; ``auc`` on the test images
             by strategy and round; ``less_random`` and ``less_entropy`` by strategy, the mean over
-            rounds of the AUC less that of this strategy, paired by course.
+            rounds of the AUC less that of this strategy, paired by course and without the first
+            round, in which no strategy has chosen yet.
 
         Raises:
-            ValueError: a training that diverged, or fewer images than are to be labelled.
+            ValueError: a training that diverged, a single round, or fewer images than are to be
+                labelled.
         """
         rounds, images = self.amounts.rounds, self.amounts.images
+        if rounds < 2:
+            raise ValueError(
+                f"expected at least 2 rounds, got {rounds}, and nothing is chosen in the first one; "
+                "raise measures.labelling.rounds, or leave it out with 0"
+            )
         if rounds * images > len(self.pool):
             raise ValueError(
                 f"expected a pool of at least rounds * images = {rounds * images}, got "
@@ -84,7 +91,7 @@ class LabellingCourse:
         }
         whole = np.isfinite(np.stack([*tables.values()])).all(axis=(0, 1, 2))
         tables = {name: table[:, :, whole] for name, table in tables.items()}
-        means = {name: table.mean(axis=1) for name, table in tables.items()}
+        means = {name: table[:, 1:].mean(axis=1) for name, table in tables.items()}
         return {
             "network": self.variant.architecture,
             "trainings": self.amounts.trainings,

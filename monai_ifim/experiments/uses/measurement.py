@@ -28,17 +28,19 @@ def uses(
         say: called with a line for people where a library is missing.
 
     Returns:
-        ``findings``, and under ``flips`` what that function gives, None where it was not asked for
-        or foolbox is not installed; None where nothing is asked for.
+        ``findings``; under ``flips`` what that function gives, None where it was not asked for or
+        foolbox is not installed, and under ``flips_missing`` which of these, empty where measured.
+        None where nothing is asked for.
     """
     if scored is None and flipped is None:
         return None
     found = (
         {"images": 0, "errors": [], "cases": []} if scored is None else findings(trainings, scored)
     )
+    if flipped is None:
+        return {**found, "flips": None, "flips_missing": "not asked for (flip_images: 0)"}
     try:
-        smallest = None if flipped is None else flips(trainings, flipped)
+        return {**found, "flips": flips(trainings, flipped), "flips_missing": ""}
     except ModuleNotFoundError as error:
         say(f"changes to another answer are not measured: {error}")
-        smallest = None
-    return {**found, "flips": smallest}
+        return {**found, "flips": None, "flips_missing": str(error)}

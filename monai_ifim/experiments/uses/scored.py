@@ -19,7 +19,7 @@ from monai_ifim.experiments.tasks.lumpy import LumpyTask
 from monai_ifim.experiments.tasks.signal import SignalTask
 
 _FITTED = 2000  # training images for the Gaussians of the features, at the most
-_FOREIGN = {"pneumoniamnist": "mednist", "mednist": "pneumoniamnist"}
+_FOREIGN = {"pneumoniamnist": ("mednist", "CXR")}  # whose images, but for those of which class
 _FOREIGN_SEED = 3  # 1 and 2 are those of the tasks' own images
 
 
@@ -90,8 +90,8 @@ def foreign_images(task: Task, count: int, data: Path | None = None) -> dict[str
 
     Returns:
         By their name (m, C, *S). For a controlled task the same signals in the other background,
-        Gaussian or lumpy; for chest radiographs MedNIST's six kinds of image and the other way
-        round, where the data are there. Nothing otherwise.
+        Gaussian or lumpy; for chest radiographs MedNIST's five other kinds of image, where the
+        data are there. Nothing otherwise.
     """
     if task.signal is not None:
         signal = task.signal
@@ -102,9 +102,12 @@ def foreign_images(task: Task, count: int, data: Path | None = None) -> dict[str
         return {"Gaussian background" if lumpy else "lumpy background": images}
     if task.name not in _FOREIGN:
         return {}
-    name = _FOREIGN[task.name]
+    name, same_kind = _FOREIGN[task.name]
     try:
-        found = load_task(name, train=1, test=count, data=data, size=task.shape[-1]).test.images
+        whole = load_task(name, train=1, test=2 * count, data=data, size=task.shape[-1])
     except MissingDataError:
         return {}
+    split = whole.test
+    kept = split.labels != whole.classes.index(same_kind)
+    found = balanced(Split(split.images[kept], split.labels[kept]), count).images
     return {name: found} if found.shape[1:] == task.shape else {}
