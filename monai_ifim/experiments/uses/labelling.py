@@ -74,7 +74,7 @@ class LabellingCourse:
         rounds, images = self.amounts.rounds, self.amounts.images
         if rounds < 2:
             raise ValueError(
-                f"expected at least 2 rounds, got {rounds}, and nothing is chosen in the first one; "
+                f"expected at least 2 rounds, got {rounds}, and the first one chooses nothing; "
                 "raise measures.labelling.rounds, or leave it out with 0"
             )
         if rounds * images > len(self.pool):
