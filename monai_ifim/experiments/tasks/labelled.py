@@ -45,6 +45,9 @@ class Bar:
     def described(self) -> dict[str, Any]:
         """As results have it.
 
+        Returns:
+            The least score under its name, and the source.
+
         >>> Bar(0.9, "a paper").described()
         {'auc': 0.9, 'source': 'a paper'}
         """

@@ -85,7 +85,8 @@ def bars(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         name, bar = block(result, "task", "name"), bar_of(result)
         if name and bar:
-            lines[name] = f"`{name}`: {tables.bar_words(bar)} ({block(result, 'task', 'bar', 'source')})."
+            source = block(result, "task", "bar", "source")
+            lines[name] = f"`{name}`: {tables.bar_words(bar)} ({source})."
         elif name:
             lines[name] = f"`{name}`: no bar was stated, no network counts."
     yield from lines.values()

@@ -173,14 +173,14 @@ def _networks(found: _Found) -> dict[str, Any]:
     stand = [each.standing for each in found.every]
     return {
         "networks": [
-            {"words": words, "table": network_table(some) if some else "None."}
+            {"words": words, "table": network_table(some) if some else "No network."}
             for words, some in groups(found.blocks).items()
         ]
         if found.blocks
         else [],
         "bars": list(bars([*found.once, *found.several])),
-        "single_count": f"Of {plural(len(stand), 'network')} that were measured on one training "
-        f"alone, {stand.count('above')} count where such networks are asked; "
+        "single_count": f"Of {plural(len(stand), 'network')} measured on one training alone, "
+        f"{stand.count('above')} count where such networks are asked; "
         f"{stand.count('below')} are below the bar, for {stand.count('no bar')} none was stated."
         if stand
         else "",
