@@ -237,6 +237,8 @@ def made_result(name="signal", count=2, *, known="exact", ratios=(HIGH, OPEN, LO
             "source": "made for this test",
             "known_answer": known,
             "ideal": {"accuracy": 0.9, "auc": 0.96} if known else None,
+            "bar": {"auc": 0.9, "source": "made for this test"},
+            "majority": 0.6,
         },
         "networks": networks,
     }

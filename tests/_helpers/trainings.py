@@ -87,7 +87,15 @@ def made_labelling():
 
 
 def made_block(
-    *, auc=0.97, trainings=3, images=1000, single=0.3, pooled=0.9, template=True, uses=None
+    *,
+    auc=0.97,
+    accuracy=0.9,
+    trainings=3,
+    images=1000,
+    single=0.3,
+    pooled=0.9,
+    template=True,
+    uses=None,
 ):
     """Trainings of one network with one recipe."""
     draw = np.random.default_rng(0)
@@ -110,7 +118,7 @@ def made_block(
         "directions": 1,
         "trainings": [
             {
-                "accuracy": 0.9,
+                "accuracy": accuracy,
                 "auc": auc,
                 "pooled": {"unit_trace": pooled_numbers, "equal": pooled_numbers},
             }

@@ -1,12 +1,15 @@
 """Controlled and clinical tasks: what their images are, and where they come from."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from monai_ifim.experiments import signal_task
 from monai_ifim.experiments.tasks.catalogue import TASKS, load_task
-from monai_ifim.experiments.tasks.clinical import MissingDataError
+from monai_ifim.experiments.tasks.clinical import CLINICAL, MissingDataError
 from monai_ifim.experiments.tasks.lumpy import LumpyTask, lumpy_task
 
 
@@ -114,6 +117,18 @@ def test_data_that_are_not_there(name, tmp_path):
     for data in (tmp_path, None):
         with pytest.raises(MissingDataError, match=r"docs/experiments\.md"):
             load_task(name, train=1, test=1, data=data)
+
+
+def test_the_bar_is_of_what_its_source_cites():
+    """MONAI's tutorial gives an accuracy, the tables of MedMNIST give an AUC."""
+    for name, source in CLINICAL.items():
+        cited = "accuracy" if name == "mednist" else "auc"
+        found = source.bar and source.bar.described()
+        assert found is None or set(found) == {cited, "source"}
+    assert [name for name, source in CLINICAL.items() if source.bar is None] == ["hippocampus"]
+    for file in (Path(__file__).parents[2] / "docs").glob("*/*mednist/results.json"):
+        task = json.loads(file.read_text("utf-8"))["task"]
+        assert task["bar"] == CLINICAL["mednist"].bar.described()
 
 
 def test_impossible_tasks():

@@ -1,6 +1,7 @@
 """Several trainings from the command to the page, at a small size."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_a_block_for_each_network_and_length(blocks):
     ]
     assert blocks[1].mean("auc") > blocks[0].mean("auc")
     task = blocks[0].result["task"]
-    assert blocks[0].bar == pytest.approx(0.95 * task["ideal"]["auc"], rel=1e-4)
+    assert blocks[0].bar.least == pytest.approx(0.95 * task["ideal"]["auc"], rel=1e-4)
     assert task["bar"]["source"] == "0.95 of the AUC of the ideal observer"
     assert task["majority"] == 0.5
     for each in blocks:
@@ -89,7 +90,12 @@ def test_the_page_says_what_the_numbers_say(folder, blocks):
     long = blocks[1].numbers["template"]["cosine"]["pixels"]["unit_trace"]
     assert f"{long['value']:.3f} [{long['low']:.3f}, {long['high']:.3f}]" in tables
     assert "Research use only" in page
-    assert "single pixels depend on the training" in page
+    raw, filtered = (
+        blocks[1].numbers["agreement"][metric]["leading"]["unit_trace"]["value"]
+        for metric in ("pixels", "low_pass")
+    )
+    words = rf"`signal_2d` {raw:.3f} \[.+\] in pixels, {filtered:.3f} \[.+\] filtered\.\*"
+    assert re.search(words, page)
     assert "ResNet-18" in tables.split("## Below the bar")[1]
     assert (
         "ResNet-18" not in tables.split("## The known answer")[1].split("## Agreement of diff")[0]
@@ -116,11 +122,12 @@ def test_the_page_is_drawn_anew_by_its_command(folder, tmp_path):
     )
 
 
-def test_a_task_without_a_bar_takes_every_network(blocks):
-    task = {**blocks[0].result["task"], "bar": None}
-    each = Block({**blocks[0].result, "task": task}, "cnn", blocks[0].numbers)
-    assert each.competent
-    assert not blocks[0].competent
+def test_without_a_bar_no_network_counts(blocks):
+    task = {**blocks[1].result["task"], "bar": None}
+    each = Block({**blocks[1].result, "task": task}, "cnn", blocks[1].numbers)
+    assert blocks[1].competent
+    assert each.standing == "no bar"
+    assert counted([each]) == []
 
 
 def test_networks_below_the_bar_are_in_no_finding(blocks):

@@ -145,7 +145,22 @@ def test_networks_below_the_bar_have_tables_of_their_own_and_no_claim(text_only,
     assert "| Made task signal | ResNet-18 |" not in above
     assert below.count("| Made task signal | ResNet-18 |") >= 5
     assert "| Made task signal | CNN |" not in below
+    assert "## No bar was stated" not in page
     assert "against outside the eigenspace, the claim holds in 1 of 1 networks" in page
+
+
+def test_an_accuracy_of_the_largest_class_or_no_bar_makes_no_claim(text_only, tmp_path):
+    result = made_result("signal", 2, ratios=(HIGH,) * 3)
+    result["networks"]["resnet18"]["training"]["accuracy"]["value"] = result["task"]["majority"]
+    page = text_only(tmp_path, result)
+    assert "| Made task signal | ResNet-18 |" in page.split("## Below the bar")[1]
+    assert "against outside the eigenspace, the claim holds in 1 of 1 networks" in page
+    result["task"]["bar"] = None
+    page = text_only(tmp_path / "no_bar", result)
+    claims, tables = page.split("## No bar was stated")
+    assert "Nothing was measured." in claims
+    assert "| Made task signal |" not in claims
+    assert "| Made task signal | CNN |" in tables
 
 
 def test_a_radius_of_zero_is_said(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +118,6 @@ def _described(task: Task) -> dict[str, Any]:
         "source": task.source,
         "known_answer": task.known_answer,
         "ideal": ideal if task.known_answer == "exact" else None,
-        "bar": None if bar is None else asdict(bar),
+        "bar": bar and bar.described(),
         "majority": float(task.test.labels.bincount().max()) / len(task.test),
     }

@@ -112,7 +112,7 @@ CLINICAL = {
         ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT"),
         "MedNIST, made available by Dr. Bradley J. Erickson (Mayo Clinic), CC BY-SA 4.0",
         'monai.apps.MedNISTDataset(DATA, "training", download=True)',
-        bar=Bar(0.99, "MONAI's tutorial of MedNIST reaches an accuracy above 0.99"),
+        bar=Bar(0.99, "MONAI's tutorial of MedNIST reaches an accuracy above 0.99", "accuracy"),
     ),
     "adrenalmnist3d": ClinicalSource(
         ("adrenalmnist3d.npz", "adrenalmnist3d/adrenalmnist3d.npz"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,12 +33,25 @@ class Bar:
     """What a network must reach to count in a claim, stated before it was trained.
 
     Attributes:
-        auc: the least mean AUC over trainings.
+        least: mean over trainings.
         source: where that comes from.
+        score: what ``least`` is of, ``auc`` or ``accuracy``.
     """
 
-    auc: float
+    least: float
     source: str
+    score: Literal["auc", "accuracy"] = "auc"
+
+    def described(self) -> dict[str, Any]:
+        """As results have it.
+
+        Returns:
+            The least score under its name, and the source.
+
+        >>> Bar(0.9, "a paper").described()
+        {'auc': 0.9, 'source': 'a paper'}
+        """
+        return {self.score: self.least, "source": self.source}
 
 
 @dataclass(frozen=True, eq=False)

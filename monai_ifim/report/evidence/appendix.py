@@ -14,8 +14,7 @@ from monai_ifim.report.evidence.finding import Finding
 from monai_ifim.report.evidence.pictures import draw_pictures
 from monai_ifim.report.markdown import rendered
 from monai_ifim.report.results.figures import save_figure
-from monai_ifim.report.results.measured import Result, block
-from monai_ifim.report.results.numbers import number
+from monai_ifim.report.results.measured import Result, bar_of, block
 from monai_ifim.report.results.style import settings
 
 
@@ -84,11 +83,12 @@ def bars(results: Sequence[Result]) -> Iterator[str]:
     """Where the bar of each task comes from, each task once."""
     lines = {}
     for result in results:
-        name, bar = block(result, "task", "name"), block(result, "task", "bar")
+        name, bar = block(result, "task", "name"), bar_of(result)
         if name and bar:
-            lines[name] = f"`{name}`: AUC {number(bar['auc'])} ({bar['source']})."
+            source = block(result, "task", "bar", "source")
+            lines[name] = f"`{name}`: {tables.bar_words(bar)} ({source})."
         elif name:
-            lines[name] = f"`{name}`: no bar was stated, every network counts."
+            lines[name] = f"`{name}`: no bar was stated, no network counts."
     yield from lines.values()
 
 

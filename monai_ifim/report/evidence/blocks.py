@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_ifim.report.results.measured import (
+    Bar,
     Result,
-    above_bar,
+    Standing,
     bar_of,
     block,
     network_name,
+    standing,
+    standing_once,
 )
 
 METRICS = {
@@ -25,6 +28,11 @@ KINDS = {
     "equal": "pooled, equal weights",
     "unit_trace": "pooled, unit traces",
     "mean_jacobian": "mean Jacobian",
+}
+COUNTED = "Above the bar, which was stated before; these count in the findings"
+_STANDINGS = {
+    "below": "Below the bar; these count in no finding",
+    "no bar": "No bar was stated for the task; these count in no finding",
 }
 
 
@@ -73,14 +81,19 @@ class Block:
         return sum(each[name] for each in self.trainings) / len(self.trainings)
 
     @property
-    def bar(self) -> float | None:
-        """The mean AUC that it must reach to count in a finding; None where none was stated."""
+    def bar(self) -> Bar | None:
+        """What its mean must reach to count in a finding; None where none was stated."""
         return bar_of(self.result)
 
     @property
+    def standing(self) -> Standing:
+        """Of its means over trainings, against the bar."""
+        return standing(self.result, {name: self.mean(name) for name in ("auc", "accuracy")})
+
+    @property
     def competent(self) -> bool:
-        """Whether it reaches the bar; where there is none, every network does."""
-        return above_bar(self.result, self.mean("auc"))
+        """Whether it reaches the bar and is more accurate than the largest class."""
+        return self.standing == "above"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +126,14 @@ class Single:
         return [self.numbers]
 
     @property
+    def standing(self) -> Standing:
+        """Against the bar."""
+        return standing_once(self.result, self.numbers)
+
+    @property
     def competent(self) -> bool:
-        """Whether it reaches the bar; where there is none, every network does."""
-        return above_bar(self.result, block(self.numbers, "training", "auc", "value"))
+        """Whether it reaches the bar and is more accurate than the largest class."""
+        return self.standing == "above"
 
 
 def blocks_of(results: Sequence[Result]) -> list[Block]:
@@ -147,12 +165,42 @@ def counted(blocks: Sequence[Block]) -> list[Block]:
         blocks: all of them.
 
     Returns:
-        Those above the bar with two trainings or more; of several recipes the longest.
+        Of each network the longest training, whatever came of it, where there are two or more of
+        it and they are above the bar.
     """
     longest: dict[tuple[str, str], Block] = {}
     for each in blocks:
-        if each.competent and len(each.trainings) > 1:
-            key = (each.task, each.network)
-            if key not in longest or each.seen > longest[key].seen:
-                longest[key] = each
-    return list(longest.values())
+        key = (each.task, each.network)
+        if key not in longest or _length(each) > _length(longest[key]):
+            longest[key] = each
+    return [each for each in longest.values() if each.competent and len(each.trainings) > 1]
+
+
+def _length(each: Block) -> tuple[int, int]:
+    return each.seen, len(each.trainings)
+
+
+def groups(blocks: Sequence[Block]) -> dict[str, list[Block]]:
+    """All blocks, by whether they count in findings and why not.
+
+    Args:
+        blocks: all of them.
+
+    Returns:
+        First those that count, even where there are none; then the others that there are.
+    """
+    counting = counted(blocks)
+    found: dict[str, list[Block]] = {COUNTED: []}
+    for each in blocks:
+        words = COUNTED if each in counting else _reason(each)
+        found.setdefault(words, []).append(each)
+    return found
+
+
+def _reason(each: Block) -> str:
+    """Why a block counts in no finding."""
+    if each.standing != "above":
+        return _STANDINGS[each.standing]
+    if len(each.trainings) < 2:
+        return "Trained once; these count in no finding"
+    return "Above the bar, but not the longest training of the network; these count in no finding"

@@ -114,7 +114,8 @@ def learning_figure(blocks: Sequence[Block]) -> Figure | None:
         own = [each for each in blocks if each.task == task]
         for network in dict.fromkeys(each.network for each in own):
             _learning_curve(axis, [each for each in own if each.network == network])
-        level(axis, own[0].bar)
+        bar = own[0].bar
+        level(axis, bar.least if bar and bar.score == "auc" else None)
         axis.set_title(task)
         axis.set_xlabel("images seen, thousands")
         axis.set_xlim(left=0)

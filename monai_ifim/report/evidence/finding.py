@@ -39,6 +39,7 @@ class Finding:
         text: the numbers behind it, as sentences.
         quantity: what the differences are.
         ratio: whether they are logarithms of ratios.
+        trained: False where they are of the networks' copies with random weights.
     """
 
     question: str
@@ -46,6 +47,7 @@ class Finding:
     text: str
     quantity: str
     ratio: bool = False
+    trained: bool = True
 
     @cached_property
     def tally(self) -> Tally:
@@ -65,7 +67,7 @@ class Finding:
         return (
             f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {average} on "
             f"average, above {border} in {found.above} and below in {found.below} of {of} "
-            f"({plural(self.trainings, 'training')})."
+            f"({plural(self.trainings, 'training') if self.trained else 'with random weights'})."
         )
 
     @property

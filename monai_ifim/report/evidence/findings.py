@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from monai_ifim.report.evidence.blocks import Block
@@ -13,6 +14,10 @@ from monai_ifim.report.results.numbers import interval, listed, number, plural, 
 
 Get = Callable[[Block], Any]
 _HALF: Interval = {"value": 0.5, "low": 0.5, "high": 0.5}
+_UNPAIRED = (
+    "Both are of the same images but were compared as if of different ones: the intervals are too "
+    "wide, and a gain or a loss may have been missed."
+)
 
 
 def findings(blocks: Sequence[Block]) -> Iterator[Finding]:
@@ -34,6 +39,17 @@ def findings(blocks: Sequence[Block]) -> Iterator[Finding]:
         yield _known_answer(exact)
     if blocks:
         yield _shared(blocks)
+
+
+def told(finding: Finding, answer: str, words: str) -> Finding:
+    """The finding with a further sentence, where this is its answer."""
+    given = finding.tally.answer == answer
+    return replace(finding, text=f"{finding.text} {words}") if given else finding
+
+
+def unpaired(finding: Finding) -> Finding:
+    """One whose differences come from ``minus``: where nothing is shown, it says why."""
+    return told(finding, "Not shown", _UNPAIRED)
 
 
 def average(blocks: Sequence[Block], get: Get) -> str:
@@ -91,16 +107,17 @@ def _shared(blocks: Sequence[Block]) -> Finding:
 def _pixels(clinical: Sequence[Block], known: Sequence[Block]) -> Finding:
     tasks = listed(list(dict.fromkeys(f"`{each.task}`" for each in clinical)))
     other = average(known, agreement("pixels", "unit_trace")) if known else ""
-    return Finding(
+    finding = Finding(
         "On clinical images, do two trainings share half of the eigenspace in single pixels?",
         _cases(clinical, lambda each: minus(agreement("pixels", "unit_trace")(each), _HALF)),
         f"Mean cos² in pixels on {tasks}: one image "
         f"{average(clinical, agreement('pixels', 'single'))}, pooled "
         f"{average(clinical, agreement('pixels', 'unit_trace'))}"
         + (f" (pooled on tasks with a template: {other})" if other else "")
-        + ". No single pixel of such a map should be read.",
+        + ".",
         "Pooled less one half",
     )
+    return told(finding, "No", "No single pixel of such a map should be read.")
 
 
 def _baseline(blocks: Sequence[Block], exact: Sequence[Block]) -> Finding:
@@ -144,7 +161,7 @@ def _moves(blocks: Sequence[Block]) -> Finding:
         return f"{interval(geometric_mean(found))} times" if found else "not measured against"
 
     ratios = [(each, moved_ratio(each, "pooled", "own")) for each in blocks]
-    return Finding(
+    finding = Finding(
         "Does the pooled direction move an image's prediction as far as the image's own direction?",
         [Case(each, logarithm(ratio)) for each, ratio in ratios if ratio],
         f"At equal norm, KL along the image's own direction is {times('pooled')} that along the "
@@ -153,6 +170,19 @@ def _moves(blocks: Sequence[Block]) -> Finding:
         "Pooled divided by own",
         ratio=True,
     )
+    return unpaired(finding)
+
+
+def picture_sentence(blocks: Sequence[Block]) -> str:
+    """How much the trainings of the networks in the pictures share, without the filter and with."""
+    parts = []
+    for task in dict.fromkeys(each.task for each in blocks):
+        some = [each for each in blocks if each.task == task]
+        raw, filtered = (
+            average(some, agreement(metric, "unit_trace")) for metric in ("pixels", "low_pass")
+        )
+        parts.append(f"`{task}` {raw} in pixels, {filtered} filtered")
+    return f"Mean cos² of the pooled ones: {'; '.join(parts)}."
 
 
 def enough_images(blocks: Sequence[Block]) -> str:
@@ -207,8 +237,9 @@ def untrained_agreement(blocks: Sequence[Block]) -> str:
 def weighting(blocks: Sequence[Block]) -> str:
     """Unit traces against equal weights."""
     shares = [
-        each.trainings[0]["pooled"]["equal"]["effective_count"] / each.numbers["images"]
+        training["pooled"]["equal"]["effective_count"] / each.numbers["images"]
         for each in blocks
+        for training in each.trainings
     ]
     return (
         f"With equal weights only {spread([100 * s for s in shares])} % of the images count; "

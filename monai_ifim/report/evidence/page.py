@@ -24,6 +24,7 @@ from monai_ifim.report.evidence.blocks import (
     Single,
     blocks_of,
     counted,
+    groups,
     singles_of,
 )
 from monai_ifim.report.evidence.figures import (
@@ -59,7 +60,8 @@ class _Found:
         once: the others.
         blocks: of the first.
         good: of them, those that count.
-        singles: networks of the others above the bar.
+        every: networks trained once.
+        singles: of them, those above the bar.
         drift: of ``benchmarks.drift``, if it was run.
     """
 
@@ -67,6 +69,7 @@ class _Found:
     once: list[Result]
     blocks: list[Block]
     good: list[Block]
+    every: list[Single]
     singles: list[Single]
     drift: dict[str, Any] | None
 
@@ -77,9 +80,11 @@ class _Found:
         several = [r for r in results if any(n.get("trainings") for n in r["networks"].values())]
         others = [r for r in results if r not in several]
         blocks = blocks_of(several)
-        singles = [each for each in singles_of(others) if each.competent]
+        every = singles_of(results)
+        singles = [each for each in every if each.competent]
         drift = [found for folder in folders if (found := _drift(folder / "drift.json"))]
-        return cls(several, others, blocks, counted(blocks), singles, drift[0] if drift else None)
+        good = counted(blocks)
+        return cls(several, others, blocks, good, every, singles, drift[0] if drift else None)
 
 
 def write_results_page(folders: Sequence[Path], page: Path) -> Path:
@@ -115,6 +120,7 @@ def write_results_page(folders: Sequence[Path], page: Path) -> Path:
         "hours": _hours([*found.several, *found.once]),
         "absences": list(absences([*found.several, *found.once])),
         "command": command,
+        "picture_text": trainings.picture_sentence(_examples(found.good)),
         **_networks(found),
         **_texts(found),
         **{
@@ -163,17 +169,20 @@ def _drift(file: Path) -> dict[str, Any] | None:
 
 
 def _networks(found: _Found) -> dict[str, Any]:
-    """Tables of the networks, and how many of those trained once reach the bar."""
-    below = [each for each in found.blocks if not each.competent]
-    above = [each for each in found.blocks if each.competent]
-    every = singles_of(found.once)
+    """Tables of the networks by whether they count, and how many of those trained once do."""
+    stand = [each.standing for each in found.every]
     return {
-        "networks": network_table(above) if found.blocks else "",
-        "below": network_table(below) if below else "",
+        "networks": [
+            {"words": words, "table": network_table(some) if some else "No network."}
+            for words, some in groups(found.blocks).items()
+        ]
+        if found.blocks
+        else [],
         "bars": list(bars([*found.once, *found.several])),
-        "single_count": f"Of {plural(len(every), 'network')} trained once, {len(found.singles)} "
-        "count."
-        if every
+        "single_count": f"Of {plural(len(stand), 'network')} measured on one training alone, "
+        f"{stand.count('above')} count where such networks are asked; "
+        f"{stand.count('below')} are below the bar, for {stand.count('no bar')} none was stated."
+        if stand
         else "",
     }
 

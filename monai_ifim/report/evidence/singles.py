@@ -14,6 +14,7 @@ from monai_ifim.report.evidence.comparisons import (
 )
 from monai_ifim.report.evidence.figures import Panel, stacked
 from monai_ifim.report.evidence.finding import Case, Finding
+from monai_ifim.report.evidence.findings import told, unpaired
 from monai_ifim.report.results.measured import (
     CONTROL_NETWORKS,
     Interval,
@@ -57,13 +58,7 @@ def single_findings(singles: Sequence[Single], *, alarm: bool) -> Iterator[Findi
     ]
     if alarm and wrong:
         yield _alarm(wrong)
-    untrained = [
-        (each, ratio)
-        for each in singles
-        if (ratio := inside_ratio(block(each.numbers, "controls", "random_weights")))
-    ]
-    if untrained:
-        yield _inside(untrained)
+    yield from _inside(singles)
 
 
 def _alarm(cases: Sequence[Case]) -> Finding:
@@ -71,17 +66,25 @@ def _alarm(cases: Sequence[Case]) -> Finding:
         found = [block(case.who.numbers, "detection", "error_auc", score) for case in cases]
         return interval(mean(found))
 
-    return Finding(
+    finding = Finding(
         "Does the trace find wrong predictions better than the entropy of the prediction?",
         cases,
         f"Mean AUC: trace {auc('trace')}, entropy {auc('entropy')}.",
         "Trace less entropy",
     )
+    return unpaired(finding)
 
 
-def _inside(untrained: Sequence[tuple[Single, Interval]]) -> Finding:
+def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
+    untrained = [
+        (each, ratio)
+        for each in singles
+        if (ratio := inside_ratio(block(each.numbers, "controls", "random_weights")))
+    ]
+    if not untrained:
+        return
     trained = [r for each, _ in untrained if (r := inside_ratio(each.numbers.get("perturbation")))]
-    return Finding(
+    finding = Finding(
         "Must a network have learned for changes inside the eigenspace to move the prediction more "
         "than others?",
         [
@@ -91,11 +94,12 @@ def _inside(untrained: Sequence[tuple[Single, Interval]]) -> Finding:
         ],
         f"Mean KL inside divided by outside, at equal norm: trained "
         f"{interval(geometric_mean(trained)) if trained else 'not measured'}, random weights "
-        f"{interval(geometric_mean([ratio for _, ratio in untrained]))}. It describes F, and says "
-        "nothing about what was learned.",
+        f"{interval(geometric_mean([ratio for _, ratio in untrained]))}.",
         "Outside divided by inside, random weights",
         ratio=True,
+        trained=False,
     )
+    yield told(finding, "No", "It describes F, and says nothing about what was learned.")
 
 
 def inside_sentence(singles: Sequence[Single]) -> str:
@@ -116,10 +120,16 @@ def inside_sentence(singles: Sequence[Single]) -> str:
     ]
     if not parts:
         return ""
-    return (
+    text = (
         "Random changes inside the eigenspace against random ones outside, at equal norm, ratio of "
         f"the mean KL (one number a network, over its norms): {listed(parts)}."
     )
+    if [each.tally.answer for each in _inside(singles)] == ["No"]:
+        text += (
+            " A ratio above 1 without any learning shows that F describes the function that a "
+            "network computes, and nothing about what it learned."
+        )
+    return text
 
 
 def map_panels(singles: Sequence[Single]) -> list[Panel]:
@@ -160,7 +170,8 @@ def _quantus(singles: Sequence[Single], metric: str) -> Iterator[tuple[str, str,
 
 
 def _maps(singles: Sequence[Single], key: str) -> Iterator[tuple[str, str, Interval]]:
-    for method in METHODS:
+    present = [m for each in singles for m in block(each.numbers, "maps", "methods") or {}]
+    for method in dict.fromkeys([*METHODS, *present]):  # a user's own after the known ones
         for each in singles:
             found = block(each.numbers, "maps", "methods", method, key)
             if bounded(found):
@@ -186,13 +197,14 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
             if mine and other
         ]
         if cases:
-            yield Finding(
+            finding = Finding(
                 f"Does {words} than the best other map's?",
                 cases,
                 f"Mean area: sensitivity map {interval(mean(list(own.values())))}, "
                 f"{style(best).label} {interval(means[best])}.",
                 f"Advantage in {key} area",
             )
+            yield unpaired(finding)
 
 
 def map_sentences(singles: Sequence[Single]) -> Iterator[str]:

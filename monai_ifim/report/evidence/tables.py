@@ -9,7 +9,7 @@ from monai_ifim.report.evidence.blocks import KINDS, METRICS, Block
 from monai_ifim.report.evidence.comparisons import adjusted, power
 from monai_ifim.report.evidence.finding import Finding
 from monai_ifim.report.markdown import table
-from monai_ifim.report.results.measured import Result, block, network_name
+from monai_ifim.report.results.measured import Bar, Result, block, network_name
 from monai_ifim.report.results.numbers import ABSENT, count, interval, number, percent
 
 MOVES = {
@@ -23,6 +23,15 @@ MOVES = {
 }
 
 
+def bar_words(bar: Bar) -> str:
+    """What it is of, and how much.
+
+    >>> bar_words(Bar("auc", 0.95))
+    'AUC 0.950'
+    """
+    return f"{'AUC' if bar.score == 'auc' else bar.score} {number(bar.least)}"
+
+
 def network_table(blocks: Sequence[Block]) -> str:
     """How good the networks are, beside the bar, the largest class and chance."""
     rows = []
@@ -31,7 +40,8 @@ def network_table(blocks: Sequence[Block]) -> str:
         auc = f"{number(each.mean('auc'))} ({_range([t['auc'] for t in each.trainings])})"
         shares = (task["majority"], 1 / len(task["classes"]))
         guess = ", ".join(percent(round(share, 3)) for share in shares)
-        rows.append([*_who(each), auc, number(each.bar), number(each.mean("accuracy")), guess])
+        bar = bar_words(each.bar) if each.bar else "none"
+        rows.append([*_who(each), auc, bar, number(each.mean("accuracy")), guess])
     header = ["Task", "Network", "Images seen", "Trainings", "AUC (range)", "bar"]
     return table([*header, "accuracy", "largest class, chance"], rows)
 
@@ -47,7 +57,8 @@ def finding_table(findings: Sequence[Finding]) -> str:
                 f"{each.quantity} ({case.what.replace('_', ' ')})" if case.what else each.quantity
             )
             name = f"`{case.who.task}`, {case.who.name}"
-            rows.append([which, name, str(len(case.who.trainings)), interval(found), _small(p)])
+            trained = str(len(case.who.trainings)) if each.trained else "none"
+            rows.append([which, name, trained, interval(found), _small(p)])
     return table(["Comparison", "Network", "Trainings", "Value", "p, corrected"], rows)
 
 

@@ -10,7 +10,7 @@ from monai_ifim.report.results.measured import (
     Result,
     comparisons,
     network_name,
-    networks_above_bar,
+    networks_standing,
     networks_with,
     one_ratio,
 )
@@ -81,7 +81,7 @@ def overall(found: list[Result]) -> Iterator[str]:
     Yields:
         The sentences.
     """
-    above = [networks_above_bar(result) for result in found]
+    above = [networks_standing(result, "above") for result in found]
     for kind, words in KINDS.items():
         parts = [p for result in above for p in networks_with(result, "perturbation").values()]
         made = [comparisons(part, kind) for part in parts]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 Result = dict[str, Any]  # one results.json
 Interval = dict[str, Any]  # {"value", "low", "high", "n"}: a 95 % bootstrap interval
+Standing = Literal["above", "below", "no bar"]  # of a network, against the bar of its task
 
 NETWORKS = {
     "cnn": "CNN",
@@ -103,24 +104,64 @@ def scaled(interval: Any, factor: float) -> Interval | None:
     return {k: factor * interval[k] for k in ("value", "low", "high") if known(interval.get(k))}
 
 
-def bar_of(result: Result) -> float | None:
-    """The AUC that a network must reach to count in a claim; None where none was stated."""
-    found = block(result, "task", "bar", "auc")
-    return found if known(found) else None
+class Bar(NamedTuple):
+    """What a network must reach to count in a claim.
+
+    Attributes:
+        score: ``auc`` or ``accuracy``.
+        least: of it.
+    """
+
+    score: str
+    least: float
 
 
-def above_bar(result: Result, auc: Any) -> bool:
-    """Whether an AUC reaches the bar of the experiment's task; without a bar, any network does."""
+def bar_of(result: Result) -> Bar | None:
+    """The bar of the experiment's task; None where none was stated.
+
+    >>> bar_of({"task": {"bar": {"accuracy": 0.99, "source": "a tutorial"}}})
+    Bar(score='accuracy', least=0.99)
+    """
+    for score in ("auc", "accuracy"):
+        least = block(result, "task", "bar", score)
+        if known(least):
+            return Bar(score, least)
+    return None
+
+
+def standing(result: Result, scores: Mapping[str, Any]) -> Standing:
+    """Whether a network learned its task.
+
+    Args:
+        result: of its experiment.
+        scores: its ``auc`` and ``accuracy``; a mean where it was trained several times.
+
+    Returns:
+        ``above`` where it reaches the bar and has an accuracy above the share of the largest
+        class, which needs no learning; ``no bar`` where none was stated, ``below`` otherwise.
+    """
     bar = bar_of(result)
-    return bar is None or (known(auc) and auc >= bar)
+    if bar is None:
+        return "no bar"
+    reached, accuracy = scores.get(bar.score), scores.get("accuracy")
+    guess = block(result, "task", "majority")
+    if not (known(reached) and known(accuracy) and known(guess)):
+        return "below"
+    return "above" if reached >= bar.least and accuracy > guess else "below"
 
 
-def networks_above_bar(result: Result, above: bool = True) -> Result:
-    """The result with the networks that reach the bar of its task, or with the others alone."""
+def standing_once(result: Result, network: Any) -> Standing:
+    """The same of a network that was trained once, from its blocks."""
+    names = ("auc", "accuracy")
+    return standing(result, {name: block(network, "training", name, "value") for name in names})
+
+
+def networks_standing(result: Result, where: Standing) -> Result:
+    """The result with those networks alone that stand so against the bar of its task."""
     found = {
         name: network
         for name, network in result["networks"].items()
-        if above_bar(result, block(network, "training", "auc", "value")) is above
+        if standing_once(result, network) == where
     }
     return {**result, "networks": found}
 

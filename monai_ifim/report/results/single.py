@@ -13,10 +13,11 @@ from monai_ifim.report.results.claims import overall
 from monai_ifim.report.results.figures import write_figures
 from monai_ifim.report.results.measured import (
     Result,
+    Standing,
     block,
     known,
     network_name,
-    networks_above_bar,
+    networks_standing,
     networks_with,
 )
 from monai_ifim.report.results.numbers import count, listed, number, percent
@@ -92,7 +93,6 @@ def write_single_page(
 def _overview(found: Sequence[Result]) -> dict[str, Any]:
     """What the template says of all experiments together."""
     unknown = [r["title"] for r in found if r["networks"] and not block(r, "task", "known_answer")]
-    below = [networks_above_bar(result, above=False) for result in found]
     return {
         "research_only": RESEARCH_ONLY,
         "fewest": FEWEST,
@@ -100,10 +100,17 @@ def _overview(found: Sequence[Result]) -> dict[str, Any]:
         "environments": list(environments(found)),
         "absences": list(absences(found)),
         "claims": list(overall(list(found))),
-        "above": _tables([networks_above_bar(result) for result in found]),
-        "below": _tables(below) if any(result["networks"] for result in below) else None,
+        "above": _standing(found, "above"),
+        "below": _standing(found, "below"),
+        "no_bar": _standing(found, "no bar"),
         "without_template": listed(unknown),
     }
+
+
+def _standing(found: Sequence[Result], where: Standing) -> dict[str, str] | None:
+    """The tables of the networks that stand so, None where there is none."""
+    some = [networks_standing(result, where) for result in found]
+    return _tables(some) if any(result["networks"] for result in some) else None
 
 
 def _tables(found: list[Result]) -> dict[str, str]:
@@ -135,12 +142,20 @@ def environments(found: Sequence[Result]) -> Iterator[str]:
 
 
 def absences(found: Sequence[Result]) -> Iterator[str]:
-    """Experiments that did not run, or not to their end, with the reason."""
+    """Experiments that did not run, or not to their end, and flips left out, with the reason."""
     for result in found:
         if not result["networks"]:
             yield f"- **Absent: {result['title']}.** {_reason(result)}."
         elif result.get("missing") or not result.get("complete"):
             yield f"- **Incomplete: {result['title']}.** {_reason(result)}."
+        reasons: dict[str, list[str]] = {}
+        for name, network in result["networks"].items():
+            for numbers in network.get("trainings") or []:
+                if why := block(numbers, "uses", "flips_missing"):
+                    names = reasons.setdefault(str(why).rstrip("."), [])
+                    names += [] if network_name(name) in names else [network_name(name)]
+        for why, names in reasons.items():
+            yield f"- **No smallest change: {result['title']}, {listed(names)}.** {why}."
 
 
 def _reason(result: Result) -> str:

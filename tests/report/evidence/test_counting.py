@@ -1,0 +1,202 @@
+"""Which networks count in findings, and sentences that are there for some numbers alone."""
+
+import pytest
+
+from _helpers.results import HIGH, around, made_result, share, stored
+from _helpers.trainings import about, made_block, made_trainings, made_uses
+from monai_ifim.report.evidence.blocks import COUNTED, Single, blocks_of, counted, groups
+from monai_ifim.report.evidence.findings import (
+    findings,
+    moves_findings,
+    picture_sentence,
+    weighting,
+)
+from monai_ifim.report.evidence.page import write_results_page
+from monai_ifim.report.evidence.singles import (
+    inside_sentence,
+    map_findings,
+    map_panels,
+    single_findings,
+)
+from monai_ifim.report.results.measured import standing
+from monai_ifim.report.results.single import absences
+
+MISSED = "a gain or a loss may have been missed"
+
+
+@pytest.mark.parametrize(
+    ("bar", "scores", "expected"),
+    [
+        ({"auc": 0.718}, (0.7181, 0.768456), "below"),  # no better than the largest class
+        ({"auc": 0.718}, (0.7205, 0.728), "below"),
+        ({"auc": 0.718}, (0.7181, 0.7685), "above"),
+        ({"auc": 0.718}, (0.717, 0.9), "below"),
+        ({"accuracy": 0.99}, (1.0, 0.955), "below"),
+        ({"accuracy": 0.99}, (0.98, 0.99), "above"),
+        ({"auc": 0.7}, (None, 0.9), "below"),
+        (None, (1.0, 1.0), "no bar"),
+    ],
+)
+def test_the_bar_and_the_largest_class(bar, scores, expected):
+    result = {"task": {"bar": bar, "majority": 0.768456}}
+    assert standing(result, dict(zip(("auc", "accuracy"), scores, strict=True))) == expected
+
+
+def test_several_trainings_are_judged_by_their_means():
+    result = made_trainings(cnn=[made_block(accuracy=0.5)], vit=[made_block(accuracy=0.51)])
+    assert [each.network for each in counted(blocks_of([result]))] == ["vit"]
+    one = result["networks"]["cnn"]["trainings"][0]
+    one["trainings"] = [{**one["trainings"][0], "accuracy": a} for a in (0.4, 0.5, 0.66)]
+    assert [each.network for each in counted(blocks_of([result]))] == ["cnn", "vit"]
+    result["task"]["bar"] = {"accuracy": 0.515, "source": "made"}  # the means are 0.52 and 0.51
+    assert [each.network for each in counted(blocks_of([result]))] == ["cnn"]
+
+
+def test_a_longer_training_that_failed_takes_the_network_away():
+    """Choosing the length that reached the bar would be choosing by the outcome."""
+    lengths = [made_block(images=1000, auc=0.97), made_block(images=9000, auc=0.6)]
+    result = made_trainings(cnn=lengths, vit=[made_block()], resnet18=[made_block(trainings=1)])
+    blocks = blocks_of([result])
+    assert [each.network for each in counted(blocks)] == ["vit"]
+    sorted_ = {words: [(e.network, e.seen) for e in some] for words, some in groups(blocks).items()}
+    assert sorted_.pop(COUNTED) == [("vit", 1000)]
+    assert {words.split(";")[0]: found for words, found in sorted_.items()} == {
+        "Above the bar, but not the longest training of the network": [("cnn", 1000)],
+        "Below the bar": [("cnn", 9000)],
+        "Trained once": [("resnet18", 1000)],
+    }
+
+
+def test_the_page_lists_every_network_once_with_the_reason(undrawn, tmp_path):
+    result = made_trainings(cnn=[made_block(trainings=1)], vit=[made_block(auc=0.5)])
+    # In the same file a network that has no block of trainings, beside those that do.
+    result["networks"]["resnet18"] = made_result("any", 1)["networks"]["cnn"]
+    bare = made_trainings("trainings_bare", bar=None, cnn=[made_block(auc=1.0)])
+    folder = stored(tmp_path / "r", result, bare)
+    text = write_results_page([folder], tmp_path / "p.md").read_text("utf-8")
+    section = text.split("## Which networks count")[1].split("\n## ")[0]
+    parts = section.split("these count in")
+    assert "No network." in parts[1]
+    for words, row in (
+        ("Trained once; ", "| `signal` | CNN | 1,000 | 1 |"),
+        ("Below the bar; ", "| `signal` | ViT | 1,000 | 3 |"),
+        ("No bar was stated for the task; ", "| `bare` | CNN | 1,000 | 3 |"),
+    ):
+        (place,) = [i for i, part in enumerate(parts) if part.endswith(words)]
+        assert row in parts[place + 1]
+        assert section.count(row) == 1
+    assert "`bare`: no bar was stated, no network counts." in section
+    assert (
+        "Of 1 network measured on one training alone, 1 count where such networks are asked"
+        in section
+    )
+    # It is asked what single trainings are asked.
+    assert "Must a network have learned" in text.split("## Which networks count")[0]
+
+
+def single(untrained=HIGH, name="signal"):
+    result = made_result(name, 1, ratios=(HIGH,) * 3)
+    cnn = result["networks"]["cnn"]
+    for row in cnn["controls"]["random_weights"]["ratios"]:
+        row["random"] = untrained
+    return Single(result, "cnn", cnn)
+
+
+@pytest.mark.parametrize(("pooled", "said"), [(0.1, True), (0.9, False), (0.5, False)])
+def test_pixels_are_warned_of_where_they_are_not_shared(pooled, said):
+    result = made_trainings(known=None, cnn=[made_block(pooled=pooled, template=False)])
+    (found,) = [e for e in findings(blocks_of([result])) if "single pixels" in e.question]
+    assert ("No single pixel of such a map should be read." in found.sentence) is said
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(80, True), (0.1, False)])
+def test_nothing_learned_is_said_where_untrained_networks_do_it_too(ratio, said):
+    one = single(around(ratio, 64))
+    (found,) = single_findings([one], alarm=False)
+    assert ("says nothing about what was learned" in found.sentence) is said
+    assert ("nothing about what it learned" in inside_sentence([one])) is said
+
+
+def test_networks_that_were_not_trained_are_no_trainings():
+    (found,) = single_findings([single(name=n) for n in ("a", "b", "c")], alarm=False)
+    assert found.sentence.endswith("of 3 networks (with random weights).")
+    assert "training)" not in found.sentence
+    assert "trainings)" not in found.sentence
+
+
+def test_the_caption_has_the_numbers_of_the_networks_shown():
+    numbers = made_block()
+    numbers["agreement"]["pixels"]["leading"]["unit_trace"] = about(0.946)
+    other = made_block(template=False)
+    other["agreement"]["pixels"]["leading"]["unit_trace"] = about(0.089)
+    results = [made_trainings(cnn=[numbers]), made_trainings("trainings_x", cnn=[other])]
+    assert picture_sentence(blocks_of(results)) == (
+        "Mean cos² of the pooled ones: `signal` 0.946 [0.926, 0.966] in pixels, 0.900 [0.880, "
+        "0.920] filtered; `x` 0.0890 [0.0690, 0.109] in pixels, 0.900 [0.880, 0.920] filtered."
+    )
+
+
+def test_what_was_compared_unpaired_says_so_where_nothing_is_shown():
+    def alarm(trace):
+        one = single()
+        one.numbers["detection"]["error_auc"] |= {
+            "trace": share(trace, 400, 0.03),
+            "entropy": share(0.8, 400, 0.03),
+        }
+        return next(iter(single_findings([one], alarm=True))).sentence
+
+    assert MISSED in alarm(0.79)
+    assert MISSED not in alarm(0.5)
+    numbers = made_block()
+    numbers["moves"]["ratios"]["pooled"] = about(790.0, 100)
+    (close,) = moves_findings(blocks_of([made_trainings(cnn=[numbers])]))
+    assert (close.tally.answer, MISSED in close.sentence) == ("Not shown", True)
+    (far,) = moves_findings(blocks_of([made_trainings(cnn=[made_block()])]))
+    assert (far.tally.answer, MISSED in far.sentence) == ("No", False)
+
+
+def test_a_method_of_the_user_is_among_the_maps():
+    """It deletes fastest and inserts worst, so that it is the best other map of one alone."""
+    one = single()
+    one.numbers["quantus"] = None
+    methods = one.numbers["maps"]["methods"]
+    methods["my_own_method"] = {
+        "rank_correlation": share(0.99, 64),
+        "deletion": share(0.02, 64, 0.01),
+        "insertion": share(0.01, 64, 0.01),
+    }
+    for panel in map_panels([one]):
+        assert "my_own_method" in panel.rows
+    deletion, insertion = map_findings([one])
+    assert "my own method 0.0200 [0.0100, 0.0300]" in deletion.text
+    assert deletion.cases[0].difference["value"] == pytest.approx(
+        0.02 - methods["ifim"]["deletion"]["value"]
+    )
+    assert "my own method" not in insertion.text
+
+
+def test_weights_are_of_all_trainings():
+    result = made_trainings(cnn=[made_block()])
+    block = result["networks"]["cnn"]["trainings"][0]
+    counts = (40.0, 7.0, 63.0)  # of 100 images
+    block["trainings"] = [
+        {**block["trainings"][0], "pooled": {"equal": {"effective_count": count}}}
+        for count in counts
+    ]
+    assert "only 7.00 to 63.0 % of the images count" in weighting(blocks_of([result]))
+
+
+def test_flips_that_were_not_searched_for_are_said():
+    uses = {**made_uses(), "flips": None, "flips_missing": "foolbox is not installed"}
+    whole = {**made_uses(), "flips_missing": ""}
+    result = made_trainings(
+        cnn=[made_block(uses=uses), made_block(uses=uses)],
+        resnet18=[made_block(uses=uses)],
+        vit=[made_block(uses=whole)],
+        densenet121=[made_block()],
+    )
+    (line,) = absences([result])
+    assert line == (
+        "- **No smallest change: Several trainings, trainings_signal, CNN and ResNet-18.** "
+        "foolbox is not installed."
+    )
