@@ -161,7 +161,7 @@ def _smallest_norm(blocks: Sequence[Block]) -> Iterator[Finding]:
         f"{spread([100 * _flips(each)['found'] for each in blocks])} % of the images): "
         f"{listed(means)}."
         + (f" Left out: {plural(left, 'network')} with fewer than 5 found." if left else ""),
-        f"Flip distance less the best other predictor on average, {style(best).label}",
+        f"Flip distance less the best other predictor, {style(best).label}",
     )
 
 
