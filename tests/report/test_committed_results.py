@@ -66,8 +66,10 @@ def test_the_average_of_a_finding_is_that_of_the_numbers():
             continue
         for name, network in result["networks"].items():
             block = network["trainings"][-1]  # the longest comes last
-            auc = np.mean([each["auc"] for each in block["trainings"]])
-            if auc >= result["task"]["bar"]["auc"] and len(block["trainings"]) > 1:
+            trainings = block["trainings"]
+            auc, accuracy = (np.mean([t[key] for t in trainings]) for key in ("auc", "accuracy"))
+            learned = auc >= result["task"]["bar"]["auc"] and accuracy > result["task"]["majority"]
+            if learned and len(trainings) > 1:
                 cosines[file.parent.name, name] = block["template"]["cosine"]["pixels"]
     for kind, words in (("single", "one image"), ("unit_trace", "pooled")):
         found = [numbers[kind] for numbers in cosines.values()]
