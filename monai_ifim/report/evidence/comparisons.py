@@ -1,7 +1,8 @@
 """Differences measured on several networks: their mean, and how many stand after a correction.
 
-All from the 95 % intervals alone, by a normal approximation: the standard error is the interval's
-width divided by 2 · 1.96.
+All from the 95 % intervals alone. A bootstrap over T trainings gives a standard error that is too
+small by √((T − 1)/T), and T trainings leave T − 1 degrees of freedom: hence Student's t. Without
+``trainings``, or with one, an interval is over images alone, and taken as normal.
 """
 
 from __future__ import annotations
@@ -11,18 +12,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import false_discovery_control, norm, t
 
 from monai_ifim.report.results.measured import Interval
 
 RATE = 0.05  # of false discoveries
 _ENDS = ("value", "low", "high")
-_WIDTH = 2 * norm.ppf(0.975)
+_QUANTILE = (1 + 0.95) / 2
+
+
+def freedom(interval: Interval) -> float:
+    """Degrees of freedom of its standard error: one fewer than trainings, infinite for one.
+
+    >>> freedom({"value": 0, "low": -1, "high": 1, "trainings": 5})
+    4.0
+    """
+    return float(interval.get("trainings", 1) - 1) or math.inf
 
 
 def standard_error(interval: Interval) -> float:
-    """Of a value, from the width of its interval."""
-    return float((interval["high"] - interval["low"]) / _WIDTH)
+    """Of a value, from the width of its interval and the number of trainings.
+
+    >>> round(standard_error({"value": 0, "low": -1.96, "high": 1.96, "trainings": 2}), 3)
+    1.414
+    """
+    return _error(interval, (interval["high"] - interval["low"]) / 2)
+
+
+def _error(interval: Interval, half: float) -> float:
+    return float(half / norm.ppf(_QUANTILE) * math.sqrt(1 + 1 / freedom(interval)))
 
 
 def p_value(difference: Interval) -> float:
@@ -34,7 +52,7 @@ def p_value(difference: Interval) -> float:
     error = standard_error(difference)
     if error == 0:
         return 0.0 if difference["value"] else 1.0
-    return float(2 * norm.sf(abs(difference["value"]) / error))
+    return float(2 * t.sf(abs(difference["value"]) / error, freedom(difference)))
 
 
 def adjusted(differences: Sequence[Interval]) -> list[float]:
@@ -50,20 +68,42 @@ def minus(first: Interval, second: Interval) -> Interval:
     """
     half = math.hypot(*(each["high"] - each["low"] for each in (first, second))) / 2
     value = first["value"] - second["value"]
-    return {"value": value, "low": value - half, "high": value + half}
+    return {"value": value, "low": value - half, "high": value + half} | _fewest(first, second)
 
 
-def mean(intervals: Sequence[Interval]) -> Interval:
+def mean(
+    intervals: Sequence[Interval], limits: tuple[float, float] = (-math.inf, math.inf)
+) -> Interval:
     """Mean over these networks, independent of each other: no other networks are inferred from it.
 
-    >>> mean([{"value": 1, "low": 0, "high": 2}] * 4)
+    Args:
+        intervals: of the networks, with the number of ``trainings`` of each.
+        limits: of the values, which no end of the interval leaves.
+
+    Returns:
+        The mean and its 95 % interval, by Student's t with the degrees of freedom of Welch and
+        Satterthwaite; each side from the same side of the networks' intervals.
+
+    Source: F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
+    Biometrics Bulletin 2, 1946.
+
+    >>> found = mean([{"value": 1, "low": 0, "high": 2}] * 4)
+    >>> {name: round(end, 6) for name, end in found.items()}
     {'value': 1.0, 'low': 0.5, 'high': 1.5}
     """
     value = float(np.mean([each["value"] for each in intervals]))
-    # Each side by itself, so that the mean of areas never leaves [0, 1].
-    below = math.hypot(*(each["value"] - each["low"] for each in intervals)) / len(intervals)
-    above = math.hypot(*(each["high"] - each["value"] for each in intervals)) / len(intervals)
-    return {"value": value, "low": value - below, "high": value + above}
+    quantile = float(t.ppf(_QUANTILE, _mean_freedom(intervals))) / len(intervals)
+    below = quantile * math.hypot(*(_error(e, e["value"] - e["low"]) for e in intervals))
+    above = quantile * math.hypot(*(_error(e, e["high"] - e["value"]) for e in intervals))
+    least, most = limits
+    return {"value": value, "low": max(least, value - below), "high": min(most, value + above)}
+
+
+def _mean_freedom(intervals: Sequence[Interval]) -> float:
+    """Of the standard error of a mean: infinite where no network was trained several times."""
+    variances = [standard_error(each) ** 2 for each in intervals]
+    parts = [v**2 / freedom(each) for v, each in zip(variances, intervals, strict=True)]
+    return sum(variances) ** 2 / sum(parts) if sum(parts) else math.inf
 
 
 def together(intervals: Sequence[Interval]) -> Interval:
@@ -72,18 +112,25 @@ def together(intervals: Sequence[Interval]) -> Interval:
     >>> together([{"value": 1, "low": 0, "high": 2}, {"value": 3, "low": 2, "high": 4}])
     {'value': 2.0, 'low': 1.0, 'high': 3.0}
     """
-    return {end: float(np.mean([each[end] for each in intervals])) for end in _ENDS}
+    means = {end: float(np.mean([each[end] for each in intervals])) for end in _ENDS}
+    return means | _fewest(*intervals)
+
+
+def _fewest(*intervals: Interval) -> dict[str, int]:
+    """The number of trainings, the smallest of those stated; a constant has none."""
+    found = [each["trainings"] for each in intervals if "trainings" in each]
+    return {"trainings": min(found)} if found else {}
 
 
 def logarithm(ratio: Interval) -> Interval:
     """Of a ratio and its ends; an end at 0 is taken as a thousandth of the value."""
     least = 1e-3 * ratio["value"]
-    return {end: math.log(max(ratio[end], least)) for end in _ENDS}
+    return ratio | {end: math.log(max(ratio[end], least)) for end in _ENDS}
 
 
 def power(log_ratio: Interval) -> Interval:
     """The ratio of a logarithm."""
-    return {end: math.exp(log_ratio[end]) for end in _ENDS}
+    return log_ratio | {end: math.exp(log_ratio[end]) for end in _ENDS}
 
 
 def geometric_mean(ratios: Sequence[Interval]) -> Interval:

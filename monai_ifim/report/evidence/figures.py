@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,12 +29,14 @@ class Panel(NamedTuple):
         rows: what each row holds; of ``by_network`` by series, of ``by_row`` by network.
         border: where a line is drawn.
         log: whether its axis is logarithmic.
+        limits: of the values, which the interval of a mean does not leave.
     """
 
     label: str
     rows: Mapping[str, Mapping[str, Interval | None]]
     border: float | None = None
     log: bool = False
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
 
 def by_network(panels: Sequence[Panel]) -> Figure:
@@ -84,7 +87,7 @@ def by_row(panels: Sequence[Panel]) -> Figure:
             if found:
                 values = [each["value"] for each in found]
                 axis.plot(values, [place] * len(values), "|", color=_EVERY, markersize=7)
-                dots(axis, [place], [mean(found)], row, upright=False)
+                dots(axis, [place], [mean(found, panel.limits)], row, upright=False)
         _finish(axis, panel)
     return figure
 

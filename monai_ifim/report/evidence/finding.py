@@ -16,17 +16,15 @@ ANSWERS = ("No", "Not shown", "In part", "Yes")  # what the method does not do c
 
 
 class Case(NamedTuple):
-    """One comparison.
+    """One comparison, the only one of its network in a finding: copies would count as evidence.
 
     Attributes:
         who: the network's trainings.
         difference: above 0 where the answer is yes.
-        what: which comparison, where a network has several.
     """
 
     who: Block | Single
     difference: Interval
-    what: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,25 +58,17 @@ class Finding:
         found = self.tally
         average = interval(power(found.mean) if self.ratio else found.mean)
         border = 1 if self.ratio else 0
-        networks = plural(len(self.networks), "network")
-        of = networks
-        if found.count > len(self.networks):
-            of = f"{found.count} comparisons of {networks}"
+        networks = plural(found.count, "network")
         return (
             f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {average} on "
-            f"average, above {border} in {found.above} and below in {found.below} of {of} "
+            f"average, above {border} in {found.above} and below in {found.below} of {networks} "
             f"({plural(self.trainings, 'training') if self.trained else 'with random weights'})."
         )
 
     @property
-    def networks(self) -> list[Block | Single]:
-        """Each network once."""
-        return list({id(case.who): case.who for case in self.cases}.values())
-
-    @property
     def trainings(self) -> int:
         """Of all networks together."""
-        return sum(len(each.trainings) for each in self.networks)
+        return sum(len(case.who.trainings) for case in self.cases)
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:

@@ -53,9 +53,9 @@ def unpaired(finding: Finding) -> Finding:
 
 
 def average(blocks: Sequence[Block], get: Get) -> str:
-    """Mean over the networks that have the number, with its interval."""
+    """Mean of cosines or their squares over the networks that have the number."""
     found = [each for each in map(get, blocks) if bounded(each)]
-    return interval(mean(found)) if found else "not measured"
+    return interval(mean(found, (0.0, 1.0))) if found else "not measured"
 
 
 def cosine(kind: str, *, of: str = "cosine") -> Get:

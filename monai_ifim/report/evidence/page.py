@@ -40,7 +40,7 @@ from monai_ifim.report.evidence.pictures import draw_maps, draw_pictures
 from monai_ifim.report.evidence.tables import MOVES, network_table
 from monai_ifim.report.markdown import rendered
 from monai_ifim.report.results.figures import save_figure
-from monai_ifim.report.results.measured import Result, block, bounded, known, read_results
+from monai_ifim.report.results.measured import Result, bar_of, block, bounded, known, read_results
 from monai_ifim.report.results.numbers import number, plural
 from monai_ifim.report.results.single import absences, environments, write_single_page
 from monai_ifim.report.results.style import settings
@@ -81,7 +81,9 @@ class _Found:
         others = [r for r in results if r not in several]
         blocks = blocks_of(several)
         every = singles_of(results)
-        singles = [each for each in every if each.competent]
+        # A bundle of one's own has no bar: by itself it counts, beside others it does not.
+        stated = any(bar_of(result) for result in results)
+        singles = [each for each in every if each.competent or not stated]
         drift = [found for folder in folders if (found := _drift(folder / "drift.json"))]
         good = counted(blocks)
         return cls(several, others, blocks, good, every, singles, drift[0] if drift else None)
@@ -172,6 +174,7 @@ def _networks(found: _Found) -> dict[str, Any]:
     """Tables of the networks by whether they count, and how many of those trained once do."""
     stand = [each.standing for each in found.every]
     return {
+        "stated": any(bar_of(result) for result in [*found.several, *found.once]),
         "networks": [
             {"words": words, "table": network_table(some) if some else "No network."}
             for words, some in groups(found.blocks).items()
@@ -182,7 +185,7 @@ def _networks(found: _Found) -> dict[str, Any]:
         "single_count": f"Of {plural(len(stand), 'network')} measured on one training alone, "
         f"{stand.count('above')} count where such networks are asked; "
         f"{stand.count('below')} are below the bar, for {stand.count('no bar')} none was stated."
-        if stand
+        if stand and set(stand) != {"no bar"}
         else "",
     }
 

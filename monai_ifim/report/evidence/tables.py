@@ -53,12 +53,9 @@ def finding_table(findings: Sequence[Finding]) -> str:
         shown = [power(c.difference) if each.ratio else c.difference for c in each.cases]
         corrected = adjusted([case.difference for case in each.cases])
         for case, found, p in zip(each.cases, shown, corrected, strict=True):
-            which = (
-                f"{each.quantity} ({case.what.replace('_', ' ')})" if case.what else each.quantity
-            )
             name = f"`{case.who.task}`, {case.who.name}"
             trained = str(len(case.who.trainings)) if each.trained else "none"
-            rows.append([which, name, trained, interval(found), _small(p)])
+            rows.append([each.quantity, name, trained, interval(found), _small(p)])
     return table(["Comparison", "Network", "Trainings", "Value", "p, corrected"], rows)
 
 
@@ -191,7 +188,7 @@ def drift_table(drift: dict[str, Any], metric: str) -> str:
 
 
 def _small(p: float) -> str:
-    """A p-value, whose further digits the normal approximation does not give."""
+    """A p-value, whose further digits an approximation does not give."""
     return number(p) if p >= 0.001 else "< 0.001"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from monai_ifim.report.evidence.blocks import Block
-from monai_ifim.report.evidence.comparisons import mean, tally, together
+from monai_ifim.report.evidence.comparisons import mean, together
 from monai_ifim.report.evidence.figures import Panel, stacked
 from monai_ifim.report.evidence.finding import Case, Finding
 from monai_ifim.report.results.measured import Interval, Result, block, bounded
-from monai_ifim.report.results.numbers import interval, listed, percent, spread
+from monai_ifim.report.results.numbers import interval, listed, percent, plural, spread
 from monai_ifim.report.results.style import style
 
 OWN = ("trace", "largest_eigenvalue", "flip_distance")
@@ -24,15 +25,38 @@ BASELINES = (
     "log_gradient",
 )
 PREDICTORS = ("flip_distance", "largest_eigenvalue", "trace", "margin", "gradient_norm")
-WORDS = {
-    "wrong": "wrong predictions",
-    "corrupted": "corrupted images",
-    "foreign": "foreign images",
+CHOICES = ("entropy", "random")  # of images to label, without F
+_SHARE = (0.0, 1.0)
+_CORRELATION = (-1.0, 1.0)
+
+Get = Callable[[dict[str, Any]], Any]  # a number of a case
+Row = tuple[str, Block, Interval]  # score, network, number
+
+
+class Kind(NamedTuple):
+    """What is to be found.
+
+    Attributes:
+        words: for people.
+        absent: why a network has none.
+    """
+
+    words: str
+    absent: str
+
+
+KINDS = {
+    "wrong": Kind("wrong predictions", "with fewer than 5 wrong or 5 correct ones in a training"),
+    "corrupted": Kind("corrupted images", "without such images"),
+    "foreign": Kind("foreign images", "without such images"),
 }
 
 
 def use_findings(blocks: Sequence[Block], results: Sequence[Result]) -> Iterator[Finding]:
     """What the method finds, predicts and chooses, against baselines.
+
+    Every network gives one difference to a finding. Of several scores of ours, or of several
+    rivals, the one with the highest mean over the networks is compared.
 
     Args:
         blocks: that count; those without ``uses`` are left out.
@@ -41,92 +65,103 @@ def use_findings(blocks: Sequence[Block], results: Sequence[Result]) -> Iterator
     Yields:
         One finding for each kind of thing to be found, for the smallest norms, for labelling.
     """
-    cases = [
-        Case(each, found, f"{kind} {score}")
-        for kind in WORDS
-        for each in blocks
-        for score in OWN
-        if (found := _per_network(each, kind, "above_best_baseline", score))
-    ]
-    if cases:
-        yield _found(blocks, cases)
-    flips = [
-        Case(each, found, name)
-        for each in blocks
-        for name, found in (block(each.numbers, "uses", "flips", "above") or {}).items()
-        if bounded(found)
-    ]
-    if flips:
-        yield _smallest_norm([each for each in blocks if _flips(each)], flips)
-    chosen = [
-        Case(each, found, strategy)
-        for each, labelling in _labelled(results)
-        for strategy, found in (labelling.get("less_entropy") or {}).items()
-        if strategy in OWN and bounded(found)
-    ]
-    if chosen:
-        yield _labelling(chosen, results)
+    used = [each for each in blocks if block(each.numbers, "uses")]
+    for kind in KINDS:
+        yield from _found(used, kind)
+    yield from _smallest_norm([each for each in used if _flips(each)])
+    yield from _labelling(list(_labelled(results)))
 
 
-def _per_network(each: Block, kind: str, *keys: str) -> Interval | None:
+def _auc(score: str) -> Get:
+    return lambda case: block(case, "auc", score)
+
+
+def _less(score: str) -> Get:
+    return lambda case: block(case, "above_best_baseline", score)
+
+
+def _baseline(score: str) -> Get:
+    """The AUC of the baseline that a score of ours was compared with."""
+    return lambda case: block(case, "auc", block(_less(score)(case), "baseline"))
+
+
+def _per_network(each: Block, kind: str, get: Get) -> Interval | None:
     """One number for a network: the mean over its cases of a kind, as if they varied together."""
     cases = block(each.numbers, "uses", "cases") or []
-    found = [block(case, *keys) for case in cases if case["kind"] == kind]
+    found = [get(case) for case in cases if case["kind"] == kind]
     found = [number for number in found if bounded(number)]
     return together(found) if found else None
 
 
-def _found(blocks: Sequence[Block], cases: Sequence[Case]) -> Finding:
-    texts = []
-    for kind, words in WORDS.items():
-        some = [case.difference for case in cases if case.what.startswith(kind)]
-        if some:
-            aucs = {score: _auc(blocks, kind, score) for score in (*OWN, *BASELINES)}
-            own, best = (_best(aucs, scores) for scores in (OWN, BASELINES))
-            texts.append(
-                f"{words}: {tally(some).answer.lower()}, best of ours {own}, best baseline {best}"
-            )
-    return Finding(
-        "Do our scores find wrong predictions, corrupted or foreign images better than the best of "
-        f"{len(BASELINES)} baselines?",
-        cases,
-        f"AUC, mean over networks, of {'; of '.join(texts)}.",
-        "Each of ours less the best baseline",
+def _best(rows: Sequence[Row]) -> str:
+    """Whose mean over the networks is the highest; of equal ones the first."""
+    values: dict[str, list[float]] = {}
+    for name, _, found in rows:
+        values.setdefault(name, []).append(found["value"])
+    return max(values, key=lambda name: fmean(values[name]))
+
+
+def _found(used: Sequence[Block], kind: str) -> Iterator[Finding]:
+    words, absent = KINDS[kind]
+    ours: list[Row] = [
+        (score, each, found)
+        for score in OWN
+        for each in used
+        if (found := _per_network(each, kind, _less(score)))
+    ]
+    if not ours:
+        return
+    score = _best(ours)
+    asked = {each: found for name, each, found in ours if name == score}
+    own, rival = (
+        interval(mean([n for each in asked if (n := _per_network(each, kind, get(score)))], _SHARE))
+        for get in (_auc, _baseline)
     )
-
-
-def _auc(blocks: Sequence[Block], kind: str, score: str) -> Interval | None:
-    found = [f for each in blocks if (f := _per_network(each, kind, "auc", score))]
-    return mean(found) if found else None
-
-
-def _best(aucs: dict[str, Interval | None], scores: Sequence[str]) -> str:
-    """The largest of the means, and whose it is."""
-    found = {name: auc for name in scores if (auc := aucs[name])}
-    if not found:
-        return "not measured"
-    best = max(found, key=lambda name: found[name]["value"])
-    return f"{style(best).label} {interval(found[best])}"
+    left = len(used) - len(asked)
+    yield Finding(
+        f"Do our scores find {words} better than the best of {len(BASELINES)} baselines?",
+        [Case(each, found) for each, found in asked.items()],
+        f"AUC, mean over networks: {style(score).label}, best of ours, {own}; best baseline in "
+        f"each case, chosen on the same images, {rival}."
+        + (f" Left out: {plural(left, 'network')} {absent}." if left else ""),
+        f"AUC for {words}, {style(score).label} less best baseline",
+    )
 
 
 def _flips(each: Block) -> Any:
     return block(each.numbers, "uses", "flips")
 
 
-def _smallest_norm(blocks: Sequence[Block], cases: Sequence[Case]) -> Finding:
-    texts = []
-    for name in PREDICTORS:
-        found = [block(_flips(each), "spearman", name) for each in blocks]
-        found = [number for number in found if bounded(number)]
-        if found:
-            texts.append(f"{style(name).label} {interval(mean(found))}")
-    shares = spread([100 * _flips(each)["found"] for each in blocks])
-    return Finding(
+def _correlations(blocks: Sequence[Block]) -> list[Row]:
+    """Of every predictor with the smallest norm."""
+    return [
+        (name, each, found)
+        for name in PREDICTORS
+        for each in blocks
+        if bounded(found := block(_flips(each), "spearman", name))
+    ]
+
+
+def _smallest_norm(blocks: Sequence[Block]) -> Iterator[Finding]:
+    rows = _correlations(blocks)
+    rivals = [row for row in rows if bounded(block(_flips(row[1]), "above", row[0]))]
+    if not rivals:
+        return
+    best = _best(rivals)
+    cases = [Case(each, _flips(each)["above"][best]) for name, each, _ in rivals if name == best]
+    means = [
+        f"{style(name).label} {interval(mean(list(found.values()), _CORRELATION))}"
+        for name, found in stacked([(name, id(each), found) for name, each, found in rows]).items()
+    ]
+    left = len(blocks) - len(cases)
+    yield Finding(
         "Does the flip distance predict the smallest change to another answer best?",
         cases,
-        f"Rank correlation with the smallest norm that a search found (for {shares} % of the "
-        f"images): {listed(texts)}.",
-        "Flip distance less another predictor",
+        "Rank correlation with the smallest norm that a search found (for "
+        f"{spread([100 * _flips(each)['found'] for each in blocks])} % of the images): "
+        f"{listed(means)}."
+        + (f" Left out: {plural(left, 'network')} with fewer than 5 found." if left else ""),
+        f"Flip distance less the best other predictor, {style(best).label}",
     )
 
 
@@ -139,22 +174,42 @@ def _labelled(results: Sequence[Result]) -> Iterator[tuple[Block, dict[str, Any]
             yield Block(result, labelling["network"], numbers), labelling
 
 
-def _labelling(cases: Sequence[Case], results: Sequence[Result]) -> Finding:
+def _choice(labelling: dict[str, Any]) -> str:
+    """The better choice without F, after the first round, which all have in common."""
+
+    def auc(name: str) -> float:
+        rounds = labelling["auc"][name]
+        return fmean(found["value"] for found in rounds[1:] or rounds)
+
+    return max(CHOICES, key=auc)
+
+
+def _labelling(tried: Sequence[tuple[Block, dict[str, Any]]]) -> Iterator[Finding]:
+    rows: list[Row] = [
+        (name, each, found)
+        for name in OWN
+        for each, labelling in tried
+        if bounded(found := block(labelling, f"less_{_choice(labelling)}", name))
+    ]
+    if not rows:
+        return
+    best = _best(rows)
     texts = []
-    for who, labelling in _labelled(results):
+    for each, labelling in tried:
         last = {name: rounds[-1] for name, rounds in labelling["auc"].items() if rounds}
         aucs = [f"{_strategy(name)} {interval(found)}" for name, found in last.items()]
-        random = {n: f for n, f in (labelling.get("less_random") or {}).items() if bounded(f)}
-        less = [f"{_strategy(name)} {interval(found)}" for name, found in random.items()]
         texts.append(
-            f"AUC with {labelling['labelled'][-1]} labelled images of `{who.task}` ({who.name}): "
-            f"{listed(aucs)}; mean over the rounds less that at random: {listed(less)}."
+            f"AUC with {labelling['labelled'][-1]} labelled images of `{each.task}` ({each.name}): "
+            f"{listed(aucs)}; better of entropy and random in all rounds after the first: "
+            f"{_strategy(_choice(labelling))}."
         )
-    return Finding(
-        "Does labelling the images that our scores choose help more than those of the entropy?",
-        cases,
-        " ".join(texts),
-        "Mean AUC over the rounds, ours less the entropy's",
+    yield Finding(
+        "Does labelling the images that our scores choose help more than random ones and those of "
+        "the entropy?",
+        [Case(each, found) for name, each, found in rows if name == best],
+        f"{' '.join(texts)} No bar applies to networks trained on so few images.",
+        f"Mean AUC after the first round, {style(best).label}, best of ours, less the better of "
+        "both",
     )
 
 
@@ -165,32 +220,28 @@ def _strategy(name: str) -> str:
 def use_panels(blocks: Sequence[Block]) -> list[Panel]:
     """AUC of each score by kind, and how well they predict the smallest change."""
     panels = []
-    for kind, words in WORDS.items():
+    for kind, (words, _) in KINDS.items():
         rows = [
             (score, each.label, found)
             for score in (*OWN, *BASELINES)
             for each in blocks
-            if (found := _per_network(each, kind, "auc", score))
+            if (found := _per_network(each, kind, _auc(score)))
         ]
         if rows:
-            panels.append(Panel(f"AUC, {words}", stacked(rows), 0.5))
-    rows = [
-        (name, each.label, found)
-        for name in PREDICTORS
-        for each in blocks
-        if bounded(found := block(_flips(each), "spearman", name))
-    ]
+            panels.append(Panel(f"AUC, {words}", stacked(rows), 0.5, limits=_SHARE))
+    rows = [(name, each.label, found) for name, each, found in _correlations(blocks)]
     if rows:
-        panels.append(Panel("rank correlation with the\nsmallest norm of a flip", stacked(rows)))
+        label = "rank correlation with the\nsmallest norm of a flip"
+        panels.append(Panel(label, stacked(rows), limits=_CORRELATION))
     return panels
 
 
 def flip_sentence(blocks: Sequence[Block]) -> str:
     """How small the smallest changes are."""
     parts = [
-        f"{interval(_flips(each)['norm'])} of the image's norm for {each.label} (found for "
+        f"{interval(norm)} of the image's norm for {each.label} (found for "
         f"{percent(_flips(each)['found'])})"
         for each in blocks
-        if _flips(each)
+        if bounded(norm := block(_flips(each), "norm"))
     ]
     return f"Median smallest norm: {listed(parts)}." if parts else ""

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 
+from monai_ifim.experiments.statistics.trainings import over_trainings
 from monai_ifim.report.evidence.comparisons import (
     adjusted,
     geometric_mean,
@@ -51,6 +52,52 @@ def test_a_mean_has_the_error_of_independent_numbers():
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=2e-3)
 
 
+def trained(value, error, trainings):
+    """The interval of a bootstrap whose spread is that of means of so many values."""
+    found = normal(value, error * math.sqrt((trainings - 1) / trainings))
+    return {**found, "trainings": trainings}
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_few_trainings_are_tested_by_students_t(trainings):
+    values = np.random.default_rng(trainings).normal(1, 1, trainings)
+    found = trained(values.mean(), values.std(ddof=1) / math.sqrt(trainings), trainings)
+    assert p_value(found) == pytest.approx(ttest_1samp(values, 0).pvalue)
+    alone = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean([found]) == pytest.approx(
+        {"value": values.mean(), "low": alone[0], "high": alone[1]}
+    )
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_a_true_zero_is_significant_in_five_of_a_hundred(trainings):
+    """The bootstrap that was measured, where all variance is between trainings."""
+    draw = np.random.default_rng(trainings)
+    found = [over_trainings(draw.normal(size=(trainings, 1)), seed=i) for i in range(2000)]
+    assert np.mean([p_value(each) <= 0.05 for each in found]) == pytest.approx(0.05, abs=0.025)
+
+
+def test_a_mean_over_few_trainings_covers_a_true_zero():
+    """Networks of several numbers of trainings, and of several spreads."""
+    draw = np.random.default_rng(0)
+    kinds = [(2, 1.0), (3, 0.5), (5, 1.0), (5, 0.3)]
+
+    def covered():
+        found = [
+            trained(x.mean(), x.std(ddof=1) / math.sqrt(len(x)), len(x))
+            for x in (draw.normal(0, spread, count) for count, spread in kinds)
+        ]
+        return mean(found)["low"] <= 0 <= mean(found)["high"]
+
+    assert np.mean([covered() for _ in range(2000)]) == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_mean_stays_within_its_limits():
+    near = [trained(0.98, 0.01, 2), trained(0.97, 0.02, 2)]
+    assert mean(near)["high"] > 1
+    assert mean(near, (0.0, 1.0)) == {**mean(near), "high": 1.0}
+
+
 def test_ratios_are_averaged_by_their_logarithms():
     found = geometric_mean(
         [{"value": 100, "low": 50, "high": 200}, {"value": 1, "low": 0, "high": 2}]
@@ -65,6 +112,8 @@ def test_differences_are_as_wide_as_independent_ones():
     found = minus(normal(2, 0.3), normal(0.5, 0.4))
     assert found["value"] == 1.5
     assert found["high"] - found["low"] == pytest.approx(2 * norm.ppf(0.975) * math.hypot(0.3, 0.4))
+    of_constant = minus(trained(2, 0.3, 5), {"value": 0.5, "low": 0.5, "high": 0.5})
+    assert p_value(of_constant) == pytest.approx(p_value(trained(1.5, 0.3, 5)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from _helpers.results import HIGH, around, made_result, not_numbers, share, stored
-from _helpers.trainings import about, made_block, made_labelling, made_trainings, made_uses
+from _helpers.trainings import OWN, about, made_block, made_labelling, made_trainings, made_uses
 from monai_ifim.report.evidence.blocks import Single, blocks_of, counted
 from monai_ifim.report.evidence.figures import learning_figure
 from monai_ifim.report.evidence.finding import ANSWERS
@@ -61,7 +61,7 @@ def test_a_network_counts_once_and_only_above_the_bar():
     (known,) = [each for each in findings(kept) if "known answer" in each.question]
     assert known.tally.count == 1
     assert "1 network (3 trainings)" in known.sentence
-    assert "pooled 0.900 [0.880, 0.920]" in known.sentence
+    assert "pooled 0.900 [0.846, 0.954]" in known.sentence
 
 
 def test_negative_answers_come_first(page, tmp_path):
@@ -73,35 +73,106 @@ def test_negative_answers_come_first(page, tmp_path):
     given = [next(a for a in ANSWERS if f"? {a}.**" in line) for line in lines]
     assert given == sorted(given, key=ANSWERS.index)
     assert given[0] == "No"
-    assert lines[0].startswith("- **Do our scores find wrong predictions, corrupted or foreign")
-    assert "best baseline entropy 0.700 [0.686, 0.714]" in lines[0]
+    assert lines[0].startswith("- **Do our scores find wrong predictions better than the best of 7")
+    assert "chosen on the same images, 0.700 [0.675, 0.725]" in lines[0]
     assert "Not measured with several trainings" not in text
+
+
+def used(*uses):
+    """What networks with these blocks say, by question."""
+    names = ("cnn", "resnet18", "vit")
+    blocks = {n: [made_block(uses=each)] for n, each in zip(names, uses, strict=False)}
+    return found_in(made_trainings(**blocks), lambda good: use_findings(good, []))
 
 
 @pytest.mark.parametrize(("ours", "expected"), [(0.6, "No"), (0.7, "Not shown"), (0.8, "Yes")])
 def test_detection_is_compared_with_the_best_baseline(ours, expected):
-    result = made_trainings(cnn=[made_block(uses=made_uses(ours, 0.7))])
-    found = found_in(result, lambda blocks: use_findings(blocks, [result]))
-    assert answer(found, "baselines") == expected
-    (detection,) = [each for each in found.values() if "baselines" in each.question]
-    # Three scores of three kinds: the two corruptions are one number.
-    assert detection.tally.count == 9
-    assert answer(found, "flip distance") == "Yes"
+    found = used(made_uses(ours, 0.7))
+    for words in ("wrong predictions", "corrupted images", "foreign images"):
+        assert answer(found, words) == expected
+    assert [each.tally.count for each in found.values()] == [1, 1, 1, 1]
 
 
-def test_labelling_is_compared_with_the_entropy():
-    result = made_trainings(cnn=[made_block()])
+def test_the_baseline_that_is_printed_is_the_one_compared():
+    first, second = made_uses(0.6, 0.7), made_uses(0.6, 0.7)
+    for case in second["cases"]:
+        case["auc"]["margin"] = about(0.8)
+        for score in OWN:
+            case["above_best_baseline"][score] = {"baseline": "margin", **about(-0.2)}
+    wrong = next(iter(used(first, second).values()))
+    assert "best of ours, 0.600 [" in wrong.sentence
+    assert "chosen on the same images, 0.750 [" in wrong.sentence
+    assert "less best baseline: -0.150 [" in wrong.sentence
+
+
+def test_networks_without_errors_are_counted_as_left_out():
+    without = made_uses()
+    without["cases"] = without["cases"][1:]
+    wrong, corrupted, *_ = used(made_uses(), without, without).values()
+    assert "Left out: 2 networks with fewer than 5 wrong or 5 correct ones" in wrong.sentence
+    assert "below in 1 of 1 network (3 trainings)" in wrong.sentence
+    assert "Left out" not in corrupted.sentence
+    assert "of 3 networks (9 trainings)" in corrupted.sentence
+
+
+@pytest.mark.parametrize("ours", [0.67, 0.69, 0.72, 0.74])
+def test_copies_of_a_number_change_no_answer(ours):
+    """With two classes F has rank 1: its trace is its largest eigenvalue."""
+    copied, once = (made_uses(ours, 0.7) for _ in range(2))
+    copied["cases"] += [copy.deepcopy(each) for each in copied["cases"] for _ in range(5)]
+    for case in once["cases"]:
+        for score in OWN[1:]:
+            case["above_best_baseline"][score] = None
+    for rival in ("trace", "margin"):
+        copied["flips"]["spearman"][rival] = copied["flips"]["spearman"]["largest_eigenvalue"]
+        copied["flips"]["above"][rival] = copied["flips"]["above"]["largest_eigenvalue"]
+        once["flips"]["above"][rival] = None
+    many, few = used(copied, copied).values(), used(once, once).values()
+    for first, second in zip(many, few, strict=True):
+        one, other = first.tally, second.tally
+        assert (one.answer, one.above, one.below) == (other.answer, other.above, other.below)
+        assert one.mean == pytest.approx(other.mean)
+
+
+def test_the_flip_distance_is_best_only_where_no_rival_is_better():
+    def flips(margin):
+        uses = made_uses()
+        values = {"flip_distance": 0.97, "margin": margin, "gradient_norm": 0.6}
+        values |= {"trace": 0.7, "largest_eigenvalue": 0.7}
+        found = uses["flips"]
+        found["spearman"] = {name: about(value, 0.005) for name, value in values.items()}
+        del values["flip_distance"]
+        found["above"] = {name: about(0.97 - value, 0.002) for name, value in values.items()}
+        return uses
+
+    ahead, behind = used(*[flips(0.975)] * 3), used(*[flips(0.9)] * 3)
+    assert answer(ahead, "flip distance") == "No"
+    assert answer(behind, "flip distance") == "Yes"
+    (sentence,) = [each.sentence for q, each in ahead.items() if "flip distance" in q]
+    assert "best other predictor, margin: -0.00500" in sentence
+    few = flips(0.975)
+    few["flips"] |= {"norm": None, "spearman": None, "above": None}
+    (sentence,) = [each.sentence for q, each in used(flips(0.9), few).items() if "flip" in q]
+    assert "Left out: 1 network with fewer than 5 found." in sentence
+
+
+def test_labelling_is_compared_with_the_better_of_entropy_and_random():
+    result = made_trainings(cnn=[made_block(auc=0.5)])
     result["labelling"] = made_labelling()
     (labelling,) = use_findings([], [result])
     assert labelling.tally.answer == "Not shown"
     assert labelling.trainings == 5
-    assert "at random 0.800 [0.780, 0.820]" in labelling.sentence
+    assert "at random 0.760 [0.740, 0.780]" in labelling.sentence
+    assert "No bar applies" in labelling.sentence
     result["labelling"]["less_entropy"]["trace"] = about(0.3)
     (labelling,) = use_findings([], [result])
     assert labelling.tally.answer == "Yes"
-    result["labelling"]["less_entropy"]["flip_distance"] = about(-0.2)
+    # Random is better from the second round on; what is chosen at random is the rival then.
+    result["labelling"]["auc"]["random"][1:] = [about(0.99)] * 4
+    result["labelling"]["less_random"] |= {"trace": about(-0.2), "flip_distance": about(-0.3)}
     (labelling,) = use_findings([], [result])
-    assert labelling.tally.answer == "In part"
+    assert labelling.tally.answer == "No"
+    assert labelling.tally.mean["value"] == pytest.approx(-0.2)
 
 
 def test_parts_of_uses_that_were_not_measured_are_left_out():
@@ -112,7 +183,7 @@ def test_parts_of_uses_that_were_not_measured_are_left_out():
     uses["cases"][0]["above_best_baseline"]["trace"] = None
     blocks = counted(blocks_of([made_trainings(cnn=[made_block(uses=uses)])]))
     (found,) = use_findings(blocks, [])
-    assert found.tally.count == 2
+    assert "largest eigenvalue, best of ours" in found.text
     assert [panel.label for panel in use_panels(blocks)] == ["AUC, wrong predictions"]
     assert "mahalanobis" not in use_panels(blocks)[0].rows
 
