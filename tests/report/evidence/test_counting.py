@@ -130,9 +130,11 @@ def test_the_caption_has_the_numbers_of_the_networks_shown():
     other = made_block(template=False)
     other["agreement"]["pixels"]["leading"]["unit_trace"] = about(0.089)
     results = [made_trainings(cnn=[numbers]), made_trainings("trainings_x", cnn=[other])]
+    # Half of the width times √(3/2) and 4.303, the quantile of Student's t with 2 degrees of
+    # freedom, divided by 1.960: 0.0538.
     assert picture_sentence(blocks_of(results)) == (
-        "Mean cos² of the pooled ones: `signal` 0.946 [0.926, 0.966] in pixels, 0.900 [0.880, "
-        "0.920] filtered; `x` 0.0890 [0.0690, 0.109] in pixels, 0.900 [0.880, 0.920] filtered."
+        "Mean cos² of the pooled ones: `signal` 0.946 [0.892, 1.000] in pixels, 0.900 [0.846, "
+        "0.954] filtered; `x` 0.0890 [0.0352, 0.143] in pixels, 0.900 [0.846, 0.954] filtered."
     )
 
 
