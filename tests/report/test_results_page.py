@@ -155,12 +155,25 @@ def test_an_accuracy_of_the_largest_class_or_no_bar_makes_no_claim(text_only, tm
     page = text_only(tmp_path, result)
     assert "| Made task signal | ResNet-18 |" in page.split("## Below the bar")[1]
     assert "against outside the eigenspace, the claim holds in 1 of 1 networks" in page
-    result["task"]["bar"] = None
-    page = text_only(tmp_path / "no_bar", result)
+    own = made_result("own", 2, ratios=(HIGH,) * 3)
+    own["task"]["bar"] = None
+    page = text_only(tmp_path / "no_bar", result, own)
     claims, tables = page.split("## No bar was stated")
-    assert "Nothing was measured." in claims
-    assert "| Made task signal |" not in claims
-    assert "| Made task signal | CNN |" in tables
+    assert "against outside the eigenspace, the claim holds in 1 of 1 networks" in claims
+    assert "| Made task own |" not in claims.split("## Below the bar")[0]
+    assert "| Made task own | CNN |" in tables
+
+
+def test_a_bundle_of_ones_own_counts_by_itself(text_only, tmp_path):
+    own = made_result("own", 2, ratios=(HIGH,) * 3)
+    own["task"]["bar"] = None
+    page = text_only(tmp_path, own)
+    assert "against outside the eigenspace, the claim holds in 2 of 2 networks" in page
+    assert "## No bar was stated" not in page
+    first = (tmp_path / "p.md").read_text()
+    assert "so every network counts" in first
+    assert "**Must a network have learned" in first
+    assert "bar, " not in first
 
 
 def test_a_radius_of_zero_is_said(tmp_path):

@@ -40,7 +40,14 @@ from monai_ifim.report.evidence.pictures import draw_maps, draw_pictures
 from monai_ifim.report.evidence.tables import MOVES, network_table
 from monai_ifim.report.markdown import rendered
 from monai_ifim.report.results.figures import save_figure
-from monai_ifim.report.results.measured import Result, bar_of, block, bounded, known, read_results
+from monai_ifim.report.results.measured import (
+    Result,
+    block,
+    bounded,
+    counting,
+    known,
+    read_results,
+)
 from monai_ifim.report.results.numbers import number, plural
 from monai_ifim.report.results.single import absences, environments, write_single_page
 from monai_ifim.report.results.style import settings
@@ -81,9 +88,7 @@ class _Found:
         others = [r for r in results if r not in several]
         blocks = blocks_of(several)
         every = singles_of(results)
-        # A bundle of one's own has no bar: by itself it counts, beside others it does not.
-        stated = any(bar_of(result) for result in results)
-        singles = [each for each in every if each.competent or not stated]
+        singles = [each for each in every if each.standing == counting(results)]
         drift = [found for folder in folders if (found := _drift(folder / "drift.json"))]
         good = counted(blocks)
         return cls(several, others, blocks, good, every, singles, drift[0] if drift else None)
@@ -174,7 +179,7 @@ def _networks(found: _Found) -> dict[str, Any]:
     """Tables of the networks by whether they count, and how many of those trained once do."""
     stand = [each.standing for each in found.every]
     return {
-        "stated": any(bar_of(result) for result in [*found.several, *found.once]),
+        "stated": counting([*found.several, *found.once]) == "above",
         "networks": [
             {"words": words, "table": network_table(some) if some else "No network."}
             for words, some in groups(found.blocks).items()

@@ -9,6 +9,7 @@ from monai_ifim.report.results.measured import (
     CONTROL_NETWORKS,
     Result,
     comparisons,
+    counting,
     network_name,
     networks_standing,
     networks_with,
@@ -73,7 +74,7 @@ def claims(result: Result, kind: str) -> list[Claim]:
 def overall(found: list[Result]) -> Iterator[str]:
     """What the comparisons of all experiments say, a sentence for each kind.
 
-    Each network above the bar of its task counts once, with the geometric mean over its norms.
+    Each network that counts does so once, with the geometric mean over its norms.
 
     Args:
         found: the results of all experiments.
@@ -81,7 +82,7 @@ def overall(found: list[Result]) -> Iterator[str]:
     Yields:
         The sentences.
     """
-    above = [networks_standing(result, "above") for result in found]
+    above = [networks_standing(result, counting(found)) for result in found]
     for kind, words in KINDS.items():
         parts = [p for result in above for p in networks_with(result, "perturbation").values()]
         made = [comparisons(part, kind) for part in parts]

@@ -156,6 +156,14 @@ def standing_once(result: Result, network: Any) -> Standing:
     return standing(result, {name: block(network, "training", name, "value") for name in names})
 
 
+def counting(results: Iterable[Result]) -> Standing:
+    """Which networks count: those above their bar, and all where none of the tasks has one.
+
+    A bundle of one's own has none: by itself it counts, beside tasks with a bar it does not.
+    """
+    return "above" if any(bar_of(result) for result in results) else "no bar"
+
+
 def networks_standing(result: Result, where: Standing) -> Result:
     """The result with those networks alone that stand so against the bar of its task."""
     found = {

@@ -15,6 +15,7 @@ from monai_ifim.report.results.measured import (
     Result,
     Standing,
     block,
+    counting,
     known,
     network_name,
     networks_standing,
@@ -100,9 +101,9 @@ def _overview(found: Sequence[Result]) -> dict[str, Any]:
         "environments": list(environments(found)),
         "absences": list(absences(found)),
         "claims": list(overall(list(found))),
-        "above": _standing(found, "above"),
+        "above": _standing(found, counting(found)),
         "below": _standing(found, "below"),
-        "no_bar": _standing(found, "no bar"),
+        "no_bar": _standing(found, "no bar") if counting(found) == "above" else None,
         "without_template": listed(unknown),
     }
 
