@@ -56,14 +56,31 @@ class Finding:
     def sentence(self) -> str:
         """Question, answer, numbers, and how many networks and trainings are behind them."""
         found = self.tally
-        average = interval(power(found.mean) if self.ratio else found.mean)
-        border = 1 if self.ratio else 0
-        networks = plural(found.count, "network")
         return (
-            f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {average} on "
-            f"average, above {border} in {found.above} and below in {found.below} of {networks} "
-            f"({plural(self.trainings, 'training') if self.trained else 'with random weights'})."
+            f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {self._average} on "
+            f"average, above {self._border} in {found.above} and below in {found.below} of "
+            f"{self._networks}."
         )
+
+    @property
+    def row(self) -> list[str]:
+        """The same at a glance: question, answer, the average and what it is, networks."""
+        measured = f"{self.quantity}: {self._average}"
+        return [self.question, f"**{self.tally.answer}**", measured, self._networks]
+
+    @property
+    def _average(self) -> str:
+        mean = self.tally.mean
+        return interval(power(mean) if self.ratio else mean)
+
+    @property
+    def _border(self) -> int:
+        return 1 if self.ratio else 0
+
+    @property
+    def _networks(self) -> str:
+        trained = plural(self.trainings, "training") if self.trained else "with random weights"
+        return f"{plural(self.tally.count, 'network')} ({trained})"
 
     @property
     def trainings(self) -> int:

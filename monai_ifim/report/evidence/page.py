@@ -38,7 +38,7 @@ from monai_ifim.report.evidence.figures import (
 from monai_ifim.report.evidence.finding import Finding, ordered
 from monai_ifim.report.evidence.pictures import draw_maps, draw_pictures
 from monai_ifim.report.evidence.tables import MOVES, network_table
-from monai_ifim.report.markdown import rendered
+from monai_ifim.report.markdown import rendered, table
 from monai_ifim.report.results.figures import save_figure
 from monai_ifim.report.results.measured import (
     Result,
@@ -121,6 +121,10 @@ def write_results_page(folders: Sequence[Path], page: Path) -> Path:
     values: dict[str, Any] = {
         "research_only": RESEARCH_ONLY,
         "findings": [each.sentence for each in measures],
+        "glance": table(
+            ["Question", "Answer", "Mean over networks", "Behind it"],
+            [each.row for each in measures],
+        ),
         "tables": tables.name if found.blocks else "",
         "single": single.name if found.once else "",
         "runs": list(environments([*found.several, *found.once])),

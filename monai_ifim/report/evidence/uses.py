@@ -11,7 +11,7 @@ from monai_ifim.report.evidence.comparisons import mean, together
 from monai_ifim.report.evidence.figures import Panel, stacked
 from monai_ifim.report.evidence.finding import Case, Finding
 from monai_ifim.report.results.measured import Interval, Result, block, bounded
-from monai_ifim.report.results.numbers import interval, listed, percent, plural, spread
+from monai_ifim.report.results.numbers import interval, listed, plural, spread
 from monai_ifim.report.results.style import style
 
 OWN = ("trace", "largest_eigenvalue", "flip_distance")
@@ -238,10 +238,11 @@ def use_panels(blocks: Sequence[Block]) -> list[Panel]:
 
 def flip_sentence(blocks: Sequence[Block]) -> str:
     """How small the smallest changes are."""
-    parts = [
-        f"{interval(norm)} of the image's norm for {each.label} (found for "
-        f"{percent(_flips(each)['found'])})"
-        for each in blocks
-        if bounded(norm := block(_flips(each), "norm"))
-    ]
-    return f"Median smallest norm: {listed(parts)}." if parts else ""
+    found = [_flips(each) for each in blocks if bounded(block(_flips(each), "norm"))]
+    if not found:
+        return ""
+    norms = spread([each["norm"]["value"] for each in found])
+    return (
+        f"The smallest change to another answer has {norms} of the image's norm (median over "
+        f"images; {plural(len(found), 'network')})."
+    )
