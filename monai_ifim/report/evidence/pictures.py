@@ -120,14 +120,14 @@ def draw_maps(singles: Sequence[Single]) -> Figure | None:
     names = list(dict.fromkeys(name for _, found in kept for name in found["maps"]))
     names = [name for name in names if name != "random_numbers"]
     rows = [(each, found, i) for each, found in kept for i in range(len(found["images"]))]
-    size = (1.05 * (len(names) + 1) + 0.7, 1.1 * len(rows) + 0.6)
+    size = (1.05 * (len(names) + 1) + 0.7, 1.1 * len(rows) + 0.7)
     figure = Figure(figsize=size)
     axes = figure.subplots(
         *(len(rows), len(names) + 1),
         squeeze=False,
         gridspec_kw={"wspace": 0.05, "hspace": 0.05},
     )
-    figure.subplots_adjust(left=0.6 / size[0], right=0.995, bottom=0.02, top=1 - 0.45 / size[1])
+    figure.subplots_adjust(left=0.6 / size[0], right=0.995, bottom=0.02, top=1 - 0.55 / size[1])
     for axis, title in zip(axes[0], ["an image", *(style(n).label for n in names)], strict=True):
         axis.set_title(fill(title, 14), fontsize=8)
     for line, (each, found, index) in zip(axes, rows, strict=True):
