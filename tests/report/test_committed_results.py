@@ -43,9 +43,12 @@ def test_the_pages_are_drawn_from_the_numbers(monkeypatch, tmp_path):
 def test_the_page_is_short():
     text = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert len(text.splitlines()) <= 250
-    findings = text.split("## Findings")[1].split("\n\n")[1].splitlines()
-    assert 5 <= len(findings) <= 10
-    assert max(map(len, findings)) < 900
+    rows = text.split("## Findings")[1].split("\n\n")[1].splitlines()[2:]
+    assert 5 <= len(rows) <= 10
+    assert max(map(len, rows)) < 300
+    sentences = [line for line in text.splitlines() if line.startswith("- **")]
+    assert len(sentences) == len(rows)
+    assert max(map(len, sentences)) < 900
 
 
 def test_the_readme_takes_its_numbers_from_the_page():
