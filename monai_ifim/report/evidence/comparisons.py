@@ -158,15 +158,14 @@ class Tally:
     def answer(self) -> str:
         """Whether there is a difference, by rule.
 
-        ``Yes`` where the mean's interval lies above 0 and no difference below; ``No`` where it lies
-        below 0 and none above; ``In part`` where some are above and the rest says otherwise;
-        ``Not shown`` in all other cases.
+        ``Yes`` where the mean's interval lies above 0, some differences above and none below;
+        ``No`` where it lies below 0, some below and none above; ``In part`` where some are above
+        and the rest says otherwise; ``Not shown`` in all other cases. A mean alone shows nothing:
+        networks of one task share its images, and are less independent than it takes them for.
         """
-        if self.mean["low"] > 0 and not self.below:
-            return "Yes"
         if self.above:
-            return "In part"
-        return "No" if self.mean["high"] < 0 else "Not shown"
+            return "Yes" if self.mean["low"] > 0 and not self.below else "In part"
+        return "No" if self.mean["high"] < 0 and self.below else "Not shown"
 
 
 def tally(differences: Sequence[Interval]) -> Tally:

@@ -95,11 +95,17 @@ def _shared(blocks: Sequence[Block]) -> Finding:
     def get(kind: str) -> str:
         return average(blocks, agreement("low_pass", kind))
 
+    alike = sum(
+        agreement("low_pass", "random_weights")(each)["high"]
+        >= agreement("low_pass", "unit_trace")(each)["value"]
+        for each in blocks
+    )
     return Finding(
         "Low-pass filtered, do trainings share more of the pooled eigenspace than of one image's?",
         _cases(blocks, agreement("low_pass", "unit_trace_less", "single")),
         f"Mean cos² between two trainings: one image {get('single')}, pooled {get('unit_trace')}, "
-        f"two networks of random weights pooled {get('random_weights')}.",
+        f"two networks of random weights pooled {get('random_weights')}; of {alike} of "
+        f"{plural(len(blocks), 'network')} their interval reaches the pooled value.",
         "Pooled less one image",
     )
 

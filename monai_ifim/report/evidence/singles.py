@@ -228,7 +228,9 @@ def _quantus_sentence(singles: Sequence[Single]) -> Iterator[str]:
         values = {m: mean(list(found.values()))["value"] for m, found in rows.items()}
         if better and "ifim" in values:
             own = values["ifim"]
-            rank = 1 + sum(v > own if better == "higher" else v < own for v in values.values())
+            first = 1 + sum(v > own if better == "higher" else v < own for v in values.values())
+            last = first + sum(v == own for v in values.values()) - 1
+            rank = f"{first}" if first == last else f"{first} to {last}"
             parts.append(f"{metric.replace('_', ' ')} {rank} of {len(values)}")
     if parts:
         yield f"Rank of the sensitivity map by Quantus (means over networks): {listed(parts)}."

@@ -126,6 +126,8 @@ def test_differences_are_as_wide_as_independent_ones():
         ([0.05, -0.05, 0.01], "Not shown"),
         ([-0.9, -0.9, 0.6], "In part"),
         ([0.9, -0.9, 0.01], "In part"),
+        ([0.07] * 8, "Not shown"),  # the average is above 0, no network by itself
+        ([-0.07] * 8, "Not shown"),
     ],
 )
 def test_answers_follow_from_the_numbers(values, answer):
