@@ -71,7 +71,7 @@ def minus(first: Interval, second: Interval) -> Interval:
     return {"value": value, "low": value - half, "high": value + half} | _fewest(first, second)
 
 
-def mean(
+def network_mean(
     intervals: Sequence[Interval], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> Interval:
     """Mean over these networks, independent of each other: no other networks are inferred from it.
@@ -87,7 +87,7 @@ def mean(
     Source: F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
     Biometrics Bulletin 2, 1946.
 
-    >>> found = mean([{"value": 1, "low": 0, "high": 2}] * 4)
+    >>> found = network_mean([{"value": 1, "low": 0, "high": 2}] * 4)
     >>> {name: round(end, 6) for name, end in found.items()}
     {'value': 1.0, 'low': 0.5, 'high': 1.5}
     """
@@ -135,7 +135,7 @@ def power(log_ratio: Interval) -> Interval:
 
 def geometric_mean(ratios: Sequence[Interval]) -> Interval:
     """Mean of ratios over these networks, by their logarithms."""
-    return power(mean([logarithm(each) for each in ratios]))
+    return power(network_mean([logarithm(each) for each in ratios]))
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def tally(differences: Sequence[Interval]) -> Tally:
     signs = [math.copysign(1, each["value"]) for each in differences]
     pairs = list(zip(stand, signs, strict=True))
     return Tally(
-        mean(differences),
+        network_mean(differences),
         sum(held and sign > 0 for held, sign in pairs),
         sum(held and sign < 0 for held, sign in pairs),
         len(differences),

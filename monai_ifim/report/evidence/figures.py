@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from monai_ifim.report.evidence.blocks import Block
-from monai_ifim.report.evidence.comparisons import mean
+from monai_ifim.report.evidence.comparisons import network_mean
 from monai_ifim.report.results.measured import Interval, block, bounded
 from monai_ifim.report.results.panels import curve, dots, label_rows, level
 from monai_ifim.report.results.style import NEUTRAL, style
@@ -87,7 +87,7 @@ def by_row(panels: Sequence[Panel]) -> Figure:
             if found:
                 values = [each["value"] for each in found]
                 axis.plot(values, [place] * len(values), "|", color=_EVERY, markersize=7)
-                dots(axis, [place], [mean(found, panel.limits)], row, upright=False)
+                dots(axis, [place], [network_mean(found, panel.limits)], row, upright=False)
         _finish(axis, panel)
     return figure
 

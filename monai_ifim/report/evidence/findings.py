@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from monai_ifim.report.evidence.blocks import Block
-from monai_ifim.report.evidence.comparisons import geometric_mean, logarithm, mean, minus, power
+from monai_ifim.report.evidence.comparisons import (
+    geometric_mean,
+    logarithm,
+    minus,
+    network_mean,
+    power,
+)
 from monai_ifim.report.evidence.finding import Case, Finding
 from monai_ifim.report.results.measured import Interval, Result, block, bounded
 from monai_ifim.report.results.numbers import interval, listed, number, plural, spread
@@ -55,7 +61,7 @@ def unpaired(finding: Finding) -> Finding:
 def average(blocks: Sequence[Block], get: Get) -> str:
     """Mean of cosines or their squares over the networks that have the number."""
     found = [each for each in map(get, blocks) if bounded(each)]
-    return interval(mean(found, (0.0, 1.0))) if found else "not measured"
+    return interval(network_mean(found, (0.0, 1.0))) if found else "not measured"
 
 
 def cosine(kind: str, *, of: str = "cosine") -> Get:

@@ -9,8 +9,8 @@ from monai_ifim.report.evidence.blocks import Single
 from monai_ifim.report.evidence.comparisons import (
     geometric_mean,
     logarithm,
-    mean,
     minus,
+    network_mean,
 )
 from monai_ifim.report.evidence.figures import Panel, stacked
 from monai_ifim.report.evidence.finding import Case, Finding
@@ -64,7 +64,7 @@ def single_findings(singles: Sequence[Single], *, alarm: bool) -> Iterator[Findi
 def _alarm(cases: Sequence[Case]) -> Finding:
     def auc(score: str) -> str:
         found = [block(case.who.numbers, "detection", "error_auc", score) for case in cases]
-        return interval(mean(found))
+        return interval(network_mean(found))
 
     finding = Finding(
         "Does the trace find wrong predictions better than the entropy of the prediction?",
@@ -188,7 +188,7 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
         own = rows.pop("ifim", None)
         if not own or not rows:
             continue
-        means = {method: mean(list(found.values())) for method, found in rows.items()}
+        means = {method: network_mean(list(found.values())) for method, found in rows.items()}
         best = max(means, key=lambda method: sign * means[method]["value"])
         pairs = [(each, own.get(w), rows[best].get(w)) for each in singles if (w := _who(each))]
         cases = [
@@ -200,7 +200,7 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
             finding = Finding(
                 f"Does {words} than the best other map's?",
                 cases,
-                f"Mean area: sensitivity map {interval(mean(list(own.values())))}, "
+                f"Mean area: sensitivity map {interval(network_mean(list(own.values())))}, "
                 f"{style(best).label} {interval(means[best])}.",
                 f"Advantage in {key} area",
             )
@@ -213,10 +213,10 @@ def map_sentences(singles: Sequence[Single]) -> Iterator[str]:
         yield finding.sentence
     rows = stacked(list(_maps(singles, "rank_correlation")))
     if rows:
-        closest = max(rows, key=lambda method: mean(list(rows[method].values()))["value"])
+        closest = max(rows, key=lambda method: network_mean(list(rows[method].values()))["value"])
         yield (
             f"Most like the sensitivity map is {style(closest).label}, rank correlation "
-            f"{interval(mean(list(rows[closest].values())))}."
+            f"{interval(network_mean(list(rows[closest].values())))}."
         )
     yield from _quantus_sentence(singles)
 
@@ -225,7 +225,7 @@ def _quantus_sentence(singles: Sequence[Single]) -> Iterator[str]:
     parts = []
     for metric, better in _metrics(singles).items():
         rows = stacked(list(_quantus(singles, metric)))
-        values = {m: mean(list(found.values()))["value"] for m, found in rows.items()}
+        values = {m: network_mean(list(found.values()))["value"] for m, found in rows.items()}
         if better and "ifim" in values:
             own = values["ifim"]
             first = 1 + sum(v > own if better == "higher" else v < own for v in values.values())
@@ -267,8 +267,8 @@ def control_sentences(singles: Sequence[Single]) -> Iterator[str]:
             after = " (over the test images of one network each)" if "labels" in name else ""
             odd = sum(not auc["low"] <= 0.5 <= auc["high"] for auc in aucs)
             yield (
-                f"AUC with {words}: {interval(mean(aucs))} on average; the interval of {odd} of "
-                f"{plural(len(aucs), 'network')} does not contain 0.5{after}."
+                f"AUC with {words}: {interval(network_mean(aucs))} on average; the interval of "
+                f"{odd} of {plural(len(aucs), 'network')} does not contain 0.5{after}."
             )
     angles = [block(each.numbers, "controls", "two_seeds", "angle") for each in singles]
     angles = [angle for angle in angles if bounded(angle)]

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from monai_ifim.report.evidence.blocks import Block
-from monai_ifim.report.evidence.comparisons import mean, together
+from monai_ifim.report.evidence.comparisons import network_mean, together
 from monai_ifim.report.evidence.figures import Panel, stacked
 from monai_ifim.report.evidence.finding import Case, Finding
 from monai_ifim.report.results.measured import Interval, Result, block, bounded
@@ -114,12 +114,16 @@ def _found(used: Sequence[Block], kind: str) -> Iterator[Finding]:
     score = _best(ours)
     asked = {each: found for name, each, found in ours if name == score}
     own, rival = (
-        interval(mean([n for each in asked if (n := _per_network(each, kind, get(score)))], _SHARE))
+        interval(
+            network_mean(
+                [n for each in asked if (n := _per_network(each, kind, get(score)))], _SHARE
+            )
+        )
         for get in (_auc, _baseline)
     )
     left = len(used) - len(asked)
     others = [
-        f"{style(name).label} {interval(mean(list(found.values())))}"
+        f"{style(name).label} {interval(network_mean(list(found.values())))}"
         for name, found in stacked([(n, id(each), less) for n, each, less in ours]).items()
         if name != score
     ]
@@ -154,7 +158,7 @@ def _smallest_norm(blocks: Sequence[Block]) -> Iterator[Finding]:
     if not cases:
         return
     means = [
-        f"{style(name).label} {interval(mean(list(found.values()), _CORRELATION))}"
+        f"{style(name).label} {interval(network_mean(list(found.values()), _CORRELATION))}"
         for name, found in stacked([(name, id(each), found) for name, each, found in rows]).items()
     ]
     left = len(blocks) - len(cases)

@@ -10,8 +10,8 @@ from monai_ifim.experiments.statistics.trainings import over_trainings
 from monai_ifim.report.evidence.comparisons import (
     adjusted,
     geometric_mean,
-    mean,
     minus,
+    network_mean,
     p_value,
     tally,
 )
@@ -46,7 +46,9 @@ def test_a_mean_has_the_error_of_independent_numbers():
     draw = np.random.default_rng(1)
     errors = [0.1, 0.3, 0.2]
     sampled = draw.normal([1, 2, 3], errors, (200_000, 3)).mean(axis=1)
-    found = mean([normal(value, error) for value, error in zip((1, 2, 3), errors, strict=True)])
+    found = network_mean(
+        [normal(value, error) for value, error in zip((1, 2, 3), errors, strict=True)]
+    )
     assert found["value"] == pytest.approx(2)
     low, high = np.quantile(sampled, [0.025, 0.975])
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=2e-3)
@@ -64,7 +66,7 @@ def test_few_trainings_are_tested_by_students_t(trainings):
     found = trained(values.mean(), values.std(ddof=1) / math.sqrt(trainings), trainings)
     assert p_value(found) == pytest.approx(ttest_1samp(values, 0).pvalue)
     alone = ttest_1samp(values, 0).confidence_interval(0.95)
-    assert mean([found]) == pytest.approx(
+    assert network_mean([found]) == pytest.approx(
         {"value": values.mean(), "low": alone[0], "high": alone[1]}
     )
 
@@ -87,15 +89,15 @@ def test_a_mean_over_few_trainings_covers_a_true_zero():
             trained(x.mean(), x.std(ddof=1) / math.sqrt(len(x)), len(x))
             for x in (draw.normal(0, spread, count) for count, spread in kinds)
         ]
-        return mean(found)["low"] <= 0 <= mean(found)["high"]
+        return network_mean(found)["low"] <= 0 <= network_mean(found)["high"]
 
     assert np.mean([covered() for _ in range(2000)]) == pytest.approx(0.95, abs=0.025)
 
 
 def test_a_mean_stays_within_its_limits():
     near = [trained(0.98, 0.01, 2), trained(0.97, 0.02, 2)]
-    assert mean(near)["high"] > 1
-    assert mean(near, (0.0, 1.0)) == {**mean(near), "high": 1.0}
+    assert network_mean(near)["high"] > 1
+    assert network_mean(near, (0.0, 1.0)) == {**network_mean(near), "high": 1.0}
 
 
 def test_ratios_are_averaged_by_their_logarithms():
