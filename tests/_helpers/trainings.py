@@ -2,18 +2,9 @@
 
 import numpy as np
 
+from monai_ifim.report.evidence.uses import BASELINES, OWN, PREDICTORS
+
 KINDS = ("single", "smoothed", "equal", "unit_trace", "mean_jacobian")
-OWN = ("trace", "largest_eigenvalue", "flip_distance")
-BASELINES = (
-    "entropy",
-    "uncertainty",
-    "margin",
-    "mahalanobis",
-    "mean",
-    "log_deviation",
-    "log_gradient",
-)
-PREDICTORS = ("flip_distance", "largest_eigenvalue", "trace", "margin", "gradient_norm")
 
 
 def about(value, half=0.02, trainings=3):

@@ -55,8 +55,8 @@ KINDS = {
 def use_findings(blocks: Sequence[Block], results: Sequence[Result]) -> Iterator[Finding]:
     """What the method finds, predicts and chooses, against baselines.
 
-    Every network gives one difference to a finding. Of several scores of ours, or of several
-    rivals, the one with the highest mean over the networks is compared.
+    Every network gives one difference to a finding: of our score with the highest mean over the
+    networks, less the best that there is without it for that network.
 
     Args:
         blocks: that count; those without ``uses`` are left out.
