@@ -24,7 +24,7 @@ from monai_ifim.bundle import scripts_of
 from monai_ifim.data.run_folder.folder import RunFolder
 from monai_ifim.data.run_folder.lock import PATIENCE, FolderLock, refuse_parts
 from monai_ifim.data.run_folder.part_folder import ENGINE, close_run
-from monai_ifim.data.signals import TerminationSignal
+from monai_ifim.data.signals import StopSignals
 from monai_ifim.messages import reason
 from monai_ifim.runs.bundle import setting_up
 from monai_ifim.runs.composition import batch_size_of, compose_run, process_restored
@@ -108,7 +108,7 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
     shown = Progress(len(images)) if progress else None
     with (
         _imported(address) as ray,
-        _at_work(place, bool(options.resume)),
+        _at_work(place, bool(options.resume)) as signals,
         ExitStack() as connection,
     ):
         connection.enter_context(_connected(ray, address))
@@ -117,6 +117,7 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
             for so_far in _results(ray, work, _blocks(batches, count, block), count, resources):
                 if shown is not None:
                     shown.show(so_far.done + so_far.failed, so_far.failed, so_far.earlier)
+                signals.check()
                 if so_far.error:
                     break
             error = so_far.error
@@ -164,10 +165,10 @@ def _batch_size(work: Work) -> int:
 
 
 @contextmanager
-def _at_work(place: Path, resume: bool) -> Iterator[None]:
-    """The folder is this run's; a signal ends it as Ctrl-C does."""
+def _at_work(place: Path, resume: bool) -> Iterator[StopSignals]:
+    """The folder is this run's; a signal ends it, as Ctrl-C does."""
     RunFolder(place, "ifim.csv", resume=resume).check()
-    whole, lock, signals = FolderLock(place), FolderLock(place, ENGINE), TerminationSignal()
+    whole, lock, signals = FolderLock(place), FolderLock(place, ENGINE), StopSignals(patience=0)
     whole.acquire()  # a run as a whole would hold it
     try:
         refuse_parts(place, PATIENCE)  # workers outlive a killed driver by some seconds
@@ -176,7 +177,7 @@ def _at_work(place: Path, resume: bool) -> Iterator[None]:
         whole.release()
     signals.catch()
     try:
-        yield
+        yield signals
     finally:
         signals.release()
         lock.release()

@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does: what is done is kept, and the status says it."""
+"""Ctrl-C and SIGTERM end a run where it can end: what is done is kept, the status says it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import Any, NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143  # statuses of a command that a signal has ended, as shells say
 
@@ -20,36 +21,106 @@ class Terminated(KeyboardInterrupt):
     status = TERMINATED
 
 
-class TerminationSignal:
-    """Turns SIGTERM into ``Terminated`` while a run is under way.
+class StopSignals:
+    """Keeps Ctrl-C and SIGTERM until a run is where it can end, between two images.
 
-    In the main thread alone, and only where nobody else takes the signal.
+    Raised wherever it arrives, the error is lost where it arrives in a finalizer, and the run goes
+    on; in a constructor it leaves half of an object behind, whose finalizer then complains. A
+    signal therefore waits for the next ``check``. Who asks a second time, or has waited for
+    ``patience``, is answered where the run is.
+
+    In the main thread alone, and only for signals that nobody else takes.
+
+    Args:
+        patience: seconds that a signal waits for ``check``; 0 raises it at once.
     """
 
-    def __init__(self) -> None:
-        self._pid, self._caught = 0, False
+    def __init__(self, patience: float = 3.0) -> None:
+        self.patience = patience
+        self._forget()
 
     def catch(self) -> None:
         """From now on."""
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._pid, self._caught = os.getpid(), True
-            signal.signal(signal.SIGTERM, self._end)
+        if threading.current_thread() is not threading.main_thread() or self._former:
+            return
+        self._forget()
+        for number, usual in _USUAL.items():
+            if signal.getsignal(number) is usual:
+                self._former[number] = usual
+                signal.signal(number, self._arrive)
+
+    def check(self) -> None:
+        """Here the run can end.
+
+        Raises:
+            KeyboardInterrupt: a signal has arrived since ``catch``; ``Terminated`` for SIGTERM.
+        """
+        if self._asked is not None:
+            self._raise()
 
     def release(self) -> None:
-        """No longer."""
-        if self._caught:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._pid, self._caught = 0, False
+        """No longer.
 
-    def _end(self, number: int, frame: FrameType | None) -> None:
+        Raises:
+            KeyboardInterrupt: a signal has arrived, and the run has ended before it was raised.
+        """
+        self._stop_waiting()
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        lost = self._asked is not None and not self._raised
+        try:
+            if lost:
+                self._raise()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._asked: int | None = None
+        self._raised = self._waits = False
+        self._former = dict[int, Any]()
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a process that was forked meanwhile
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        # A second one must not cut off what the first one makes us write; SIGKILL still can.
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        raise Terminated("SIGTERM, the system asked the run to end")
+            signal.signal(number, self._former.get(number, signal.SIG_DFL))
+            os.kill(os.getpid(), number)
+        elif self._raised and self._asked == signal.SIGTERM:
+            return  # a second one must not cut off what the first one makes us write
+        elif self._asked is not None:  # impatient, or out of patience
+            self._raise()
+        else:
+            self._asked = number
+            if not self._wait():
+                self._raise()
+
+    def _wait(self) -> bool:
+        """Whether the alarm clock is free, and set."""
+        if not self.patience or not hasattr(signal, "setitimer"):
+            return False
+        taken = signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL
+        if taken or any(signal.getitimer(signal.ITIMER_REAL)):
+            return False
+        signal.signal(signal.SIGALRM, self._arrive)
+        signal.setitimer(signal.ITIMER_REAL, self.patience)
+        self._waits = True
+        return True
+
+    def _stop_waiting(self) -> None:
+        if self._waits:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            self._waits = False
+
+    def _raise(self) -> NoReturn:
+        self._stop_waiting()
+        self._raised = True
+        if self._asked == signal.SIGTERM:
+            raise Terminated("SIGTERM, the system asked the run to end")
+        raise KeyboardInterrupt
+
+
+# What Python does with them where nobody has changed it.
+_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 def status_of(error: BaseException) -> int | None:

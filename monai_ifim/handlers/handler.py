@@ -29,7 +29,7 @@ from monai_ifim.data.loading.remaining import Remaining, image_list
 from monai_ifim.data.provenance import ModelName
 from monai_ifim.data.run_folder.part import Part, shard_of
 from monai_ifim.data.run_table.writer import TableWriter
-from monai_ifim.data.signals import TerminationSignal, status_of
+from monai_ifim.data.signals import StopSignals, status_of
 from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.computation import Computation
 from monai_ifim.handlers.inference import Inference, graph_of_next, network_of
@@ -65,7 +65,8 @@ class IFIMHandler:
     that was killed goes on with ``resume=True``: images that are done, with source and volumes as
     they were, are not even loaded. Of several epochs each has a table, ``ifim_epoch_0003.csv``, and
     ``ifim.csv`` is the last one's. The same run in the same process (a notebook) replaces them;
-    results of any other run are refused. SIGTERM ends a run as Ctrl-C does, with its table.
+    results of any other run are refused. Ctrl-C and SIGTERM end a run, with its table, after
+    the batch in work, and after 3 seconds wherever it is.
 
     In a distributed run every rank needs the handler; rank 0 writes the table of all. When a rank
     fails, the others end too, at their next batch, and the table holds what all have done. (In the
@@ -160,7 +161,7 @@ class IFIMHandler:
         self._remaining: Remaining | None = None
         # Files that were finished since the batch in work began.
         self._recording, self._files = ExitStack(), list[Path]()
-        self._signal = TerminationSignal()
+        self._signals = StopSignals()
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine.
@@ -225,7 +226,7 @@ class IFIMHandler:
         self._computation.begin()
         self._each.begin()
         if self.table.folder is not None:
-            self._signal.catch()
+            self._signals.catch()
         self._remaining = begin_table(
             self.table, engine, lambda: self._identity(engine), self, self.resume, self.part
         )
@@ -244,6 +245,7 @@ class IFIMHandler:
         )
 
     def _look(self, engine: Engine) -> None:
+        self._signals.check()
         self._graph = graph_of_next(engine, self.network)
         loader = engine.state.dataloader
         self.table.look(getattr(loader, "failures", ()))
@@ -338,6 +340,7 @@ class IFIMHandler:
         self._recording.close()
         self.table.commit(self._files)
         self._files = []
+        self._signals.check()
 
     def _stop_early(self, engine: Engine) -> None:
         """The loader left out whole batches, so that it ends before the epoch's length."""
@@ -372,10 +375,10 @@ class IFIMHandler:
     def _release(self) -> None:
         self._each.close()
         self._recording.close()
-        self._signal.release()
         if self._remaining is not None:
             self._remaining.release(self)
         self._remaining = self._graph = None
+        self._signals.release()
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
         self._each.close(discard=True)
