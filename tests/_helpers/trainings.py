@@ -143,7 +143,12 @@ def made_block(
                 "pooled": about(400.0, 50),
                 "other_own": about(100.0, 20),
                 "complement": about(0.01, 0.005),
-            }
+            },
+            "own_ratios": {
+                "pooled": about(0.5, 0.1),
+                "other_own": about(0.125, 0.025),
+                "complement": about(1.25e-5, 6e-6),
+            },
         },
         "uses": uses,
     }

@@ -264,8 +264,27 @@ def test_maps(trained, images):
         assert row["deletion_curve"][-1] == pytest.approx(
             found["methods"]["ifim"]["deletion_curve"][-1], abs=1e-6
         )
+        for key, sign in (("deletion", -1), ("insertion", 1)):
+            gain = sign * (found["methods"]["ifim"][key]["value"] - row[key]["value"])
+            if row is not found["methods"]["ifim"]:
+                assert row[f"{key}_advantage"]["value"] == pytest.approx(gain, abs=1e-6)
     # For three classes the gradient of one logit is not all of the eigenspace, but near it.
     assert found["methods"]["gradient"]["inside"]["value"] > 0.5
+
+
+def test_areas_are_compared_image_by_image():
+    """One map is better at every image by as much, though the images differ by far more."""
+    areas = torch.linspace(0, 1, 20, dtype=torch.float64)
+    curve = torch.zeros(20, 3, dtype=torch.float64)
+    of = {"deletion_curve": curve, "insertion_curve": curve}
+    other = {"deletion": areas + 0.01, "insertion": areas - 0.01}
+    found = maps_summary(
+        {"ifim": {"deletion": areas, "insertion": areas, **of}, "mine": other | of}
+    )
+    for key in ("deletion", "insertion"):
+        gain = found["methods"]["mine"][f"{key}_advantage"]
+        assert (gain["value"], gain["low"], gain["high"]) == pytest.approx((0.01, 0.01, 0.01))
+        assert f"{key}_advantage" not in found["methods"]["ifim"]
 
 
 def test_constant_regions_lie_on_the_kinks_of_max_pooling():

@@ -242,6 +242,11 @@ def test_moves_along_named_directions(tmp_path):
     assert found["ratios"]["own"]["value"] > found["ratios"]["pooled"]["value"] > 1
     assert found["ratios"]["complement"]["high"] < 1
     assert found["norm"][0] == pytest.approx(0.3 * found["flip_norm"][0])
+    # Over the image's own direction, image by image: the ratios' ratio, with a narrower interval.
+    for name, ratio in found["own_ratios"].items():
+        expected = found["ratios"][name]["value"] / found["ratios"]["own"]["value"]
+        assert ratio["value"] == pytest.approx(expected, rel=1e-6)
+    assert set(found["own_ratios"]) == set(found["ratios"]) - {"own"}
     alone = moves(both[:1], train, 6)
     assert not any(name.startswith("other") for name in alone["ratios"])
 

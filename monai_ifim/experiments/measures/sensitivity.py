@@ -255,9 +255,10 @@ def maps_summary(raw: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
         raw: from ``measure_maps``.
 
     Returns:
-        Numbers ready for JSON.
+        Numbers ready for JSON. ``deletion_advantage`` and ``insertion_advantage``: by how much the
+        sensitivity map's area is better than the method's at the same image.
     """
-    methods = {}
+    methods, own = {}, raw["ifim"]
     for name, found in raw.items():
         row: dict[str, Any] = {
             key: interval(average, found[key]).as_dict() if key in found else None
@@ -265,6 +266,10 @@ def maps_summary(raw: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
         }
         for key in ("deletion_curve", "insertion_curve"):
             row[key] = found[key].mean(dim=0).tolist()
+        if name != "ifim":
+            for key, sign in (("deletion", -1), ("insertion", 1)):
+                gain = sign * (own[key] - found[key])
+                row[f"{key}_advantage"] = interval(average, gain).as_dict()
         methods[name] = row
     return {"images": len(raw["ifim"]["deletion"]), "shares": list(SHARES), "methods": methods}
 

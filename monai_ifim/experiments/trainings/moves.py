@@ -33,28 +33,21 @@ def moves(trainings: Sequence[Training], train: Split, images: int) -> dict[str,
         ``flip_norm``: the norm at which half of the images have another prediction along ± their
         own leading eigenvector, for each training (None where none of the norms does);
         ``norm``: of the changes; ``ratios``: by direction the geometric mean over trainings of
-        mean KL / mean KL of random directions, with its interval; ``divergence``: mean KL of
-        random directions, for each training.
+        mean KL / mean KL of random directions, with its interval; ``own_ratios``: the same over
+        the mean KL of the image's own direction; ``divergence``: mean KL of random directions, for
+        each training.
     """
     found = [
         _measured(training, trainings[(i + 1) % len(trainings)], train, images)
         for i, training in enumerate(trainings)
     ]
-    names = [name for name in found[0]["divergence"] if name != "random"]
-    ratios = {}
-    for name in names:
-        rows = [_log_ratios(each["divergence"], name, trainings[0]) for each in found]
-        summary = over_trainings(torch.stack(rows))
-        ratios[name] = {
-            key: value if key == "trainings" else float(torch.tensor(value).exp())
-            for key, value in summary.items()
-        }
     return {
         "images": len(found[0]["divergence"]["random"]),
         "flip_norm": [each["flip_norm"] for each in found],
         "norm": [each["norm"] for each in found],
         "divergence": [float(each["divergence"]["random"].mean()) for each in found],
-        "ratios": ratios,
+        "ratios": _ratios([each["divergence"] for each in found], "random", trainings[0]),
+        "own_ratios": _ratios([each["divergence"] for each in found], "own", trainings[0]),
     }
 
 
@@ -163,8 +156,21 @@ def _median_norm(images: Tensor) -> float:
     return float(images.flatten(1).norm(dim=1).median())
 
 
-def _log_ratios(divergence: dict[str, Tensor], name: str, training: Training) -> Tensor:
-    """(1 + draws,) of mean KL along a direction over that along random ones."""
-    drawn = training.amounts.drawn(len(divergence["random"]))
-    above, below = (divergence[key][drawn].mean(dim=1) for key in (name, "random"))
-    return above.log() - below.log()
+def _ratios(
+    divergences: Sequence[dict[str, Tensor]], below: str, training: Training
+) -> dict[str, Any]:
+    """By direction the ratio of mean KL to that of another one, image by image in every draw."""
+    drawn = training.amounts.drawn(len(divergences[0][below]))
+    ratios = {}
+    for name in divergences[0]:
+        if name in (below, "random"):
+            continue
+        rows = [
+            each[name][drawn].mean(dim=1) / each[below][drawn].mean(dim=1) for each in divergences
+        ]
+        summary = over_trainings(torch.stack(rows).log())
+        ratios[name] = {
+            key: value if key == "trainings" else float(torch.tensor(value).exp())
+            for key, value in summary.items()
+        }
+    return ratios

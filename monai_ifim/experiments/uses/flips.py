@@ -16,7 +16,7 @@ from monai_ifim.experiments.statistics.trainings import over_trainings
 from monai_ifim.experiments.steps import digest
 from monai_ifim.experiments.trainings.training import Training
 from monai_ifim.experiments.uses.scores import network_scores
-from monai_ifim.questions import verified_flip
+from monai_ifim.experiments.uses.smallest import SEARCHES, START, smallest_changes
 
 # By predictor whether it rises (1) or falls with the distance to another answer.
 PREDICTORS = {
@@ -26,7 +26,6 @@ PREDICTORS = {
     "margin": 1,
     "gradient_norm": -1,
 }
-SEARCHES = {"ddn": 20, "pgd": 20}  # steps of each
 _FEWEST = 5  # images for a correlation that says something
 
 
@@ -111,32 +110,15 @@ def _measured(training: Training, images: Tensor) -> dict[str, Tensor]:
     def compute() -> dict[str, Tensor]:
         scores = network_scores(training.classifier, images)
         return {
-            "norm": _smallest(training.classifier, images),
+            "norm": smallest_changes(training.classifier, images),
             **{name: scores[name] for name in PREDICTORS if name in scores},
             "gradient_norm": gradient_norms(training.precise, images.double()),
         }
 
-    found: dict[str, Tensor] = training.step("uses flips", [digest(images), SEARCHES], compute)
+    found: dict[str, Tensor] = training.step(
+        "uses flips", [digest(images), SEARCHES, START], compute
+    )
     return found
-
-
-def _smallest(classifier: TrainedClassifier, images: Tensor) -> Tensor:
-    found = [
-        torch.cat(
-            [
-                verified_flip(
-                    classifier.network,
-                    batch,
-                    search=search,
-                    steps=steps,
-                    likelihood=classifier.family,
-                ).distance
-                for batch in batches(images)
-            ]
-        )
-        for search, steps in SEARCHES.items()
-    ]
-    return torch.stack(found).amin(dim=0)
 
 
 def _finite(values: Tensor) -> Tensor:

@@ -133,6 +133,21 @@ def power(log_ratio: Interval) -> Interval:
     return log_ratio | {end: math.exp(log_ratio[end]) for end in _ENDS}
 
 
+def inverse(ratio: Interval) -> Interval:
+    """One by a ratio.
+
+    >>> inverse({"value": 2.0, "low": 1.0, "high": 4.0})
+    {'value': 0.5, 'low': 0.25, 'high': 1.0}
+    """
+    return power(negative(logarithm(ratio)))
+
+
+def negative(difference: Interval) -> Interval:
+    """A difference the other way round."""
+    ends = {"low": -difference["high"], "high": -difference["low"]}
+    return difference | {"value": -difference["value"]} | ends
+
+
 def geometric_mean(ratios: Sequence[Interval]) -> Interval:
     """Mean of ratios over these networks, by their logarithms."""
     return power(network_mean([logarithm(each) for each in ratios]))

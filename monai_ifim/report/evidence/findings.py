@@ -9,10 +9,10 @@ from typing import Any
 from monai_ifim.report.evidence.blocks import Block
 from monai_ifim.report.evidence.comparisons import (
     geometric_mean,
+    inverse,
     logarithm,
     minus,
     network_mean,
-    power,
 )
 from monai_ifim.report.evidence.finding import Case, Finding
 from monai_ifim.report.results.measured import Interval, Result, block, bounded
@@ -20,10 +20,6 @@ from monai_ifim.report.results.numbers import interval, listed, number, plural, 
 
 Get = Callable[[Block], Any]
 _HALF: Interval = {"value": 0.5, "low": 0.5, "high": 0.5}
-_UNPAIRED = (
-    "Both are of the same images but were compared as if of different ones: the intervals are too "
-    "wide, and a gain or a loss may have been missed."
-)
 
 
 def findings(blocks: Sequence[Block]) -> Iterator[Finding]:
@@ -51,11 +47,6 @@ def told(finding: Finding, answer: str, words: str) -> Finding:
     """The finding with a further sentence, where this is its answer."""
     given = finding.tally.answer == answer
     return replace(finding, text=f"{finding.text} {words}") if given else finding
-
-
-def unpaired(finding: Finding) -> Finding:
-    """One whose differences come from ``minus``: where nothing is shown, it says why."""
-    return told(finding, "Not shown", _UNPAIRED)
 
 
 def average(blocks: Sequence[Block], get: Get) -> str:
@@ -148,32 +139,26 @@ def _baseline(blocks: Sequence[Block], exact: Sequence[Block]) -> Finding:
     )
 
 
-def moved_ratio(each: Block, above: str, below: str) -> Interval | None:
-    """KL along one direction divided by that along another at equal norm.
-
-    Both are known relative to random directions; the interval takes them as independent, which
-    makes it too wide.
-    """
-    first, second = (block(each.numbers, "moves", "ratios", name) for name in (above, below))
-    if not (bounded(first) and bounded(second)):
-        return None
-    return power(minus(logarithm(first), logarithm(second)))
+def moved_ratio(each: Block, name: str) -> Interval | None:
+    """KL along a direction divided by that along the image's own one, at equal norm."""
+    found = block(each.numbers, "moves", "own_ratios", name)
+    return found if bounded(found) else None
 
 
 def moves_findings(blocks: Sequence[Block]) -> Iterator[Finding]:
     """How far the pooled direction moves a prediction, where that was measured."""
-    moved = [each for each in blocks if moved_ratio(each, "pooled", "own")]
+    moved = [each for each in blocks if moved_ratio(each, "pooled")]
     if moved:
         yield _moves(moved)
 
 
 def _moves(blocks: Sequence[Block]) -> Finding:
     def times(name: str) -> str:
-        found = [r for each in blocks if (r := moved_ratio(each, "own", name))]
+        found = [inverse(r) for each in blocks if (r := moved_ratio(each, name))]
         return f"{interval(geometric_mean(found))} times" if found else "not measured against"
 
-    ratios = [(each, moved_ratio(each, "pooled", "own")) for each in blocks]
-    finding = Finding(
+    ratios = [(each, moved_ratio(each, "pooled")) for each in blocks]
+    return Finding(
         "Does the pooled direction move an image's prediction as far as the image's own direction?",
         [Case(each, logarithm(ratio)) for each, ratio in ratios if ratio],
         f"At equal norm, KL along the image's own direction is {times('pooled')} that along the "
@@ -182,7 +167,6 @@ def _moves(blocks: Sequence[Block]) -> Finding:
         "Pooled divided by own",
         ratio=True,
     )
-    return unpaired(finding)
 
 
 def picture_sentence(blocks: Sequence[Block]) -> str:

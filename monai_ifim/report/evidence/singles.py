@@ -10,11 +10,12 @@ from monai_ifim.report.evidence.comparisons import (
     geometric_mean,
     logarithm,
     minus,
+    negative,
     network_mean,
 )
 from monai_ifim.report.evidence.figures import Panel, stacked
 from monai_ifim.report.evidence.finding import Case, Finding
-from monai_ifim.report.evidence.findings import told, unpaired
+from monai_ifim.report.evidence.findings import told
 from monai_ifim.report.results.measured import (
     CONTROL_NETWORKS,
     Interval,
@@ -27,6 +28,10 @@ from monai_ifim.report.results.numbers import interval, listed, number, plural, 
 from monai_ifim.report.results.style import METHODS, style
 
 _MOST = 6  # panels of metrics beside each other
+_UNPAIRED = (
+    "Both are of the same images but were compared as if of different ones: the intervals are too "
+    "wide, and a gain or a loss may have been missed."
+)
 _MAPS = {
     "rank_correlation": "rank correlation with\nthe iFIM map",
     "deletion": "deletion area\n(low: pixels matter)",
@@ -72,7 +77,7 @@ def _alarm(cases: Sequence[Case]) -> Finding:
         f"Mean AUC: trace {auc('trace')}, entropy {auc('entropy')}.",
         "Trace less entropy",
     )
-    return unpaired(finding)
+    return _unpaired(finding)
 
 
 def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
@@ -87,11 +92,7 @@ def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
     finding = Finding(
         "Must a network have learned for changes inside the eigenspace to move the prediction more "
         "than others?",
-        [
-            Case(each, {"value": -log["value"], "low": -log["high"], "high": -log["low"]})
-            for each, ratio in untrained
-            if (log := logarithm(ratio))
-        ],
+        [Case(each, negative(logarithm(ratio))) for each, ratio in untrained],
         f"Mean KL inside divided by outside, at equal norm: trained "
         f"{interval(geometric_mean(trained)) if trained else 'not measured'}, random weights "
         f"{interval(geometric_mean([ratio for _, ratio in untrained]))}.",
@@ -100,6 +101,11 @@ def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
         trained=False,
     )
     yield told(finding, "No", "It describes F, and says nothing about what was learned.")
+
+
+def _unpaired(finding: Finding) -> Finding:
+    """One whose differences come from ``minus``: where nothing is shown, it says why."""
+    return told(finding, "Not shown", _UNPAIRED)
 
 
 def inside_sentence(singles: Sequence[Single]) -> str:
@@ -190,12 +196,17 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
             continue
         means = {method: network_mean(list(found.values())) for method, found in rows.items()}
         best = max(means, key=lambda method: sign * means[method]["value"])
-        pairs = [(each, own.get(w), rows[best].get(w)) for each in singles if (w := _who(each))]
-        cases = [
-            Case(each, minus(mine, other) if sign > 0 else minus(other, mine))
-            for each, mine, other in pairs
-            if mine and other
-        ]
+        paired = {
+            _who(each): found
+            for each in singles
+            if bounded(found := block(each.numbers, "maps", "methods", best, f"{key}_advantage"))
+        }
+        cases = []
+        for each in singles:
+            mine, other = own.get(_who(each)), rows[best].get(_who(each))
+            if mine and other:
+                apart = minus(mine, other) if sign > 0 else minus(other, mine)
+                cases.append(Case(each, paired.get(_who(each), apart)))
         if cases:
             finding = Finding(
                 f"Does {words} than the best other map's?",
@@ -204,7 +215,7 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
                 f"{style(best).label} {interval(means[best])}.",
                 f"Advantage in {key} area",
             )
-            yield unpaired(finding)
+            yield finding if len(paired) == len(cases) else _unpaired(finding)
 
 
 def map_sentences(singles: Sequence[Single]) -> Iterator[str]:

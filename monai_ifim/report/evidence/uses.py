@@ -169,7 +169,7 @@ def _smallest_norm(blocks: Sequence[Block]) -> Iterator[Finding]:
         f"{spread([100 * _flips(each)['found'] for each in blocks])} % of the images): "
         f"{listed(means)}."
         + (f" Left out: {plural(left, 'network')} with fewer than 5 found." if left else "")
-        + f" The flip distance takes the gradients alone, not F; the search starts from it. "
+        + f" The flip distance takes the gradients alone, not F. "
         f"{listed(sorted({str(_flips(each)['images']) for each in blocks}))} images a task.",
         "Flip distance less the best other predictor of each network",
     )

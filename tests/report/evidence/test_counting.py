@@ -149,12 +149,27 @@ def test_what_was_compared_unpaired_says_so_where_nothing_is_shown():
 
     assert MISSED in alarm(0.79)
     assert MISSED not in alarm(0.5)
+
+
+def test_directions_are_compared_at_the_same_images():
     numbers = made_block()
-    numbers["moves"]["ratios"]["pooled"] = about(790.0, 100)
+    numbers["moves"]["own_ratios"]["pooled"] = about(0.99, 0.1)
     (close,) = moves_findings(blocks_of([made_trainings(cnn=[numbers])]))
-    assert (close.tally.answer, MISSED in close.sentence) == ("Not shown", True)
+    assert close.tally.answer == "Not shown"
     (far,) = moves_findings(blocks_of([made_trainings(cnn=[made_block()])]))
-    assert (far.tally.answer, MISSED in far.sentence) == ("No", False)
+    assert far.tally.answer == "No"
+    assert "own direction is 2.00 [" in far.text
+
+
+def test_maps_are_compared_image_by_image_where_that_was_measured():
+    one = single()
+    methods = one.numbers["maps"]["methods"]
+    for name in [each for each in methods if each != "ifim"]:
+        for key in ("deletion", "insertion"):
+            methods[name][f"{key}_advantage"] = share(0.123, 64, 0.001)
+    for finding in map_findings([one]):
+        assert finding.cases[0].difference["value"] == 0.123
+        assert MISSED not in finding.sentence
 
 
 def test_a_method_of_the_user_is_among_the_maps():
