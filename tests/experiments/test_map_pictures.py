@@ -33,6 +33,7 @@ def test_each_method_is_asked_for_the_predicted_class():
     images = torch.randn(2, 1, 4, 5)
     found = map_pictures(network, images, {"own": explain})
     assert asked == [(np.ndarray, network(images).argmax(dim=1).tolist())]
+    assert found["predicted"] == asked[0][1]
     assert found["images"] == found["maps"]["own"]
     assert np.abs(found["images"]).max(axis=(1, 2)).tolist() == [1.0, 1.0]
 
@@ -43,13 +44,15 @@ def test_a_row_for_each_image_and_a_column_for_each_method():
     more = {**plain, "grad_cam": [image] * 2}
     figure = draw_maps(
         [
-            made_single("vit", {"images": [image] * 2, "maps": plain}),
+            made_single("vit", {"images": [image] * 2, "maps": plain, "predicted": [1, 0]}),
             made_single("cnn", {"images": [image] * 2, "maps": more}),
             made_single("resnet18", None),
         ]
     )
     assert len(figure.axes) == 4 * 3  # the image, two methods; random numbers are not shown
-    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["none"] * 2
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == [
+        *("class 1", "none", "class 0", "none"),
+    ]
     assert [axis.get_title() for axis in figure.axes][:3] == [
         "an image",
         "iFIM\nsensitivity",

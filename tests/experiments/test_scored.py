@@ -6,7 +6,7 @@ from scipy.stats import kurtosis
 
 from monai_ifim.experiments.tasks.catalogue import load_task
 from monai_ifim.experiments.tasks.labelled import Split, Task
-from monai_ifim.experiments.uses.scored import foreign_images, scored_images
+from monai_ifim.experiments.uses.scored import foreign_images, no_foreign_images, scored_images
 
 
 def test_the_other_background_is_foreign():
@@ -45,6 +45,8 @@ def test_other_kinds_of_image_are_foreign_to_chest_radiographs(tmp_path):
     names = ("pneumoniamnist", "mednist", "hippocampus")
     assert all(foreign_images(clinical(name), 5, tmp_path) == {} for name in names)
     assert foreign_images(clinical("pneumoniamnist"), 5) == {}
+    assert "expected images of mednist" in no_foreign_images(clinical("pneumoniamnist"))
+    assert "hippocampus: no data set" in no_foreign_images(clinical("hippocampus"))
     brighter_by_class(tmp_path / "pneumoniamnist.npz", 2, 9)
     brighter_by_class(tmp_path / "mednist6_64" / "mednist6_64.npz", 6, 60)
     (found,) = foreign_images(clinical("pneumoniamnist"), 20, tmp_path).values()

@@ -23,8 +23,9 @@ def map_pictures(
         explained_by: functions in Quantus' form, by name.
 
     Returns:
-        ``images`` and, by name, ``maps``: N pictures each, in rows of numbers whose largest
-        magnitude is 1; of the first channel, and of volumes the plane through the middle.
+        ``predicted``, the N classes; ``images`` and, by name, ``maps``: N pictures each, in rows
+        of numbers whose largest magnitude is 1; of the first channel, and of volumes the plane
+        through the middle.
     """
     targets = predicted_classes(network, images)
     found = {
@@ -32,6 +33,7 @@ def map_pictures(
         for name, explain in explained_by.items()
     }
     return {
+        "predicted": targets.tolist(),
         "images": [rounded(plane(image)) for image in images],
         "maps": {name: [rounded(plane(each)) for each in maps] for name, maps in found.items()},
     }

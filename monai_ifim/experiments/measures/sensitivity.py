@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -78,7 +79,7 @@ def _pictures(subject: Subject) -> dict[str, Any] | None:
         return None
     others, _ = subject.first(_POOLED)
     found: dict[str, Any] = subject.step(
-        "map pictures",
+        "map pictures and classes",
         [len(images), len(others), subject.own_methods],
         lambda: map_pictures(
             subject.classifier.network, images, explainers(subject, images, others)
@@ -328,6 +329,8 @@ def explainers(subject: Subject, images: Tensor, others: Tensor) -> dict[str, Ex
     network = subject.classifier.network
     noise = _NOISE * float(images.std())
     pooled = pooled_eigenspace(network, others.split(64))
+    # Nameless, because Quantus randomises copies of the network on purpose: no warning of each.
+    pooled = replace(pooled, about={k: v for k, v in pooled.about.items() if k != "network"})
     methods = [*established_methods(subject.classifier, images), *subject.methods]
     return {
         "ifim": quantus_explain,

@@ -24,7 +24,7 @@ from monai_ifim.experiments.trainings.template import template_agreement, untrai
 from monai_ifim.experiments.trainings.training import Amounts, Training
 from monai_ifim.experiments.uses.labelling import LabellingCourse
 from monai_ifim.experiments.uses.measurement import uses
-from monai_ifim.experiments.uses.scored import Scored, scored_images
+from monai_ifim.experiments.uses.scored import Scored, no_foreign_images, scored_images
 
 _UNTRAINED = 4  # networks with random weights
 
@@ -64,9 +64,12 @@ class TrainingsOfTask:
         measures = self.settings.measures
         if not measures.used_images:
             return None
-        return scored_images(
+        found = scored_images(
             self.task, measures.used_images, measures.corruptions, self.settings.seed, self.data
         )
+        if not found.foreign:
+            self.say(no_foreign_images(self.task))
+        return found
 
     def measure(self, name: str) -> list[dict[str, Any]]:
         """The trainings of one network, the shortest first.

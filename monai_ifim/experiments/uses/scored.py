@@ -80,6 +80,24 @@ def scored_images(
     )
 
 
+def no_foreign_images(task: Task) -> str:
+    """Why there are none, for people.
+
+    Args:
+        task: for which ``foreign_images`` found nothing.
+
+    Returns:
+        A line.
+    """
+    wanted = _FOREIGN.get(task.name)
+    if wanted is None:
+        return f"{task.name}: no data set of foreign images is known for it; they are left out"
+    return (
+        f"{task.name}: expected images of {wanted[0]} as foreign ones, got none; they are left out "
+        "(name its folder with --data)"
+    )
+
+
 def foreign_images(task: Task, count: int, data: Path | None = None) -> dict[str, Tensor]:
     """Images of another kind and of the same shape.
 

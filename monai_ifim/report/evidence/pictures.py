@@ -132,6 +132,9 @@ def draw_maps(singles: Sequence[Single]) -> Figure | None:
         axis.set_title(fill(title, 14), fontsize=8)
     for line, (each, found, index) in zip(axes, rows, strict=True):
         line[0].imshow(found["images"][index], cmap="gray")
+        predicted = found.get("predicted")  # not in results of earlier versions
+        if predicted is not None:
+            _note(line[0], f"class {predicted[index]}")
         if index == 0:
             line[0].set_ylabel(f"{each.task}\n{each.name}", fontsize=7)
         for axis, name in zip(line[1:], names, strict=True):
@@ -143,6 +146,12 @@ def draw_maps(singles: Sequence[Single]) -> Figure | None:
     for axis in figure.axes:
         _bare(axis)
     return figure
+
+
+def _note(axis: Axes, words: str) -> None:
+    """A word in the corner of a grey image, legible on black and on white."""
+    box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+    axis.text(0.04, 0.05, words, fontsize=6, transform=axis.transAxes, bbox=box)
 
 
 def _kept(each: Single) -> dict[str, Any] | None:
