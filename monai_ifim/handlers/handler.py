@@ -65,8 +65,7 @@ class IFIMHandler:
     that was killed goes on with ``resume=True``: images that are done, with source and volumes as
     they were, are not even loaded. Of several epochs each has a table, ``ifim_epoch_0003.csv``, and
     ``ifim.csv`` is the last one's. The same run in the same process (a notebook) replaces them;
-    results of any other run are refused. Ctrl-C and SIGTERM end a run, with its table, after
-    the batch in work, and after 3 seconds wherever it is.
+    results of any other run are refused. Ctrl-C and SIGTERM wait 3 s for the batch in work.
 
     In a distributed run every rank needs the handler; rank 0 writes the table of all. When a rank
     fails, the others end too, at their next batch, and the table holds what all have done. (In the
