@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from monai_ifim.report.results.measured import (
     standing,
     standing_once,
 )
+from monai_ifim.report.results.style import STYLES
 
 METRICS = {
     "pixels": "pixels",
@@ -195,6 +196,25 @@ def groups(blocks: Sequence[Block]) -> dict[str, list[Block]]:
         words = COUNTED if each in counting else _reason(each)
         found.setdefault(words, []).append(each)
     return found
+
+
+def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str]]:
+    """Architectures that were not trained several times, by task.
+
+    Args:
+        blocks: all of them.
+        names: of the networks of all experiments.
+
+    Returns:
+        Names in text for each task of the blocks that lacks some.
+    """
+    tasks = dict.fromkeys(each.task for each in blocks)
+    tried = {(each.task, each.network) for each in blocks if len(each.trainings) > 1}
+    chosen = [name for name in STYLES if name in set(names)]
+    found = {
+        task: [network_name(name) for name in chosen if (task, name) not in tried] for task in tasks
+    }
+    return {task: absent for task, absent in found.items() if absent}
 
 
 def _reason(each: Block) -> str:

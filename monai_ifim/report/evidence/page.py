@@ -26,6 +26,7 @@ from monai_ifim.report.evidence.blocks import (
     counted,
     groups,
     singles_of,
+    untried,
 )
 from monai_ifim.report.evidence.figures import (
     Panel,
@@ -48,7 +49,7 @@ from monai_ifim.report.results.measured import (
     known,
     read_results,
 )
-from monai_ifim.report.results.numbers import number, plural
+from monai_ifim.report.results.numbers import listed, number, plural
 from monai_ifim.report.results.single import absences, environments, write_single_page
 from monai_ifim.report.results.style import settings
 
@@ -182,6 +183,7 @@ def _drift(file: Path) -> dict[str, Any] | None:
 def _networks(found: _Found) -> dict[str, Any]:
     """Tables of the networks by whether they count, and how many of those trained once do."""
     stand = [each.standing for each in found.every]
+    names = [*(each.network for each in found.every), *(each.network for each in found.blocks)]
     return {
         "stated": counting([*found.several, *found.once]) == "above",
         "networks": [
@@ -190,6 +192,9 @@ def _networks(found: _Found) -> dict[str, Any]:
         ]
         if found.blocks
         else [],
+        "untried": "; ".join(
+            f"`{task}`: {listed(absent)}" for task, absent in untried(found.blocks, names).items()
+        ),
         "bars": list(bars([*found.once, *found.several])),
         "single_count": f"Of {plural(len(stand), 'network')} measured on one training alone, "
         f"{stand.count('above')} count where such networks are asked; "

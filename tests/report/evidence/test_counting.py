@@ -4,7 +4,7 @@ import pytest
 
 from _helpers.results import HIGH, around, made_result, share, stored
 from _helpers.trainings import about, made_block, made_trainings, made_uses
-from monai_ifim.report.evidence.blocks import COUNTED, Single, blocks_of, counted, groups
+from monai_ifim.report.evidence.blocks import COUNTED, Single, blocks_of, counted, groups, untried
 from monai_ifim.report.evidence.findings import (
     findings,
     moves_findings,
@@ -190,6 +190,16 @@ def test_a_method_of_the_user_is_among_the_maps():
         0.02 - methods["ifim"]["deletion"]["value"]
     )
     assert "my own method" not in insertion.text
+
+
+def test_architectures_that_were_not_trained_several_times():
+    results = [
+        made_trainings(cnn=[made_block()], vit=[{**made_block(), "trainings": [{}]}]),
+        made_trainings("trainings_x", cnn=[made_block()], resnet18=[made_block()]),
+    ]
+    names = ["vit", "cnn", "resnet18", "my own"]
+    assert untried(blocks_of(results), names) == {"signal": ["ResNet-18", "ViT"], "x": ["ViT"]}
+    assert untried(blocks_of(results), ["cnn"]) == {}
 
 
 def test_weights_are_of_all_trainings():
