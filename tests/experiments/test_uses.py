@@ -20,6 +20,7 @@ from monai_ifim.experiments.run.settings import read_settings
 from monai_ifim.experiments.steps import Steps
 from monai_ifim.experiments.tasks.labelled import Split
 from monai_ifim.experiments.trainings.training import Amounts, Training
+from monai_ifim.experiments.uses import flips as measured_flips
 from monai_ifim.experiments.uses import measurement
 from monai_ifim.experiments.uses.features import class_gaussians, features_of, last_linear
 from monai_ifim.experiments.uses.finding import findings
@@ -28,6 +29,7 @@ from monai_ifim.experiments.uses.labelling import STRATEGIES
 from monai_ifim.experiments.uses.measurement import uses
 from monai_ifim.experiments.uses.scored import Scored
 from monai_ifim.experiments.uses.scores import OURS, image_statistics, network_scores
+from monai_ifim.experiments.uses.smallest import smallest_changes
 
 SHAPE, PIXELS = (2, 5, 7), 70
 
@@ -248,6 +250,33 @@ def test_the_flip_distance_is_the_norm_of_an_affine_classifier(tmp_path):
     assert found["above"]["margin"]["value"] == pytest.approx(
         found["spearman"]["flip_distance"]["value"] - found["spearman"]["margin"]["value"]
     )
+
+
+@pytest.mark.parametrize(("classes", "spread"), [(2, 1.0), (4, 0.3), (4, 1.0), (6, 1.0)])
+def test_the_search_finds_the_smallest_change_whatever_the_nearest_margin(classes, spread):
+    """Rows of very unequal lengths: the class with the smallest margin is often not the nearest."""
+    net, sample = affine(3, classes), images(24)
+    scales = torch.randn(classes, 1, generator=torch.Generator().manual_seed(0))
+    net.network[1].weight.data *= torch.exp(spread * scales)
+    distances, margins, _ = exact_distances(net, sample)
+    ratios = smallest_changes(net, sample).numpy() / distances
+    assert ratios.min() + 1e-5 >= 1
+    assert ratios.max() < 1.02
+    if classes > 2:
+        assert spearmanr(margins, distances).statistic < 0.99
+
+
+def test_a_constant_predictor_is_left_out(tmp_path, monkeypatch):
+    def constant(classifier, sample):
+        return torch.ones(len(sample), dtype=torch.float64)
+
+    monkeypatch.setattr(measured_flips, "gradient_norms", constant)
+    found = flips([training(tmp_path, affine())], images(12))
+    assert set(found["spearman"]) == {*PREDICTORS} - {"gradient_norm"}
+    assert "gradient_norm" not in found["above"]
+    monkeypatch.setattr(measured_flips, "smallest_changes", constant)
+    found = flips([training(tmp_path / "b", affine())], images(12))
+    assert (found["found"], found["norm"], found["spearman"]) == (1, None, None)
 
 
 def test_two_classes_are_ordered_alike_by_all(tmp_path):

@@ -16,7 +16,7 @@ from monai_ifim.experiments.statistics.trainings import over_trainings
 from monai_ifim.experiments.steps import digest
 from monai_ifim.experiments.trainings.training import Training
 from monai_ifim.experiments.uses.scores import network_scores
-from monai_ifim.experiments.uses.smallest import SEARCHES, START, smallest_changes
+from monai_ifim.experiments.uses.smallest import SEARCH, smallest_changes
 
 # By predictor whether it rises (1) or falls with the distance to another answer.
 PREDICTORS = {
@@ -37,11 +37,12 @@ def flips(trainings: Sequence[Training], images: Tensor) -> dict[str, Any]:
         images: (n, C, *S).
 
     Returns:
-        ``images``; ``found``, the share for which a search found another answer, mean over
-        trainings; ``norm``, the median of the smallest norm over the image's own; ``spearman`` by
-        predictor, of which 1 is perfect; ``above``, by predictor how much higher that of the flip
-        distance is. The last three on images for which something was found in every training; None
-        where those are fewer than 5.
+        ``images``; ``search``, how it was searched; ``found``, the share for which it found
+        another answer, mean over trainings; ``norm``, the median of the smallest norm over the
+        image's own; ``spearman`` by predictor, of which 1 is perfect, without those that are
+        constant; ``above``, by predictor how much higher that of the flip distance is. The last
+        three on images for which something was found in every training; None where those are
+        fewer than 5, or where norms or flip distances do not vary.
 
     Raises:
         ModuleNotFoundError: foolbox is not installed.
@@ -51,6 +52,7 @@ def flips(trainings: Sequence[Training], images: Tensor) -> dict[str, Any]:
     usable = torch.isfinite(norms).all(dim=0)
     told = {
         "images": len(images),
+        "search": SEARCH,
         "found": float(torch.isfinite(norms).double().mean()),
         "norm": None,
         "spearman": None,
@@ -60,14 +62,23 @@ def flips(trainings: Sequence[Training], images: Tensor) -> dict[str, Any]:
         return told
     drawn = trainings[0].amounts.drawn(int(usable.sum())).numpy()
     shares = (norms / images.double().flatten(1).norm(dim=1))[:, usable].numpy()
+    varying = [
+        name
+        for name in PREDICTORS
+        if all(_varies(row[name][usable]) and _varies(row["norm"][usable]) for row in rows)
+    ]
+    if "flip_distance" not in varying:
+        return told
     tables = {
         name: np.stack(
             [
-                spearman(_finite(sign * row[name])[usable], row["norm"][usable]).of(drawn)[0]
+                spearman(_finite(PREDICTORS[name] * row[name])[usable], row["norm"][usable]).of(
+                    drawn
+                )[0]
                 for row in rows
             ]
         )
-        for name, sign in PREDICTORS.items()
+        for name in varying
     }
     whole = np.isfinite(np.stack([*tables.values()])).all(axis=(0, 1))
     tables = {name: table[:, whole] for name, table in tables.items()}
@@ -115,10 +126,13 @@ def _measured(training: Training, images: Tensor) -> dict[str, Tensor]:
             "gradient_norm": gradient_norms(training.precise, images.double()),
         }
 
-    found: dict[str, Tensor] = training.step(
-        "uses flips", [digest(images), SEARCHES, START], compute
-    )
+    found: dict[str, Tensor] = training.step("uses flips", [digest(images), SEARCH, 2], compute)
     return found
+
+
+def _varies(values: Tensor) -> bool:
+    kept = _finite(values)
+    return bool(kept.min() < kept.max())
 
 
 def _finite(values: Tensor) -> Tensor:
