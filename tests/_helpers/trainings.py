@@ -53,6 +53,7 @@ def made_uses(ours=0.6, best=0.7):
         ],
         "flips": {
             "images": 60,
+            "search": {"start": 0.01, "ddn": 60, "pgd": 20},
             "found": 0.95,
             "norm": about(0.04, 0.005),
             "spearman": spearman,

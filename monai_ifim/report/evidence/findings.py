@@ -149,10 +149,10 @@ def moves_findings(blocks: Sequence[Block]) -> Iterator[Finding]:
     """How far the pooled direction moves a prediction, where that was measured."""
     moved = [each for each in blocks if moved_ratio(each, "pooled")]
     if moved:
-        yield _moves(moved)
+        yield _moves(moved, sum(bool(each.numbers["moves"]) for each in blocks) - len(moved))
 
 
-def _moves(blocks: Sequence[Block]) -> Finding:
+def _moves(blocks: Sequence[Block], earlier: int) -> Finding:
     def times(name: str) -> str:
         found = [inverse(r) for each in blocks if (r := moved_ratio(each, name))]
         return f"{interval(geometric_mean(found))} times" if found else "not measured against"
@@ -163,7 +163,8 @@ def _moves(blocks: Sequence[Block]) -> Finding:
         [Case(each, logarithm(ratio)) for each, ratio in ratios if ratio],
         f"At equal norm, KL along the image's own direction is {times('pooled')} that along the "
         f"pooled one, and {times('other_own')} that along another training's own direction at the "
-        "same image.",
+        "same image."
+        + (f" Left out: {plural(earlier, 'network')} of an earlier version." if earlier else ""),
         "Pooled divided by own",
         ratio=True,
     )

@@ -28,10 +28,6 @@ from monai_ifim.report.results.numbers import interval, listed, number, plural, 
 from monai_ifim.report.results.style import METHODS, style
 
 _MOST = 6  # panels of metrics beside each other
-_UNPAIRED = (
-    "Both are of the same images but were compared as if of different ones: the intervals are too "
-    "wide, and a gain or a loss may have been missed."
-)
 _MAPS = {
     "rank_correlation": "rank correlation with\nthe iFIM map",
     "deletion": "deletion area\n(low: pixels matter)",
@@ -77,7 +73,7 @@ def _alarm(cases: Sequence[Case]) -> Finding:
         f"Mean AUC: trace {auc('trace')}, entropy {auc('entropy')}.",
         "Trace less entropy",
     )
-    return _unpaired(finding)
+    return _unpaired(finding, len(cases))
 
 
 def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
@@ -103,9 +99,17 @@ def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
     yield told(finding, "No", "It describes F, and says nothing about what was learned.")
 
 
-def _unpaired(finding: Finding) -> Finding:
-    """One whose differences come from ``minus``: where nothing is shown, it says why."""
-    return told(finding, "Not shown", _UNPAIRED)
+def _unpaired(finding: Finding, count: int) -> Finding:
+    """A finding of which so many differences come from ``minus``: where nothing is shown, why."""
+    if not count:
+        return finding
+    return told(
+        finding,
+        "Not shown",
+        f"Of {count} of {plural(len(finding.cases), 'network')} both are of the same images but "
+        "were compared as if of different ones: the intervals are too wide, and a gain or a loss "
+        "may have been missed.",
+    )
 
 
 def inside_sentence(singles: Sequence[Single]) -> str:
@@ -196,17 +200,17 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
             continue
         means = {method: network_mean(list(found.values())) for method, found in rows.items()}
         best = max(means, key=lambda method: sign * means[method]["value"])
-        paired = {
-            _who(each): found
-            for each in singles
-            if bounded(found := block(each.numbers, "maps", "methods", best, f"{key}_advantage"))
-        }
-        cases = []
+        cases, unpaired = [], 0
         for each in singles:
-            mine, other = own.get(_who(each)), rows[best].get(_who(each))
-            if mine and other:
-                apart = minus(mine, other) if sign > 0 else minus(other, mine)
-                cases.append(Case(each, paired.get(_who(each), apart)))
+            methods = block(each.numbers, "maps", "methods") or {}
+            mine, other = (block(methods, name, key) for name in ("ifim", best))
+            if not (bounded(mine) and bounded(other)):
+                continue
+            gain = block(methods, best, f"{key}_advantage")
+            if not bounded(gain):  # results of an earlier version
+                gain = minus(mine, other) if sign > 0 else minus(other, mine)
+                unpaired += 1
+            cases.append(Case(each, gain))
         if cases:
             finding = Finding(
                 f"Does {words} than the best other map's?",
@@ -215,7 +219,7 @@ def map_findings(singles: Sequence[Single]) -> Iterator[Finding]:
                 f"{style(best).label} {interval(means[best])}.",
                 f"Advantage in {key} area",
             )
-            yield finding if len(paired) == len(cases) else _unpaired(finding)
+            yield _unpaired(finding, unpaired)
 
 
 def map_sentences(singles: Sequence[Single]) -> Iterator[str]:

@@ -68,7 +68,8 @@ def use_findings(blocks: Sequence[Block], results: Sequence[Result]) -> Iterator
     used = [each for each in blocks if block(each.numbers, "uses")]
     for kind in KINDS:
         yield from _found(used, kind)
-    yield from _smallest_norm([each for each in used if _flips(each)])
+    earlier = [e for e in used if block(e.numbers, "uses", "flips") and not _flips(e)]
+    yield from _smallest_norm([each for each in used if _flips(each)], len(earlier))
     yield from _labelling(list(_labelled(results)))
 
 
@@ -139,7 +140,9 @@ def _found(used: Sequence[Block], kind: str) -> Iterator[Finding]:
 
 
 def _flips(each: Block) -> Any:
-    return block(each.numbers, "uses", "flips")
+    """What predicts the smallest change; None where the search had started from the predictor."""
+    found = block(each.numbers, "uses", "flips")
+    return found if block(found, "search") else None
 
 
 def _correlations(blocks: Sequence[Block]) -> list[Row]:
@@ -152,7 +155,7 @@ def _correlations(blocks: Sequence[Block]) -> list[Row]:
     ]
 
 
-def _smallest_norm(blocks: Sequence[Block]) -> Iterator[Finding]:
+def _smallest_norm(blocks: Sequence[Block], earlier: int) -> Iterator[Finding]:
     rows = _correlations(blocks)
     cases = [Case(each, _flips(each)["above"][rival]) for each in blocks if (rival := _rival(each))]
     if not cases:
@@ -169,6 +172,7 @@ def _smallest_norm(blocks: Sequence[Block]) -> Iterator[Finding]:
         f"{spread([100 * _flips(each)['found'] for each in blocks])} % of the images): "
         f"{listed(means)}."
         + (f" Left out: {plural(left, 'network')} with fewer than 5 found." if left else "")
+        + (f" Left out: {plural(earlier, 'network')} of an earlier search." if earlier else "")
         + f" The flip distance takes the gradients alone, not F. "
         f"{listed(sorted({str(_flips(each)['images']) for each in blocks}))} images a task.",
         "Flip distance less the best other predictor of each network",

@@ -18,6 +18,7 @@ from monai_ifim.report.evidence.singles import (
     map_panels,
     single_findings,
 )
+from monai_ifim.report.evidence.uses import use_findings
 from monai_ifim.report.results.measured import standing
 from monai_ifim.report.results.single import absences
 
@@ -170,6 +171,20 @@ def test_maps_are_compared_image_by_image_where_that_was_measured():
     for finding in map_findings([one]):
         assert finding.cases[0].difference["value"] == 0.123
         assert MISSED not in finding.sentence
+
+
+def test_what_an_earlier_version_measured_is_left_out_and_said():
+    old = made_block(uses={**made_uses(), "flips": {**made_uses()["flips"], "search": None}})
+    old["moves"] = {"ratios": old["moves"]["ratios"]}
+    new = made_block(uses=made_uses())
+    result = made_trainings(cnn=[new], vit=[old])
+    (moved,) = moves_findings(blocks_of([result]))
+    assert (len(moved.cases), "1 network of an earlier version" in moved.text) == (1, True)
+    found = [
+        each for each in use_findings(blocks_of([result]), [result]) if "smallest" in each.text
+    ]
+    assert [len(each.cases) for each in found] == [1]
+    assert "Left out: 1 network of an earlier search." in found[0].text
 
 
 def test_a_method_of_the_user_is_among_the_maps():
