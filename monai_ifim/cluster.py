@@ -121,16 +121,18 @@ def run_on_ray(  # noqa: PLR0913 - as run_bundle, and what the cluster is
                 if so_far.error:
                     break
             error = so_far.error
-        except BaseException as problem:  # Ray's, or a signal
+        except BaseException as raised:  # Ray's, or a signal
+            problem = signals.reason_for(raised)
             error = reason(problem)
             if not isinstance(problem, Exception):
-                raise
+                raise problem from problem.__cause__
             logger.debug("the run ended early", exc_info=True)
         finally:
             if shown is not None:
                 shown.clear()
-            connection.close()  # the workers end before their journals are read
-            merged = close_run(place, "ifim.csv", error)
+            with signals.writing():
+                connection.close()  # the workers end before their journals are read
+                merged = close_run(place, "ifim.csv", error)
     rows, table = () if merged is None else merged.rows, place / "ifim.csv"
     seconds = time.monotonic() - start
     summary = summary_of_rows(rows, images, table, notes=so_far.notes, seconds=seconds, error=error)
@@ -179,8 +181,10 @@ def _at_work(place: Path, resume: bool) -> Iterator[StopSignals]:
     try:
         yield signals
     finally:
-        signals.release()
-        lock.release()
+        try:
+            signals.release()
+        finally:
+            lock.release()
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from monai_ifim.handlers.begin import begin_table
 from monai_ifim.handlers.computation import Computation
 from monai_ifim.handlers.inference import Inference, graph_of_next, network_of
 from monai_ifim.handlers.observer import Observers
+from monai_ifim.handlers.order import Pair, add_handlers, put_in_order, remove_handlers
 from monai_ifim.handlers.output import add_to_output
 from monai_ifim.handlers.pooling import IFIMPooling, observers_of
 from monai_ifim.handlers.postprocessing import Postprocessing
@@ -139,11 +140,10 @@ class IFIMHandler:
         pooled: IFIMPooling | str | os.PathLike[str] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> None:
-        self.network = network
+        self.network, self.postprocessing = network, postprocessing
         self.space, self.options = taken_in(space, chosen_options(options, keywords))
         self.volumes = check_volumes(volumes)
         self.batch_transform = images_of_batch if batch_transform is None else batch_transform
-        self.postprocessing = postprocessing
         path = None if output_dir is None else Path(output_dir) / filename
         self.part = shard_of(shard)
         self.table = TableWriter(path, resume=resume, existing=existing, part=self.part)
@@ -158,8 +158,7 @@ class IFIMHandler:
         self.observers = Observers(who)
         self._graph: KeptGraph | None = None  # of the iteration in work
         self._remaining: Remaining | None = None
-        # Files that were finished since the batch in work began.
-        self._recording, self._files = ExitStack(), list[Path]()
+        self._recording, self._files = ExitStack(), list[Path]()  # finished since the batch began
         self._signals = StopSignals()
 
     def attach(self, engine: Engine) -> None:
@@ -168,8 +167,7 @@ class IFIMHandler:
         Args:
             engine: a MONAI evaluator or trainer, or any Ignite engine.
         """
-        for event, function in self._handlers(engine):
-            engine.add_event_handler(event, function)
+        add_handlers(engine, self._handlers(engine))
         for name, metric in self.metrics.items():
             metric.attach(engine, name)
 
@@ -186,13 +184,11 @@ class IFIMHandler:
             raise ValueError(
                 "expected an engine that this handler is attached to, got another; detach it once"
             )
-        for event, function in [*self._handlers(engine), *self._last_handlers()]:
-            if engine.has_event_handler(function, event):
-                engine.remove_event_handler(function, event)
+        remove_handlers(engine, [*self._handlers(engine), *self._last_handlers()])
         for metric in self.metrics.values():
             metric.detach(engine)
 
-    def _handlers(self, engine: Engine) -> list[tuple[Any, Callable[..., Any]]]:
+    def _handlers(self, engine: Engine) -> list[Pair]:
         # MONAI's engines attach their handlers before they have their network.
         monai = callable(getattr(engine, "prepare_batch", None))
         return [
@@ -204,21 +200,20 @@ class IFIMHandler:
             (Events.DATALOADER_STOP_ITERATION, self._stop_early),
             (Events.TERMINATE_SINGLE_EPOCH, self._wait_after_early_end),
             (Events.EPOCH_COMPLETED, self._finish),
+            (Events.TERMINATE, self._terminate),
+            (Events.INTERRUPT, self._signals.release),
             (Events.COMPLETED, self._complain),
             (Events.EXCEPTION_RAISED, self._rescue),
+            (Events.EXCEPTION_RAISED, self._raise),
         ]
 
-    def _last_handlers(self) -> list[tuple[Any, Callable[..., Any]]]:
-        return [
-            (Events.ITERATION_COMPLETED, self._commit),
-            (Events.ITERATION_COMPLETED, self._wait_after_last),
-        ]
+    def _last_handlers(self) -> list[Pair]:
+        return [(Events.ITERATION_COMPLETED, f) for f in (self._commit, self._wait_after_last)]
 
     def _attach_last(self, engine: Engine) -> None:
         """STARTED: everything else is attached, and may fail at the last batch, too."""
-        for event, function in self._last_handlers():
-            if not engine.has_event_handler(function, event):
-                engine.add_event_handler(event, function)
+        add_handlers(engine, self._last_handlers())
+        put_in_order(engine, self._rescue, self._raise)
 
     def _begin(self, engine: Engine) -> None:
         self._served, self._before = False, engine.state.iteration
@@ -233,15 +228,9 @@ class IFIMHandler:
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         network = self._network(engine)
-        options = {"volumes": sorted(self.volumes), "postprocessing": self.postprocessing}
-        options["inferer"] = getattr(engine, "inferer", None)
-        return run_identity(
-            network,
-            self._model_name.digest(network),
-            {**vars(self.options), **options, **self._computation.settings},
-            getattr(engine.state.dataloader, "dataset", None),
-            self.bundle,
-        )
+        choices = {"volumes": sorted(self.volumes), "postprocessing": self.postprocessing}
+        options = {**vars(self.options), **choices, **self._computation.settings}
+        return run_identity(network, self._model_name.digest(network), options, engine, self.bundle)
 
     def _look(self, engine: Engine) -> None:
         self._signals.check()
@@ -317,8 +306,7 @@ class IFIMHandler:
             error: what went wrong.
         """
         names = self._row_names(self._files_of(engine, self.batch_transform(engine.state.batch)))
-        text = failed(reason(error))
-        self.table.stage([{"file": name, "status": text} for name in names])
+        self.table.stage([{"file": name, "status": failed(reason(error))} for name in names])
         self._served = True
 
     def _network(self, engine: Any) -> nn.Module:
@@ -364,10 +352,13 @@ class IFIMHandler:
         self.observers.epoch(engine, self.table.rows)
         if self.table.left_out or "ifim_left_out" in engine.state.metrics:
             engine.state.metrics["ifim_left_out"] = self.table.left_out
+        self._signals.release()
+
+    def _terminate(self, engine: Engine) -> None:
+        if self.table.under_way:  # in the middle of an epoch
+            self._end_early(engine, (), InterruptedError("the engine was terminated"))
 
     def _complain(self, engine: Engine) -> None:
-        if self.table.under_way:  # terminated in the middle of an epoch
-            self._end_early(engine, (), InterruptedError("the engine was terminated"))
         if self.fail_at_end and self.table.complaint is not None:
             raise RuntimeError(self.table.complaint)
 
@@ -377,24 +368,28 @@ class IFIMHandler:
         if self._remaining is not None:
             self._remaining.release(self)
         self._remaining = self._graph = None
-        self._signals.release()
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
-        self._each.close(discard=True)
-        self.observers.cut_short()
         loader = engine.state.dataloader
         names = self.table.listed or getattr(image_list(loader), "names", None) or ()
-        self.table.rescue(files, error, getattr(loader, "failures", ()), names)
-        self._release()
+        with self._signals.ending():
+            self._each.close(discard=True)
+            self.observers.cut_short()
+            self.table.rescue(files, error, getattr(loader, "failures", ()), names)
+            self._release()
 
     def _rescue(self, engine: Engine, error: BaseException) -> None:
+        why = self._signals.reason_for(error)
         try:
             images = self.batch_transform(engine.state.batch)
             files = self._row_names(self._files_of(engine, images))
         except Exception:
             files = []  # the error came before there was a batch
-        self._end_early(engine, files, error)
-        if self.fail_at_end and (status := status_of(error)) is not None:
+        self._end_early(engine, files, why)
+        if self.fail_at_end and (status := status_of(why)) is not None:
             raise SystemExit(status) from None  # a command, which says what happened in its log
-        # Ignite takes an error that somebody handles for settled.
-        raise error
+        if why is not error:
+            raise why
+
+    def _raise(self, engine: Engine, error: BaseException) -> None:
+        raise error  # Ignite takes one that somebody handles for settled

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ignite.engine import Engine
 from torch import nn
 
 from monai_ifim.data.loaders import transforms_of
@@ -17,7 +18,7 @@ def run_identity(
     network: nn.Module,
     digest: str,
     options: Mapping[str, Any],
-    dataset: Any,
+    engine: Engine,
     bundle: str | None,
 ) -> dict[str, Any]:
     """What makes the results of a run: two runs with the same give the same.
@@ -26,14 +27,16 @@ def run_identity(
         network: unwrapped.
         digest: of its weights.
         options: of the eigenspace, and of the handler.
-        dataset: with the preprocessing.
+        engine: with an inferer, if it has one, and a data set with the preprocessing.
         bundle: digest of the bundle, None where there is none.
 
     Returns:
         Numbers and texts.
     """
+    dataset = getattr(engine.state.dataloader, "dataset", None)
     transforms = {id(each): each for each in transforms_of(dataset)}.values()
-    settings = {name: described(each) for name, each in options.items() if name not in _HOW}
+    choices = {**options, "inferer": getattr(engine, "inferer", None)}
+    settings = {name: described(each) for name, each in choices.items() if name not in _HOW}
     return {
         "network": {"class": type(network).__name__, "weights_sha256": digest},
         "bundle": bundle,
