@@ -178,13 +178,10 @@ def _at_work(place: Path, resume: bool) -> Iterator[StopSignals]:
     finally:
         whole.release()
     signals.catch()
-    try:
+    with ExitStack() as after:
+        after.callback(lock.release)
+        after.callback(signals.release)
         yield signals
-    finally:
-        try:
-            signals.release()
-        finally:
-            lock.release()
 
 
 @contextmanager
