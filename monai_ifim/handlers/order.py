@@ -36,15 +36,20 @@ def remove_handlers(engine: Engine, pairs: Iterable[Pair]) -> None:
 
 
 def put_in_order(engine: Engine, first: Callable[..., Any], last: Callable[..., Any]) -> None:
-    """Call one handler of an engine's errors before all others, and one after them.
+    """Call one method of handlers before all others at an engine's errors, and one after them.
 
     MONAI's ``StatsHandler`` and ``CheckpointSaver`` raise the error themselves, and Ignite calls
-    nobody after that.
+    nobody after that. Several handlers of one kind keep their order, which is that of the ranks.
 
     Args:
         engine: that both are attached to.
-        first: saves what there is.
-        last: raises the error.
+        first: a method, saves what there is.
+        last: a method, raises the error.
     """
-    handlers = engine._event_handlers[Events.EXCEPTION_RAISED]
-    handlers.sort(key=lambda entry: (entry[0] == last) - (entry[0] == first))
+    ours = [getattr(method, "__func__", method) for method in (first, last)]
+
+    def place(entry: tuple[Any, ...]) -> int:
+        method = getattr(entry[0], "__func__", entry[0])
+        return (method is ours[1]) - (method is ours[0])
+
+    engine._event_handlers[Events.EXCEPTION_RAISED].sort(key=place)

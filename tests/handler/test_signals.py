@@ -75,11 +75,6 @@ def test_the_batch_in_work_is_done_and_counts(number, tmp_path):
         evaluator.run()
     assert (done(out), record(out)["state"]) == (3, "interrupted")
     assert given_back()
-    evaluator = evaluator_of(Network(), out, resume=True)
-    # Weights are others: another run, which is refused; the same ones go on below.
-    with pytest.raises(ValueError, match="expected"):
-        evaluator.run()
-    assert given_back()
 
 
 @NUMBERS
@@ -194,4 +189,16 @@ def test_one_at_the_very_end_is_raised_when_all_is_written(number, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluator.run()
     assert done(out) == COUNT
+    assert given_back()
+
+
+def test_two_handlers_both_have_their_tables_when_an_error_ends_the_run(tmp_path):
+    def fail():
+        raise RuntimeError("no luck")
+
+    second = mi.IFIMHandler(output_dir=tmp_path / "b", on_error="raise")
+    evaluator = evaluator_of(Network(fail), tmp_path / "a", after=[second], on_error="raise")
+    with pytest.raises(RuntimeError, match="no luck"):
+        evaluator.run()
+    assert (done(tmp_path / "a"), done(tmp_path / "b")) == (2, 2)
     assert given_back()
