@@ -44,6 +44,7 @@ def affine(seed=0, classes=4, scale=0.3):
     network = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, classes)).eval()
     lengths = scale * torch.linspace(0.5, 2, classes)[:, None]
     network[1].weight.data = lengths * torch.randn(classes, PIXELS, generator=generator)
+    network[1].bias.data = 0.1 * torch.randn(classes, generator=generator)
     return TrainedClassifier(f"affine {seed}", network, "categorical", f"affine {seed} {classes}")
 
 
@@ -289,7 +290,7 @@ def test_two_classes_are_ordered_alike_by_all(tmp_path):
 def test_no_other_answer_is_found(tmp_path):
     net = affine()
     net.network[1].weight.data.zero_()
-    net.network[1].bias.data[1] = 1
+    net.network[1].bias.data = torch.tensor([-1.0, 1.0, 0.0, 0.5])
     found = flips([training(tmp_path, net)], images(6))
     assert found["found"] == 0
     assert found["norm"] is found["spearman"] is found["above"] is None

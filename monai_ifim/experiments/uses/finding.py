@@ -4,8 +4,8 @@ Every score has one direction: it is high for a fragile prediction, and for feat
 of training. A statistic of the image may be too high or too low, and counts by how far it is from
 the training images' median. This holds for wrong predictions and for changed images; but F may rise
 or fall where an image is changed, so there our scores count by how far they are from their median
-over the unchanged images, on a log scale. That median is of the very images that are told apart,
-which favours our scores a little.
+over the unchanged images, on a log scale. That median is of the very images that are told apart.
+For a change that always raises F, or always lowers it, counting one side alone would find more.
 """
 
 from __future__ import annotations

@@ -142,6 +142,11 @@ def inverse(ratio: Interval) -> Interval:
     return power(negative(logarithm(ratio)))
 
 
+def shifted(value: Interval, by: float) -> Interval:
+    """A value and both its ends, moved by a number."""
+    return value | {end: value[end] + by for end in _ENDS}
+
+
 def negative(difference: Interval) -> Interval:
     """A difference the other way round."""
     ends = {"low": -difference["high"], "high": -difference["low"]}

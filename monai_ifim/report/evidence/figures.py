@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -99,13 +100,15 @@ def learning_figure(blocks: Sequence[Block]) -> Figure | None:
         blocks: of all networks, below the bar as well.
 
     Returns:
-        The figure, of tasks with several lengths of training or with a network below the bar; None
-        where there is no such task.
+        The figure, of tasks with a network that was trained at several lengths, or that is below a
+        bar of the AUC; None where there is no such task.
     """
-    seen: dict[str, set[int]] = {}
-    for each in blocks:
-        seen.setdefault(each.task, set()).add(each.seen if each.competent else -each.seen)
-    tasks = [task for task, found in seen.items() if len(found) > 1 or min(found) < 0]
+    lengths = Counter((each.task, each.network) for each in blocks)
+    tasks = list(
+        dict.fromkeys(
+            each.task for each in blocks if lengths[each.task, each.network] > 1 or _below_auc(each)
+        )
+    )
     if not tasks:
         return None
     columns = min(len(tasks), 3)
@@ -128,6 +131,10 @@ def learning_figure(blocks: Sequence[Block]) -> Figure | None:
     shown = [each.network for each in blocks if each.task in tasks]
     _network_legend(figure, list(dict.fromkeys(shown)), [])
     return figure
+
+
+def _below_auc(each: Block) -> bool:
+    return each.standing == "below" and each.bar is not None and each.bar.score == "auc"
 
 
 def _learning_curve(axis: Axes, blocks: Sequence[Block]) -> None:

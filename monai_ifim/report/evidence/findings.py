@@ -11,15 +11,14 @@ from monai_ifim.report.evidence.comparisons import (
     geometric_mean,
     inverse,
     logarithm,
-    minus,
     network_mean,
+    shifted,
 )
 from monai_ifim.report.evidence.finding import Case, Finding
 from monai_ifim.report.results.measured import Interval, Result, block, bounded
 from monai_ifim.report.results.numbers import interval, listed, number, plural, spread
 
 Get = Callable[[Block], Any]
-_HALF: Interval = {"value": 0.5, "low": 0.5, "high": 0.5}
 
 
 def findings(blocks: Sequence[Block]) -> Iterator[Finding]:
@@ -112,7 +111,7 @@ def _pixels(clinical: Sequence[Block], known: Sequence[Block]) -> Finding:
     other = average(known, agreement("pixels", "unit_trace")) if known else ""
     finding = Finding(
         "On clinical images, do two trainings share half of the eigenspace in single pixels?",
-        _cases(clinical, lambda each: minus(agreement("pixels", "unit_trace")(each), _HALF)),
+        _cases(clinical, lambda each: shifted(agreement("pixels", "unit_trace")(each), -0.5)),
         f"Mean cos² in pixels on {tasks}: one image "
         f"{average(clinical, agreement('pixels', 'single'))}, pooled "
         f"{average(clinical, agreement('pixels', 'unit_trace'))}"
@@ -228,7 +227,21 @@ def untrained_agreement(blocks: Sequence[Block]) -> str:
     if not found:
         return ""
     most = max(found, key=lambda label: found[label]["value"])
-    return f"Networks of random weights agree most for {most}: {interval(found[most])}."
+    return (
+        f"Networks of random weights agree most for {most}: {interval(found[most])}; where that is "
+        "high, agreement is no evidence of learning."
+    )
+
+
+def trained_twice(blocks: Sequence[Block]) -> str:
+    """How many networks have a single pair of trainings, and what that means."""
+    twice = sum(len(each.trainings) == 2 for each in blocks)
+    if not twice:
+        return ""
+    return (
+        f"Trained twice: {plural(twice, 'network')} of {len(blocks)}; what their trainings share is "
+        "that of one pair, with an interval over images alone."
+    )
 
 
 def weighting(blocks: Sequence[Block]) -> str:

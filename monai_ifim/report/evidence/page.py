@@ -225,6 +225,7 @@ def _texts(found: _Found) -> dict[str, str]:
             ]
         ),
         "inside": once.inside_sentence(singles),
+        "twice": trainings.trained_twice(good),
         "uses_text": uses.flip_sentence(good),
         "maps_text": " ".join(once.map_sentences(singles)),
         "drift_text": " ".join(trainings.drift_sentences(found.drift)) if found.drift else "",

@@ -28,6 +28,10 @@ from monai_ifim.report.results.numbers import interval, listed, number, plural, 
 from monai_ifim.report.results.style import METHODS, style
 
 _MOST = 6  # panels of metrics beside each other
+_ONE_SHUFFLE = (
+    " (over the test images of one network each, not over shuffles: a network may know the classes "
+    "a little, or wrongly)"
+)
 _MAPS = {
     "rank_correlation": "rank correlation with\nthe iFIM map",
     "deletion": "deletion area\n(low: pixels matter)",
@@ -248,7 +252,12 @@ def _quantus_sentence(singles: Sequence[Single]) -> Iterator[str]:
             rank = f"{first}" if first == last else f"{first} to {last}"
             parts.append(f"{metric.replace('_', ' ')} {rank} of {len(values)}")
     if parts:
-        yield f"Rank of the sensitivity map by Quantus (means over networks): {listed(parts)}."
+        count = sum(bool(block(each.numbers, "quantus", "methods")) for each in singles)
+        yield (
+            f"Rank of the sensitivity map by Quantus (means over {plural(count, 'network')}; among "
+            "the others are two of its own variants, random numbers, and the edges of the image): "
+            f"{listed(parts)}."
+        )
 
 
 def control_panels(singles: Sequence[Single]) -> list[Panel]:
@@ -279,7 +288,7 @@ def control_sentences(singles: Sequence[Single]) -> Iterator[str]:
         aucs = [block(each.numbers, "controls", name, "auc") for each in singles]
         aucs = [auc for auc in aucs if bounded(auc)]
         if aucs:
-            after = " (over the test images of one network each)" if "labels" in name else ""
+            after = _ONE_SHUFFLE if "labels" in name else ""
             odd = sum(not auc["low"] <= 0.5 <= auc["high"] for auc in aucs)
             yield (
                 f"AUC with {words}: {interval(network_mean(aucs))} on average; the interval of "
@@ -298,7 +307,8 @@ def control_sentences(singles: Sequence[Single]) -> Iterator[str]:
     if turned:
         yield (
             f"With {spread([100 * top['share'] for top in tops])} % of the parameters randomised "
-            f"it has turned by {spread(turned)}° ({plural(len(turned), 'network')})."
+            f"one image's eigenspace has turned by {spread(turned)}° "
+            f"({plural(len(turned), 'network')})."
         )
     exact = [a for each in singles if (a := block(each.numbers, "controls", "float64", "angle"))]
     if exact:

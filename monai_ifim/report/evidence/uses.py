@@ -26,6 +26,7 @@ BASELINES = (
 )
 PREDICTORS = ("flip_distance", "largest_eigenvalue", "trace", "margin", "gradient_norm")
 CHOICES = ("entropy", "random")  # of images to label, without F
+_WITHOUT_F = {"flip_distance": " (gradients, not F)"}
 _SHARE = (0.0, 1.0)
 _CORRELATION = (-1.0, 1.0)
 
@@ -133,9 +134,9 @@ def _found(used: Sequence[Block], kind: str) -> Iterator[Finding]:
         [Case(each, found) for each, found in asked.items()],
         f"AUC, mean over networks: {style(score).label}, best of ours, {own}; best baseline in "
         f"each case, chosen on the same images, {rival}."
-        + (f" Less that: {listed(others)}." if others else "")
+        + (f" The same difference of the others: {listed(others)}." if others else "")
         + (f" Left out: {plural(left, 'network')} {absent}." if left else ""),
-        f"AUC for {words}, {style(score).label} less best baseline",
+        f"AUC for {words}, {style(score).label}{_WITHOUT_F.get(score, '')} less best baseline",
     )
 
 
@@ -224,8 +225,8 @@ def _labelling(tried: Sequence[tuple[Block, dict[str, Any]]]) -> Iterator[Findin
         aucs = [f"{_strategy(name)} {interval(found)}" for name, found in last.items()]
         texts.append(
             f"AUC with {labelling['labelled'][-1]} labelled images of `{each.task}` ({each.name}): "
-            f"{listed(aucs)}; better of entropy and random in all rounds after the first: "
-            f"{_strategy(_choice(labelling))}."
+            f"{listed(aucs)}; better of entropy and random on average over the rounds after the "
+            f"first: {_strategy(_choice(labelling))}."
         )
     yield Finding(
         "Does labelling the images that our scores choose help more than random ones and those of "

@@ -9,7 +9,7 @@ from _helpers.trainings import OWN, about, made_block, made_labelling, made_trai
 from monai_ifim.report.evidence.blocks import Single, blocks_of, counted
 from monai_ifim.report.evidence.figures import learning_figure
 from monai_ifim.report.evidence.finding import ANSWERS
-from monai_ifim.report.evidence.findings import enough_images, findings
+from monai_ifim.report.evidence.findings import enough_images, findings, trained_twice
 from monai_ifim.report.evidence.page import write_results_page
 from monai_ifim.report.evidence.pictures import draw_pictures
 from monai_ifim.report.evidence.singles import single_findings
@@ -236,7 +236,7 @@ def test_a_page_without_anything_says_so(page, tmp_path):
     assert not_numbers(text) == []
 
 
-def test_the_learning_curves_are_of_tasks_with_a_choice():
+def test_the_learning_curves_are_of_tasks_with_a_choice_or_below_the_bar():
     lengths = [made_block(images=1000, auc=0.8), made_block(images=4000, auc=0.95)]
     learned = made_trainings(cnn=lengths, vit=[made_block(images=4000, auc=0.96)])
     easy = made_trainings("trainings_easy", cnn=[made_block()])
@@ -246,6 +246,20 @@ def test_the_learning_curves_are_of_tasks_with_a_choice():
     assert list(curve.get_xdata()) == [1, 4]
     assert list(curve.get_ydata()) == pytest.approx([0.8, 0.95])
     assert learning_figure(blocks_of([easy])) is None
+    weak = made_trainings("trainings_weak", cnn=[made_block(auc=0.6)])
+    assert [axis.get_title() for axis in learning_figure(blocks_of([easy, weak])).axes] == ["weak"]
+    # Two architectures of two lengths are no curve.
+    other = made_trainings(cnn=[made_block(images=10)], vit=[made_block(images=20)])
+    assert learning_figure(blocks_of([other])) is None
+
+
+def test_networks_that_were_trained_twice_are_counted():
+    twice = made_block()
+    twice["trainings"] = twice["trainings"][:2]
+    three = [*twice["trainings"], twice["trainings"][0]]
+    result = made_trainings(cnn=[twice], vit=[{**twice, "trainings": three}])
+    assert trained_twice(blocks_of([result])).startswith("Trained twice: 1 network of 2;")
+    assert trained_twice(blocks_of([result])[1:]) == ""
 
 
 def test_missing_numbers_are_survived(page, tmp_path):
