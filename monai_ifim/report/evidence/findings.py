@@ -239,8 +239,8 @@ def trained_twice(blocks: Sequence[Block]) -> str:
     if not twice:
         return ""
     return (
-        f"Trained twice: {plural(twice, 'network')} of {len(blocks)}; what their trainings share is "
-        "that of one pair, with an interval over images alone."
+        f"Trained twice: {plural(twice, 'network')} of {len(blocks)}; what their trainings share "
+        "is that of one pair, with an interval over images alone."
     )
 
 
