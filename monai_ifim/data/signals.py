@@ -95,7 +95,7 @@ class StopSignals:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A signal does not cut off what is written because of an earlier one; a second one does.
+        """A signal does not cut off what is written, and waits for ``release``; a second one does.
 
         Yields:
             Nothing.
@@ -140,7 +140,7 @@ class StopSignals:
         self._pid = os.getpid()
         self._asked: int | None = None  # the signal's number
         self._told = self._waits = False
-        self._spared = 0  # signals that are yet to be overheard
+        self._spared = 0  # signals that do not cut off what is written
         self._former = dict[int, Any]()
 
     def _give_back(self) -> None:
@@ -156,12 +156,18 @@ class StopSignals:
             os.kill(os.getpid(), number)
         elif self._spared:
             self._spared -= 1
+            self._note(number)
         elif self._asked is not None:  # impatient, or out of patience
             self._raise()
         else:
-            self._asked = number
+            self._note(number)
             if not self._wait():
                 self._raise()
+
+    def _note(self, number: int) -> None:
+        """Remember the first one, of which nobody has been told yet."""
+        if self._asked is None:
+            self._asked, self._told = number, False
 
     def _wait(self) -> bool:
         """Whether the alarm clock is free, and set."""

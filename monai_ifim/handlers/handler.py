@@ -370,9 +370,9 @@ class IFIMHandler:
         self._remaining = self._graph = None
 
     def _end_early(self, engine: Engine, files: Sequence[str], error: BaseException) -> None:
-        loader = engine.state.dataloader
-        names = self.table.listed or getattr(image_list(loader), "names", None) or ()
         with self._signals.ending():
+            loader = engine.state.dataloader
+            names = self.table.listed or getattr(image_list(loader), "names", None) or ()
             self._each.close(discard=True)
             self.observers.cut_short()
             self.table.rescue(files, error, getattr(loader, "failures", ()), names)

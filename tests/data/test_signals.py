@@ -106,10 +106,35 @@ def test_what_the_first_one_makes_us_write_is_cut_off_by_two_more_alone(number) 
         send(number)
     signals.catch()
     with signals.writing():
-        send(number)  # overheard
+        send(number)
         with pytest.raises(KeyboardInterrupt) as raised:
             send(number)
     end(signals, raised.value)
+
+
+@NUMBERS
+@pytest.mark.parametrize("patience", [0.0, 3.0])
+def test_the_first_one_while_another_error_is_written_is_raised_afterwards(number, patience):
+    signals, written = caught(patience), []
+    signals.reason_for(RuntimeError("no luck"))
+
+    def write() -> None:
+        with signals.ending():
+            send(number)
+            written.append("table")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert written == ["table"]
+
+
+@NUMBERS
+def test_one_between_the_error_and_the_writing_is_raised_afterwards(number):
+    signals = caught()
+    signals.reason_for(RuntimeError("no luck"))
+    send(number)
+    with pytest.raises(KeyboardInterrupt):
+        signals.release()
 
 
 def test_release_comes_also_when_writing_fails() -> None:

@@ -62,23 +62,14 @@ def flips(trainings: Sequence[Training], images: Tensor) -> dict[str, Any]:
         return told
     drawn = trainings[0].amounts.drawn(int(usable.sum())).numpy()
     shares = (norms / images.double().flatten(1).norm(dim=1))[:, usable].numpy()
-    varying = [
-        name
-        for name in PREDICTORS
-        if all(_varies(row[name][usable]) and _varies(row["norm"][usable]) for row in rows)
-    ]
-    if "flip_distance" not in varying:
+    kept = [{name: _finite(row[name])[usable] for name in ("norm", *PREDICTORS)} for row in rows]
+    varying = {name for name in kept[0] if all(len(row[name].unique()) > 1 for row in kept)}
+    if not varying >= {"norm", "flip_distance"}:
         return told
     tables = {
-        name: np.stack(
-            [
-                spearman(_finite(PREDICTORS[name] * row[name])[usable], row["norm"][usable]).of(
-                    drawn
-                )[0]
-                for row in rows
-            ]
-        )
-        for name in varying
+        name: np.stack([spearman(sign * row[name], row["norm"]).of(drawn)[0] for row in kept])
+        for name, sign in PREDICTORS.items()
+        if name in varying
     }
     whole = np.isfinite(np.stack([*tables.values()])).all(axis=(0, 1))
     tables = {name: table[:, whole] for name, table in tables.items()}
@@ -128,11 +119,6 @@ def _measured(training: Training, images: Tensor) -> dict[str, Tensor]:
 
     found: dict[str, Tensor] = training.step("uses flips", [digest(images), SEARCH, 2], compute)
     return found
-
-
-def _varies(values: Tensor) -> bool:
-    kept = _finite(values)
-    return bool(kept.min() < kept.max())
 
 
 def _finite(values: Tensor) -> Tensor:
