@@ -132,6 +132,7 @@ def write_results_page(folders: Sequence[Path], page: Path) -> Path:
         "hours": _hours([*found.several, *found.once]),
         "absences": list(absences([*found.several, *found.once])),
         "command": command,
+        "further": listed(_further(found)),
         "picture_text": trainings.picture_sentence(_examples(found.good)),
         **_networks(found),
         **_texts(found),
@@ -164,6 +165,15 @@ def _findings(found: _Found) -> list[Finding]:
 
 def _moved(found: _Found) -> list[Finding]:
     return list(trainings.moves_findings(found.good))
+
+
+def _further(found: _Found) -> list[str]:
+    """Questions that are answered in their sections alone."""
+    place = "#how-far-does-the-prediction-move-along-which-direction"
+    moved = f"[how far the pooled direction moves a prediction]({place})" if _moved(found) else ""
+    maps = list(once.map_findings(found.singles))
+    beside = "[how the sensitivity map stands beside attribution](#beside-attribution-maps)"
+    return [each for each in (moved, beside if maps else "") if each]
 
 
 def _hours(results: Sequence[Result]) -> str:

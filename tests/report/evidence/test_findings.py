@@ -286,3 +286,12 @@ def test_pictures_have_a_row_for_each_network_and_say_what_is_shared():
     assert texts.count("not known") == 1
     blocks[0].numbers["pictures"] = blocks[1].numbers["pictures"] = None
     assert draw_pictures(blocks) is None
+
+
+def test_the_page_names_the_answers_further_below_that_there_are(page, tmp_path):
+    with_moves = page(tmp_path / "a", made_trainings(cnn=[made_block(), made_block()]))
+    assert "With answers of their own below: [how far the pooled direction moves" in with_moves
+    without = {**made_block(), "moves": None}
+    assert "With answers of their own below" not in page(
+        tmp_path / "b", made_trainings(cnn=[without])
+    )
