@@ -295,3 +295,8 @@ def test_the_page_names_the_answers_further_below_that_there_are(page, tmp_path)
     assert "With answers of their own below" not in page(
         tmp_path / "b", made_trainings(cnn=[without])
     )
+    maps = page(tmp_path / "c", made_result())
+    assert "With answers of their own below: [how the sensitivity map stands" in maps
+    assert "\n## Beside attribution maps\n" in maps  # where the link leads
+    both = page(tmp_path / "d", made_trainings(cnn=[made_block()]), made_result())
+    assert "-along-which-direction) and [how the sensitivity map stands" in both
