@@ -107,7 +107,14 @@ def made_block(
         return draw.normal(size=(8, 8)).round(2).tolist()
 
     return {
-        "recipe": {"images": images},
+        "recipe": {
+            "images": images,
+            "batch_size": 64,
+            "learning_rate": 0.001,
+            "warm_up": 0.3,
+            "fresh": True,
+            "augmented": False,
+        },
         "width": None,
         "images": 100,
         "directions": 1,

@@ -147,15 +147,17 @@ def test_a_folder_of_experiments_without_any_data_fails(tmp_path):
 
 
 def test_a_failing_experiment_leaves_the_others(folder, config, network, tmp_path, capsys):
-    wrong = {"densenet121": {"width": 3}}
+    wrong = {"efficientnet_b0": {"width": 3}}
     write(tmp_path, "a_wrong", networks=wrong, controls=[], sized_networks=[])
     shutil.copy(config, tmp_path)
     arguments = ["experiment", str(tmp_path), "--output", str(tmp_path / "results")]
     assert main([*arguments, "--cache", str(folder / "cache")]) == 1
-    assert "a_wrong densenet121: expected no width for densenet121" in capsys.readouterr().out
+    assert (
+        "a_wrong efficientnet_b0: expected no width for efficientnet_b0" in capsys.readouterr().out
+    )
     assert (tmp_path / "results" / "small" / "perturbation.png").is_file()
     page = (tmp_path / "results" / "results.md").read_text()
-    assert "**Absent: Small.** DenseNet-121: expected no width" in page
+    assert "**Absent: Small.** EfficientNet-B0: expected no width" in page
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The shared recipe: reproducible, learning what there is to learn, leaving no trace."""
 
+from itertools import islice
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from monai_ifim.core import Categorical
 from monai_ifim.experiments.logits import logits_of
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES, build_network
 from monai_ifim.experiments.networks.augmented import AugmentedImages
@@ -16,6 +19,7 @@ from monai_ifim.experiments.networks.training import (
     training_key,
     training_set,
 )
+from monai_ifim.experiments.statistics import classification_scores
 from monai_ifim.experiments.tasks.catalogue import load_task
 from monai_ifim.experiments.tasks.fresh import FreshImages
 from monai_ifim.experiments.tasks.labelled import Split, balanced
@@ -40,12 +44,39 @@ def test_architectures(name, shape):
     [
         (("alexnet", (1, 32, 32), 2), "expected an architecture in"),
         (("densenet121", (1, 28, 28), 2), "at least 32 pixels"),
-        (("densenet121", (1, 32, 32), 2, 8), "expected no width"),
+        (("efficientnet_b0", (1, 32, 32), 2, 8), "expected no width"),
     ],
 )
 def test_impossible_networks(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_network(*arguments)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_networks_without_their_max_pooling(name):
+    with_pool, without = (
+        build_network(name, (1, 32, 32, 32), 3, 4, max_pool=kept) for kept in (True, False)
+    )
+    pools = [
+        sum(isinstance(module, torch.nn.MaxPool3d) for module in network.modules())
+        for network in (with_pool, without)
+    ]
+    assert pools == [1, 0]
+    assert with_pool.state_dict().keys() == without.state_dict().keys()
+    assert without(torch.randn(2, 1, 32, 32, 32)).shape == (2, 3)
+
+
+def test_a_network_that_has_no_max_pooling():
+    with pytest.raises(ValueError, match=r"expected max_pool: true for vit, got false"):
+        build_network("vit", (1, 32, 32), 2, max_pool=False)
+
+
+def test_keys_of_trainings_from_before_max_pooling_was_a_choice(task):
+    keys = [
+        training_key(task, Variant("resnet18", max_pool=kept), Recipe()) for kept in (True, False)
+    ]
+    assert "max_pool" not in keys[0]["variant"]
+    assert keys[1]["variant"]["max_pool"] is False
 
 
 def test_training_learns_and_leaves_the_random_state(task):
@@ -97,6 +128,45 @@ def test_fresh_images_are_each_drawn_once(task):
     assert float((difference * expected).sum() / expected.square().sum()) == pytest.approx(
         1, abs=0.2
     )
+
+
+def test_stronger_signals_at_first(task):
+    plain = list(FreshImages(task.signal, 16, 10, seed=0))
+    draws = FreshImages(task.signal, 16, 10, seed=0, strength=3)
+    added = torch.cat([torch.zeros_like(task.signal.signals[:1]), task.signal.signals]).float()
+    for step, ((weak, labels), (strong, same)) in enumerate(zip(plain, draws, strict=True)):
+        assert torch.equal(labels, same)
+        more = max(0, 2 * (1 - step / 9)) * added[labels][:, None]
+        torch.testing.assert_close(strong - weak, more, atol=1e-5, rtol=0)
+    for (images, _), (settled, _) in zip(plain, draws.settled(), strict=True):
+        assert torch.equal(images, settled)
+
+
+def test_stronger_signals_at_first_help_a_short_training(task):
+    """And batch statistics are those of images as they are tested."""
+    variant = Variant("resnet18", width=4)
+    recipe = Recipe(images=9600, batch_size=32, learning_rate=3e-3, warm_up=0.1, fresh=True)
+    strong = recipe.model_copy(update={"strength": 6.0})
+    assert training_key(task, variant, recipe) != training_key(task, variant, strong)
+    aucs = []
+    for each in (recipe, strong):
+        network = variant.build(task)
+        network.load_state_dict(train(task, variant, each))
+        logits = logits_of(network, task.test.images)
+        scores = classification_scores(task.test.labels, Categorical(), logits, resamples=10)
+        aucs.append(scores["auc"]["value"])
+    assert aucs[1] > aucs[0] + 0.1
+    weights = network.state_dict()
+    estimate_statistics(network, [x for x, _ in islice(FreshImages(task.signal, 32, 300, 0), 32)])
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_the_width_of_a_densenet():
+    wide, thin = (build_network("densenet121", (1, 32, 32), 2, width) for width in (None, 8))
+    layers = [module for module in thin.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert layers[0].out_channels == 16
+    assert layers[2].out_channels == 8
+    assert len(list(wide.modules())) == len(list(thin.modules()))
 
 
 def test_shuffled_fresh_labels_say_nothing(task):

@@ -28,7 +28,9 @@ class FirstOutput(nn.Module):
         return output
 
 
-def build_network(name: str, shape: Shape, classes: int, width: int | None = None) -> nn.Module:
+def build_network(
+    name: str, shape: Shape, classes: int, width: int | None = None, *, max_pool: bool = True
+) -> nn.Module:
     """An untrained network; its weights come from torch's global random state.
 
     Args:
@@ -36,15 +38,18 @@ def build_network(name: str, shape: Shape, classes: int, width: int | None = Non
             ``densenet121``, ``efficientnet_b0`` (2D only) or ``vit`` (64 patches, six layers).
         shape: of one image, (C, *S).
         classes: number of logits.
-        width: channels of the first stage of ``cnn`` (16 by default) and ``resnet18`` (64), size
-            of the tokens of ``vit`` (96).
+        width: channels of the first stage of ``cnn`` (16 by default) and ``resnet18`` (64),
+            channels that each layer of ``densenet121`` adds (32), size of the tokens of ``vit``
+            (96).
+        max_pool: keep the max-pooling after the first convolution of ``resnet18`` and
+            ``densenet121``. Of a noisy image it passes on the noise's maxima.
 
     Returns:
         The network, (B, C, *S) to logits (B, classes).
 
     Raises:
-        ValueError: unknown name, a width where there is none to choose, or images that the
-            network cannot take.
+        ValueError: unknown name, a width where there is none to choose, no max-pooling to leave
+            out, or images that the network cannot take.
 
     >>> import torch
     >>> build_network("cnn", (1, 32, 32), 2)(torch.zeros(3, 1, 32, 32)).shape
@@ -54,15 +59,23 @@ def build_network(name: str, shape: Shape, classes: int, width: int | None = Non
         raise ValueError(
             f"expected an architecture in {sorted(_BUILDERS)}, got {name!r}; choose one of them"
         )
-    if width is not None and name in _FIXED:
+    if width is not None and name == "efficientnet_b0":
         raise ValueError(f"expected no width for {name}, got {width}; leave it out")
-    smallest = 32 if name in _FIXED else 16
+    if not max_pool and name not in _POOLS:
+        raise ValueError(
+            f"expected max_pool: true for {name}, got false; only {sorted(_POOLS)} can leave it out"
+        )
+    smallest = 32 if name in _DEEP else 16
     if min(shape[1:]) < smallest:
         raise ValueError(
             f"expected at least {smallest} pixels along every axis for {name}, got "
             f"{tuple(shape[1:])}; choose another architecture, or pad the images"
         )
-    return _BUILDERS[name](tuple(shape), classes, width)
+    network = _BUILDERS[name](tuple(shape), classes, width)
+    if not max_pool:
+        parent, _, child = _POOLS[name].rpartition(".")
+        setattr(network.get_submodule(parent), child, nn.Identity())
+    return network
 
 
 def _cnn(shape: Shape, classes: int, width: int | None) -> nn.Module:
@@ -93,7 +106,10 @@ def _resnet18(shape: Shape, classes: int, width: int | None) -> nn.Module:
 
 
 def _densenet121(shape: Shape, classes: int, width: int | None) -> nn.Module:
-    return DenseNet121(len(shape) - 1, shape[0], classes)
+    growth = width or 32
+    return DenseNet121(
+        len(shape) - 1, shape[0], classes, init_features=2 * growth, growth_rate=growth
+    )
 
 
 def _efficientnet_b0(shape: Shape, classes: int, width: int | None) -> nn.Module:
@@ -135,4 +151,7 @@ _BUILDERS: dict[str, Callable[[Shape, int, int | None], nn.Module]] = {
     "vit": _vit,
 }
 ARCHITECTURES = tuple(_BUILDERS)
-_FIXED = ("densenet121", "efficientnet_b0")
+# Where the max-pooling after the first convolution is.
+_POOLS = {"resnet18": "maxpool", "densenet121": "features.pool0"}
+# They halve an image five times.
+_DEEP = ("densenet121", "efficientnet_b0")

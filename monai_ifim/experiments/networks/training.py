@@ -24,6 +24,9 @@ from monai_ifim.experiments.tasks.labelled import Task
 Count = Annotated[int, Field(strict=True, ge=0, description="a whole number >= 0")]
 Rate = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, description="a number >= 0")]
 Switch = Annotated[bool, Field(strict=True, description="true or false")]
+Strength = Annotated[
+    float, Field(strict=True, ge=1, allow_inf_nan=False, description="a number >= 1")
+]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1, description="a share in (0, 1)")]
 
 
@@ -37,6 +40,9 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         warm_up: share of the steps in which the learning rate rises to its peak.
         fresh: draw every image anew instead of passing over a training set; for controlled tasks,
             whose images have no end.
+        strength: what the signals of fresh images are multiplied by at first, down to 1 by nine
+            tenths of the training: networks that would learn nothing in a long time start with easy
+            images.
         augmented: turn (up to 10 degrees), shift (up to 6 %) and scale (up to 10 %) each image anew
             whenever it is seen; for clinical tasks, whose images are few.
     """
@@ -46,6 +52,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     learning_rate: Rate = 1e-3
     warm_up: Share = 0.3
     fresh: Switch = False
+    strength: Strength = 1.0
     augmented: Switch = False
 
 
@@ -59,6 +66,7 @@ class Variant:
         seed: of the weights and of the order of the images.
         shuffled: give the images each other's labels, so that there is nothing to learn.
         limit: train on the first images only.
+        max_pool: keep the max-pooling after the first convolution, as in ``build_network``.
     """
 
     architecture: str
@@ -66,6 +74,7 @@ class Variant:
     seed: int = 0
     shuffled: bool = False
     limit: int | None = None
+    max_pool: bool = True
 
     def build(self, task: Task) -> nn.Module:
         """The untrained network, the same at every call; the global random state is kept.
@@ -79,7 +88,11 @@ class Variant:
         with torch.random.fork_rng([]):
             torch.manual_seed(self.seed)
             return build_network(
-                self.architecture, task.shape, len(task.classes), self.width
+                self.architecture,
+                task.shape,
+                len(task.classes),
+                self.width,
+                max_pool=self.max_pool,
             ).eval()
 
 
@@ -124,7 +137,7 @@ def train(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Tensor]:
         trainer.logger.setLevel("WARNING")
         ProgressBar(desc=f"train {variant.architecture}", disable=None).attach(trainer)
         trainer.run()
-        estimate_statistics(network, [images for images, _ in islice(loader, 32)])
+        estimate_statistics(network, [images for images, _ in islice(_settled(loader), 32)])
     weights = {
         name: value.detach().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
@@ -142,7 +155,12 @@ def _batches(task: Task, variant: Variant, recipe: Recipe) -> tuple[DataLoader[A
     if recipe.fresh and variant.limit is None:
         steps = max(1, math.ceil(recipe.images / recipe.batch_size))
         fresh = FreshImages(
-            task.known_signal, recipe.batch_size, steps, variant.seed, shuffled=variant.shuffled
+            task.known_signal,
+            recipe.batch_size,
+            steps,
+            variant.seed,
+            strength=recipe.strength,
+            shuffled=variant.shuffled,
         )
         return DataLoader(fresh, batch_size=None), 1
     generator = torch.Generator().manual_seed(variant.seed)
@@ -151,6 +169,14 @@ def _batches(task: Task, variant: Variant, recipe: Recipe) -> tuple[DataLoader[A
     batch_size = min(recipe.batch_size, len(data))
     loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
     return loader, max(1, math.ceil(recipe.images / (len(loader) * batch_size)))
+
+
+def _settled(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The batches, as easy as they are at the end of the training."""
+    images = loader.dataset
+    if isinstance(images, FreshImages):
+        return DataLoader(images.settled(), batch_size=None)
+    return loader
 
 
 def estimate_statistics(network: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -198,10 +224,13 @@ def training_set(task: Task, variant: Variant, generator: torch.Generator) -> Te
 def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]:
     """All that the weights depend on, for a key in ``Steps``."""
     fresh = recipe.fresh and variant.limit is None
+    described = asdict(variant)
+    if variant.max_pool:
+        del described["max_pool"]  # a variant that gains a field trains nothing anew
     return {
         "weights": 3,  # raise when the code, or a default of the recipe, changes what it gives
         "task": task.known_signal.digest() if fresh else task.train.digest(),
-        "variant": asdict(variant),
+        "variant": described,
         # Without defaults: a recipe that gains a field trains nothing anew.
         "recipe": recipe.model_dump(exclude_defaults=True),
         "torch": str(torch.__version__),

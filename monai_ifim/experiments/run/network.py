@@ -77,6 +77,7 @@ class NetworkOfTask:
             "training": {
                 "parameters": sum(p.numel() for p in classifier.network.parameters()),
                 "width": self.variant.width,
+                "max_pool": self.variant.max_pool,
                 "images_seen": self.recipe.images,
                 **self._scores(classifier),
             },

@@ -19,7 +19,15 @@ from pydantic_core import ErrorDetails
 
 from monai_ifim.experiments.measures.amounts import Measures
 from monai_ifim.experiments.networks.architectures import ARCHITECTURES
-from monai_ifim.experiments.networks.training import Count, Rate, Recipe, Share, Variant
+from monai_ifim.experiments.networks.training import (
+    Count,
+    Rate,
+    Recipe,
+    Share,
+    Strength,
+    Switch,
+    Variant,
+)
 from monai_ifim.experiments.tasks.catalogue import TASKS
 
 PROFILES = ("quick", "standard", "full")
@@ -48,19 +56,23 @@ class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         width: channels or tokens, as in ``Variant``.
+        max_pool: keep the max-pooling after the first convolution, as in ``Variant``.
         trainings: how often it is trained.
         images: of its recipe, and so are the others.
         batch_size: images a step.
         learning_rate: its peak.
         warm_up: share of the steps in which the learning rate rises.
+        strength: of the signals at first.
     """
 
     width: Annotated[int | None, Field(strict=True, gt=0)] = None
+    max_pool: Switch | None = None
     trainings: Annotated[int | None, Field(strict=True, gt=0)] = None
     images: Count | None = None
     batch_size: Count | None = None
     learning_rate: Rate | None = None
     warm_up: Share | None = None
+    strength: Strength | None = None
 
 
 Options = Annotated[NetworkOptions, BeforeValidator(lambda given: {} if given is None else given)]
@@ -129,6 +141,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 "recipe.fresh: expected a task whose images are made on the spot, got "
                 f"{self.task}; take fresh out"
             )
+        easier = [name for name in self.networks if self.recipe_of(name).strength > 1]
+        if easier and not self.recipe.fresh:
+            raise ValueError(
+                f"strength: expected recipe.fresh: true with it, for signals that are added on the "
+                f"spot, got false for {easier}; add it, or take strength out"
+            )
         if self.task != _BUNDLE and not self.networks:
             raise ValueError("networks: expected at least one, got none; say networks: {cnn: }")
         unknown = {*self.controls, *self.sized_networks} - set(self.networks)
@@ -141,7 +159,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     def variant_of(self, name: str) -> Variant:
         """What is trained under this name, with the first seed."""
-        return Variant(name, width=self.networks[name].width, seed=self.seed)
+        own = self.networks[name]
+        return Variant(name, width=own.width, seed=self.seed, max_pool=own.max_pool is not False)
 
     def recipe_of(self, name: str) -> Recipe:
         """How the network of this name is trained."""

@@ -130,6 +130,7 @@ class TrainingsOfTask:
         return {
             "recipe": recipe.model_dump(),
             "width": variant.width,
+            "max_pool": variant.max_pool,
             "images": len(self.images),
             "directions": trainings[0].rank,
             "trainings": [self._described(training) for training in trainings],

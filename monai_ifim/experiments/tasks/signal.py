@@ -164,12 +164,15 @@ class SignalTask:
         decisions = torch.stack(shares).mean(dim=0)  # the classes share their noise
         return Accuracy(float(decisions.mean()), float(decisions.std()) / math.sqrt(per_class))
 
-    def sample(self, labels: Sequence[int] | Tensor, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, labels: Sequence[int] | Tensor, generator: torch.Generator, strength: float = 1
+    ) -> Tensor:
         """Draw one image of each of these classes.
 
         Args:
             labels: (B,) classes.
             generator: source of the background, on the CPU.
+            strength: what the signals are multiplied by.
 
         Returns:
             (B, 1, *S) in float32.
@@ -183,7 +186,8 @@ class SignalTask:
                 f"expected labels from 0 to {self.classes - 1}, got {labels.tolist()}; "
                 "class 0 is the background alone"
             )
-        return (self.background(len(labels), generator) + self._additions[labels])[:, None]
+        additions = strength * self._additions[labels]
+        return (self.background(len(labels), generator) + additions)[:, None]
 
     def background(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw backgrounds without a signal.

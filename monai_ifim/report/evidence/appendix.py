@@ -50,6 +50,7 @@ def write_tables(
         "main": main,
         "comparisons": tables.finding_table(findings),
         "networks": tables.network_table(blocks),
+        "recipes": tables.recipe_table(blocks),
         "bars": list(bars(results)),
         "answer": tables.answer_table(good),
         "counts": tables.count_table(good),

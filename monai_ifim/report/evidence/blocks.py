@@ -16,6 +16,7 @@ from monai_ifim.report.results.measured import (
     standing,
     standing_once,
 )
+from monai_ifim.report.results.numbers import listed
 from monai_ifim.report.results.style import STYLES
 
 METRICS = {
@@ -70,6 +71,16 @@ class Block:
     def seen(self) -> int:
         """Images seen in each training."""
         return int(self.numbers["recipe"]["images"])
+
+    @property
+    def strength(self) -> float:
+        """What the signals were multiplied by at the start of each training; 1: nothing."""
+        return float(self.numbers["recipe"].get("strength", 1))
+
+    @property
+    def max_pool(self) -> bool:
+        """Whether the max-pooling after the first convolution is there, if any is usual."""
+        return bool(self.numbers.get("max_pool", True))
 
     @property
     def trainings(self) -> Sequence[dict[str, Any]]:
@@ -215,6 +226,27 @@ def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str
         task: [network_name(name) for name in chosen if (task, name) not in tried] for task in tasks
     }
     return {task: absent for task, absent in found.items() if absent}
+
+
+def other_recipes(blocks: Sequence[Block]) -> str:
+    """Networks that are built or trained in another way than their kind elsewhere.
+
+    Args:
+        blocks: all of them.
+
+    Returns:
+        What is different, network by network and task by task; empty where there are none.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for each in blocks:
+        words = [
+            "no max-pooling after the first convolution" if not each.max_pool else "",
+            f"signals {each.strength:g} times as strong at first" if each.strength > 1 else "",
+        ]
+        if any(words):
+            different = f"{each.name} ({', '.join(filter(None, words))})"
+            found.setdefault(each.task, {})[different] = None
+    return "; ".join(f"`{task}`: {listed(list(words))}" for task, words in found.items())
 
 
 def _reason(each: Block) -> str:

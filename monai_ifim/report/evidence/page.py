@@ -25,6 +25,7 @@ from monai_ifim.report.evidence.blocks import (
     blocks_of,
     counted,
     groups,
+    other_recipes,
     singles_of,
     untried,
 )
@@ -205,6 +206,7 @@ def _networks(found: _Found) -> dict[str, Any]:
         "untried": "; ".join(
             f"`{task}`: {listed(absent)}" for task, absent in untried(found.blocks, names).items()
         ),
+        "other_recipes": other_recipes(found.blocks),
         "bars": list(bars([*found.once, *found.several])),
         "single_count": f"Of {plural(len(stand), 'network')} measured on one training alone, "
         f"{stand.count('above')} count where such networks are asked; "

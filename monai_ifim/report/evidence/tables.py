@@ -46,6 +46,38 @@ def network_table(blocks: Sequence[Block]) -> str:
     return table([*header, "accuracy", "largest class, chance"], rows)
 
 
+def recipe_table(blocks: Sequence[Block]) -> str:
+    """How the networks were trained, where it differs."""
+    rows = []
+    for each in blocks:
+        recipe = each.numbers["recipe"]
+        rows.append(
+            [
+                *_who(each),
+                count(each.numbers["width"]),
+                ABSENT if each.max_pool else "left out",
+                count(recipe["batch_size"]),
+                number(recipe["learning_rate"]),
+                percent(recipe["warm_up"]),
+                "changed a little at each look" if recipe.get("augmented") else "as they are",
+                f"{each.strength:g}",
+            ]
+        )
+    header = ["Task", "Network", "Images seen", "Trainings", "Width, if not the usual"]
+    return table(
+        [
+            *header,
+            "max-pooling first",
+            "batch",
+            "learning rate",
+            "rises for",
+            "images",
+            "signals at first, times",
+        ],
+        rows,
+    )
+
+
 def finding_table(findings: Sequence[Finding]) -> str:
     """Every comparison behind the findings."""
     rows = []

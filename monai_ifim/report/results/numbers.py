@@ -14,14 +14,14 @@ ABSENT = "–"
 def number(value: Any, *, powers: bool = False) -> str:
     """Three significant digits, or two and a power of ten for what is large or small.
 
-    >>> [number(value) for value in (12.34, 0.9123, 150, 21400, 0.00052, 0, None)]
-    ['12.3', '0.912', '150', '2.1e4', '5.2e-4', '0', '–']
+    >>> [number(value) for value in (12.34, 0.9123, 0.9996, 150, 21400, 0.00052, 0, None)]
+    ['12.3', '0.912', '1.00', '150', '2.1e4', '5.2e-4', '0', '–']
     """
     if not known(value):
         return ABSENT
     if value == 0:
         return "0"
-    power = math.floor(math.log10(abs(value)))
+    power = math.floor(math.log10(abs(float(f"{value:.2e}"))))  # 0.9996 has that of 1.00
     if -3 <= power < 4 and not powers:
         return f"{value:.{max(0, 2 - power)}f}"
     digits, exponent = f"{value:.1e}".split("e")

@@ -4,7 +4,15 @@ import pytest
 
 from _helpers.results import HIGH, around, made_result, share, stored
 from _helpers.trainings import about, made_block, made_trainings, made_uses
-from monai_ifim.report.evidence.blocks import COUNTED, Single, blocks_of, counted, groups, untried
+from monai_ifim.report.evidence.blocks import (
+    COUNTED,
+    Single,
+    blocks_of,
+    counted,
+    groups,
+    other_recipes,
+    untried,
+)
 from monai_ifim.report.evidence.findings import (
     findings,
     moves_findings,
@@ -18,6 +26,7 @@ from monai_ifim.report.evidence.singles import (
     map_panels,
     single_findings,
 )
+from monai_ifim.report.evidence.tables import recipe_table
 from monai_ifim.report.evidence.uses import use_findings
 from monai_ifim.report.results.measured import standing
 from monai_ifim.report.results.single import absences
@@ -134,7 +143,7 @@ def test_the_caption_has_the_numbers_of_the_networks_shown():
     # Half of the width times √(3/2) and 4.303, the quantile of Student's t with 2 degrees of
     # freedom, divided by 1.960: 0.0538.
     assert picture_sentence(blocks_of(results)) == (
-        "Mean cos² of the pooled ones: `signal` 0.946 [0.892, 1.000] in pixels, 0.900 [0.846, "
+        "Mean cos² of the pooled ones: `signal` 0.946 [0.892, 1.00] in pixels, 0.900 [0.846, "
         "0.954] filtered; `x` 0.0890 [0.0352, 0.143] in pixels, 0.900 [0.846, 0.954] filtered."
     )
 
@@ -215,6 +224,27 @@ def test_architectures_that_were_not_trained_several_times():
     names = ["vit", "cnn", "resnet18", "my own"]
     assert untried(blocks_of(results), names) == {"signal": ["ResNet-18", "ViT"], "x": ["ViT"]}
     assert untried(blocks_of(results), ["cnn"]) == {}
+
+
+def test_networks_with_a_recipe_of_their_own_are_named():
+    plain = made_block()
+    strong = {**plain, "recipe": {**plain["recipe"], "strength": 6.0}}
+    thin = {**strong, "max_pool": False}
+    results = [
+        made_trainings(cnn=[plain], resnet18=[thin], vit=[strong, strong]),
+        made_trainings("trainings_x", cnn=[plain]),
+    ]
+    assert other_recipes(blocks_of(results)) == (
+        "`signal`: ResNet-18 (no max-pooling after the first convolution, signals 6 times as "
+        "strong at first) and ViT (signals 6 times as strong at first)"
+    )
+    assert other_recipes(blocks_of(results[1:])) == ""
+    header, _, *rows = recipe_table(blocks_of(results[:1])).splitlines()
+    names = header.strip("| ").split(" | ")
+    cells = [dict(zip(names, row.strip("| ").split(" | "), strict=True)) for row in rows]
+    assert [row["Network"] for row in cells] == ["CNN", "ResNet-18", "ViT", "ViT"]
+    assert [row["max-pooling first"] for row in cells] == ["–", "left out", "–", "–"]
+    assert [row["signals at first, times"] for row in cells] == ["1", "6", "6", "6"]
 
 
 def test_weights_are_of_all_trainings():
