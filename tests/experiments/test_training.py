@@ -146,7 +146,7 @@ def test_stronger_signals_at_first_help_a_short_training(task):
     """And batch statistics are those of images as they are tested."""
     variant = Variant("resnet18", width=4)
     recipe = Recipe(images=9600, batch_size=32, learning_rate=3e-3, warm_up=0.1, fresh=True)
-    strong = recipe.model_copy(update={"strength": 6.0})
+    strong = recipe.model_copy(update={"strength": 3.0})
     assert training_key(task, variant, recipe) != training_key(task, variant, strong)
     aucs = []
     for each in (recipe, strong):
