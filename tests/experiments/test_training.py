@@ -52,7 +52,7 @@ def test_impossible_networks(arguments, message):
         build_network(*arguments)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "densenet41"])
 def test_networks_without_their_max_pooling(name):
     with_pool, without = (
         build_network(name, (1, 32, 32, 32), 3, 4, max_pool=kept) for kept in (True, False)

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from monai_ifim.experiments.logits import logits_of
-from monai_ifim.experiments.networks.architectures import build_network
+from monai_ifim.experiments.networks.architectures import ARCHITECTURES, build_network
 from monai_ifim.experiments.networks.trained_classifier import TrainedClassifier
 from monai_ifim.experiments.run.experiment import run_experiment
 from monai_ifim.experiments.run.settings import read_settings
@@ -106,7 +106,7 @@ def test_statistics_of_the_image():
     np.testing.assert_allclose(found["log_gradient"], np.log(np.mean(steps, axis=0)))
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "densenet121", "efficientnet_b0", "vit"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_features_make_the_logits(name):
     network = build_network(name, (1, 32, 32), 3).eval()
     sample = torch.randn(2, 1, 32, 32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from monai.networks.nets import Classifier, DenseNet121, EfficientNetBN, ResNet, ViT
+from monai.networks.nets import Classifier, DenseNet, DenseNet121, EfficientNetBN, ResNet, ViT
 from torch import Tensor, nn
 
 Shape = Sequence[int]
@@ -35,14 +35,15 @@ def build_network(
 
     Args:
         name: ``cnn`` (four strided convolutions and one linear layer), ``resnet18``,
-            ``densenet121``, ``efficientnet_b0`` (2D only) or ``vit`` (64 patches, six layers).
+            ``densenet121``, ``densenet41`` (blocks of 2, 4, 8 and 4 layers), ``efficientnet_b0``
+            or ``vit`` (64 patches, six layers).
         shape: of one image, (C, *S).
         classes: number of logits.
         width: channels of the first stage of ``cnn`` (16 by default) and ``resnet18`` (64),
-            channels that each layer of ``densenet121`` adds (32), size of the tokens of ``vit``
-            (96).
-        max_pool: keep the max-pooling after the first convolution of ``resnet18`` and
-            ``densenet121``. Of a noisy image it passes on the noise's maxima.
+            channels that each layer of ``densenet121`` and ``densenet41`` adds (32), size of the
+            tokens of ``vit`` (96).
+        max_pool: keep the max-pooling after the first convolution of ``resnet18``,
+            ``densenet121`` and ``densenet41``. Of a noisy image it passes on the noise's maxima.
 
     Returns:
         The network, (B, C, *S) to logits (B, classes).
@@ -112,6 +113,18 @@ def _densenet121(shape: Shape, classes: int, width: int | None) -> nn.Module:
     )
 
 
+def _densenet41(shape: Shape, classes: int, width: int | None) -> nn.Module:
+    growth = width or 32
+    return DenseNet(
+        len(shape) - 1,
+        shape[0],
+        classes,
+        init_features=2 * growth,
+        growth_rate=growth,
+        block_config=(2, 4, 8, 4),
+    )
+
+
 def _efficientnet_b0(shape: Shape, classes: int, width: int | None) -> nn.Module:
     return EfficientNetBN(
         "efficientnet-b0",
@@ -147,11 +160,12 @@ _BUILDERS: dict[str, Callable[[Shape, int, int | None], nn.Module]] = {
     "cnn": _cnn,
     "resnet18": _resnet18,
     "densenet121": _densenet121,
+    "densenet41": _densenet41,
     "efficientnet_b0": _efficientnet_b0,
     "vit": _vit,
 }
 ARCHITECTURES = tuple(_BUILDERS)
 # Where the max-pooling after the first convolution is.
-_POOLS = {"resnet18": "maxpool", "densenet121": "features.pool0"}
+_POOLS = {"resnet18": "maxpool", "densenet121": "features.pool0", "densenet41": "features.pool0"}
 # They halve an image five times.
-_DEEP = ("densenet121", "efficientnet_b0")
+_DEEP = ("densenet121", "densenet41", "efficientnet_b0")

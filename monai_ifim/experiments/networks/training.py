@@ -61,7 +61,7 @@ class Variant:
     """What is trained, apart from the recipe.
 
     Attributes:
-        architecture: ``cnn``, ``resnet18``, ``densenet121``, ``efficientnet_b0`` or ``vit``.
+        architecture: in ``ARCHITECTURES``.
         width: channels or tokens where they can be chosen; the usual number by default.
         seed: of the weights and of the order of the images.
         shuffled: give the images each other's labels, so that there is nothing to learn.

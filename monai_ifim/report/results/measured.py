@@ -17,6 +17,7 @@ NETWORKS = {
     "cnn": "CNN",
     "resnet18": "ResNet-18",
     "densenet121": "DenseNet-121",
+    "densenet41": "DenseNet-41",
     "efficientnet_b0": "EfficientNet-B0",
     "vit": "ViT",
 }

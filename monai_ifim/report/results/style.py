@@ -56,6 +56,7 @@ STYLES = {
     "cnn": Style("CNN", "#D55E00", "o"),
     "resnet18": Style("ResNet-18", "#0072B2", "s"),
     "densenet121": Style("DenseNet-121", "#009E73", "^"),
+    "densenet41": Style("DenseNet-41", "#44BB99", "<"),
     "efficientnet_b0": Style("EfficientNet-B0", "#AA3377", "v"),
     "vit": Style("ViT", "#E69F00", "D"),
     "single": Style("single image", "#888888", "o"),
