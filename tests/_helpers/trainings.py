@@ -175,6 +175,7 @@ def made_trainings(name="trainings_signal", *, known="exact", bar=0.93, **blocks
         "task": {
             "name": name.removeprefix("trainings_"),
             "classes": ["no", "yes"],
+            "shape": [32, 28],
             "test": 2000,
             "known_answer": known,
             "bar": bar and {"auc": bar, "source": "made for this test"},

@@ -107,7 +107,7 @@ def _shared(blocks: Sequence[Block]) -> Finding:
 
 
 def _pixels(clinical: Sequence[Block], known: Sequence[Block]) -> Finding:
-    tasks = listed(list(dict.fromkeys(f"`{each.task}`" for each in clinical)))
+    tasks = listed(list(dict.fromkeys(f"`{each.task}`{_size(each)}" for each in clinical)))
     other = average(known, agreement("pixels", "unit_trace")) if known else ""
     finding = Finding(
         "On clinical images, do two trainings share half of the eigenspace in single pixels?",
@@ -120,6 +120,12 @@ def _pixels(clinical: Sequence[Block], known: Sequence[Block]) -> Finding:
         "Pooled less one half",
     )
     return told(finding, "No", "No single pixel of such a map should be read.")
+
+
+def _size(each: Block) -> str:
+    """Of its images, in brackets."""
+    shape = block(each.result, "task", "shape")
+    return f" ({' × '.join(map(str, shape))})" if shape else ""
 
 
 def _baseline(blocks: Sequence[Block], exact: Sequence[Block]) -> Finding:

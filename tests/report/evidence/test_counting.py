@@ -117,6 +117,7 @@ def test_pixels_are_warned_of_where_they_are_not_shared(pooled, said):
     result = made_trainings(known=None, cnn=[made_block(pooled=pooled, template=False)])
     (found,) = [e for e in findings(blocks_of([result])) if "single pixels" in e.question]
     assert ("No single pixel of such a map should be read." in found.sentence) is said
+    assert "Mean cos² in pixels on `signal` (32 × 28): one image" in found.sentence
 
 
 @pytest.mark.parametrize(("ratio", "said"), [(80, True), (0.1, False)])
