@@ -42,6 +42,15 @@ def write(folder, **content):
     return file
 
 
+def test_a_network_can_have_lengths_of_its_own(tmp_path):
+    own = {"lengths": [40, 20, 900], "images": 50}
+    networks = {"cnn": None, "vit": own, "resnet18": {"lengths": []}}
+    settings = read_settings(
+        write(tmp_path, networks=networks, lengths=[30], recipe={"images": 100})
+    )
+    assert [settings.lengths_of(name) for name in networks] == [(30, 100), (20, 40, 50), (100,)]
+
+
 def test_profiles_change_the_standard_one(tmp_path):
     file = write(
         tmp_path,

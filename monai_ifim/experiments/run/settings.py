@@ -58,6 +58,7 @@ class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
         width: channels or tokens, as in ``Variant``.
         max_pool: keep the max-pooling after the first convolution, as in ``Variant``.
         trainings: how often it is trained.
+        lengths: numbers of images seen of its shorter trainings.
         images: of its recipe, and so are the others.
         batch_size: images a step.
         learning_rate: its peak.
@@ -68,6 +69,7 @@ class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
     width: Annotated[int | None, Field(strict=True, gt=0)] = None
     max_pool: Switch | None = None
     trainings: Annotated[int | None, Field(strict=True, gt=0)] = None
+    lengths: tuple[Count, ...] | None = None
     images: Count | None = None
     batch_size: Count | None = None
     learning_rate: Rate | None = None
@@ -172,6 +174,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     def trainings_of(self, name: str) -> int:
         """How often the network of this name is trained."""
         return self.networks[name].trainings or self.trainings
+
+    def lengths_of(self, name: str) -> tuple[int, ...]:
+        """Numbers of images seen of its trainings, rising; the longest is that of its recipe."""
+        longest, own = self.recipe_of(name).images, self.networks[name].lengths
+        shorter = self.lengths if own is None else own
+        return (*sorted(length for length in shorter if length < longest), longest)
 
 
 def read_settings(file: Path, profile: str = "standard") -> Settings | None:

@@ -83,10 +83,11 @@ class TrainingsOfTask:
         Raises:
             ValueError: a training that diverged.
         """
-        longest = self.settings.recipe_of(name)
-        shorter = [length for length in self.settings.lengths if length < longest.images]
-        recipes = [longest.model_copy(update={"images": length}) for length in sorted(shorter)]
-        return [self._block(name, recipe) for recipe in (*recipes, longest)]
+        recipe = self.settings.recipe_of(name)
+        return [
+            self._block(name, recipe.model_copy(update={"images": length}))
+            for length in self.settings.lengths_of(name)
+        ]
 
     def across(self) -> dict[str, Any] | None:
         """The longest trainings of different networks compared, of those measured so far."""
