@@ -57,7 +57,7 @@ def recipe_table(blocks: Sequence[Block]) -> str:
                 count(each.numbers["width"]),
                 ABSENT if each.max_pool else "left out",
                 count(recipe["batch_size"]),
-                number(recipe["learning_rate"]),
+                f"{recipe['learning_rate']:g}",
                 percent(recipe["warm_up"]),
                 "changed a little at each look" if recipe.get("augmented") else "as they are",
                 f"{each.strength:g}",
