@@ -42,8 +42,16 @@ def write(folder, **content):
     return file
 
 
+def test_mistakes_of_several_networks_are_named(tmp_path):
+    networks = {"cnn": {"width": "a"}, "vit": {"images": -1}, "resnet18": {"max_pol": True}}
+    with pytest.raises(ValueError, match="networks") as raised:
+        read_settings(write(tmp_path, networks=networks))
+    places = [line.split(": ")[1] for line in str(raised.value).splitlines()]
+    assert places == ["networks.cnn.width", "networks.resnet18.max_pol", "networks.vit.images"]
+
+
 def test_a_network_can_have_lengths_of_its_own(tmp_path):
-    own = {"lengths": [40, 20, 900], "images": 50}
+    own = {"lengths": [40, 20, 40, 900], "images": 50}
     networks = {"cnn": None, "vit": own, "resnet18": {"lengths": []}}
     settings = read_settings(
         write(tmp_path, networks=networks, lengths=[30], recipe={"images": 100})
@@ -107,10 +115,45 @@ def test_a_network_can_have_its_own_recipe(tmp_path):
         ({"measures": {"top_share": 2}}, r"measures.top_share: expected a share in \(0, 1\]"),
         ({"measures": {"changed_images": 1}}, "measures.changed_images: .*at least 2 images"),
         ({"task": "mednist", "recipe": {"fresh": True}}, "made on the spot, got mednist"),
-        ({"recipe": {"strength": 4.0}}, r"strength: expected recipe.fresh: true .*\['cnn'"),
+        ({"recipe": {"strength": 4.0}}, "recipe.strength: expected recipe.fresh: true"),
         ({"recipe": {"strength": 0.5}}, "recipe.strength: expected a number >= 1, got 0.5"),
-        ({"networks": {"cnn": {"max_pool": 0}}}, "networks.cnn.max_pool: expected .*got 0"),
-        ({"networks": {"vit": {"strength": 0}}}, "networks.vit.strength: expected .*got 0"),
+        (
+            {"networks": {"cnn": {"max_pool": 0}}},
+            "networks.cnn.max_pool: expected true or false, or nothing, got 0",
+        ),
+        (
+            {"networks": {"vit": {"strength": 0}}},
+            "networks.vit.strength: expected a number >= 1, or nothing, got 0",
+        ),
+        (
+            {"networks": {"cnn": {"lengths": 5}}},
+            "networks.cnn.lengths: expected a list of whole numbers > 0, or nothing, got 5",
+        ),
+        ({"lengths": [0]}, "lengths.0: expected a list of whole numbers > 0, got 0"),
+        (
+            {"networks": {"cnn": {"max_pol": False}}},
+            r"networks.cnn.max_pol: expected keys from \['batch_size', .*'width'\], got this one",
+        ),
+        (
+            {"networks": {"vit": {"max_pool": False}}},
+            r"networks.vit.max_pool: expected it for a network in \['resnet18', .*got it for vit",
+        ),
+        (
+            {"task": "mednist", "networks": {"cnn": {"strength": 4.0}}},
+            "networks.cnn.strength: expected a task whose signals are added on .* got mednist",
+        ),
+        (
+            {"task": "bundle", "networks": {}, "recipe": {"strength": 4.0}},
+            "recipe.strength: expected a task whose signals are added on the spot, got bundle",
+        ),
+        (
+            {
+                "training_sizes": [10],
+                "sized_networks": ["cnn"],
+                "recipe": {"strength": 4.0, "fresh": True},
+            },
+            r"training_sizes: expected sized_networks without strength, got \['cnn'\]",
+        ),
         ({"networks": {"cnn": {"trainings": 0}}}, "networks.cnn.trainings: expected .*got 0"),
         ({"recipe": {"warm_up": 1}}, r"recipe.warm_up: expected a share in \(0, 1\), got 1"),
         ({"task": "mednist", "training_sizes": [10]}, "with a known answer, got mednist"),

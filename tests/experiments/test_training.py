@@ -77,6 +77,26 @@ def test_keys_of_trainings_from_before_max_pooling_was_a_choice(task):
     ]
     assert "max_pool" not in keys[0]["variant"]
     assert keys[1]["variant"]["max_pool"] is False
+    # The key of an earlier version, in full.
+    assert keys[0] == {
+        "weights": 3,
+        "task": task.train.digest(),
+        "variant": {
+            "architecture": "resnet18",
+            "width": None,
+            "seed": 0,
+            "shuffled": False,
+            "limit": None,
+        },
+        "recipe": {},
+        "torch": torch.__version__,
+    }
+
+
+def test_strength_is_no_part_of_a_training_on_a_training_set(task):
+    limited = Variant("cnn", limit=20)
+    plain, strong = (Recipe(fresh=True, strength=s) for s in (1.0, 4.0))
+    assert training_key(task, limited, plain) == training_key(task, limited, strong)
 
 
 def test_training_learns_and_leaves_the_random_state(task):

@@ -167,5 +167,6 @@ _BUILDERS: dict[str, Callable[[Shape, int, int | None], nn.Module]] = {
 ARCHITECTURES = tuple(_BUILDERS)
 # Where the max-pooling after the first convolution is.
 _POOLS = {"resnet18": "maxpool", "densenet121": "features.pool0", "densenet41": "features.pool0"}
+MAX_POOLED = tuple(_POOLS)
 # They halve an image five times.
 _DEEP = ("densenet121", "densenet41", "efficientnet_b0")

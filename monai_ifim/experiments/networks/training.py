@@ -231,7 +231,8 @@ def training_key(task: Task, variant: Variant, recipe: Recipe) -> dict[str, Any]
         "weights": 3,  # raise when the code, or a default of the recipe, changes what it gives
         "task": task.known_signal.digest() if fresh else task.train.digest(),
         "variant": described,
-        # Without defaults: a recipe that gains a field trains nothing anew.
-        "recipe": recipe.model_dump(exclude_defaults=True),
+        # Without defaults: a recipe that gains a field trains nothing anew. A training set has
+        # signals that stay as they are.
+        "recipe": recipe.model_dump(exclude_defaults=True, exclude=None if fresh else {"strength"}),
         "torch": str(torch.__version__),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import (
@@ -15,10 +15,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from monai_ifim.experiments.measures.amounts import Measures
-from monai_ifim.experiments.networks.architectures import ARCHITECTURES
+from monai_ifim.experiments.networks.architectures import ARCHITECTURES, MAX_POOLED
 from monai_ifim.experiments.networks.training import (
     Count,
     Rate,
@@ -49,6 +50,8 @@ def _known_architecture(name: str) -> str:
 Task = Annotated[str, AfterValidator(_known_task), Field(description="the name of a task")]
 Text = Annotated[str, Field(description="a text")]
 Names = Annotated[tuple[str, ...], Field(description="a list of names, [a, b]")]
+Positive = Annotated[int, Field(strict=True, gt=0, description="a whole number > 0")]
+Lengths = Annotated[tuple[Positive, ...], Field(description="a list of whole numbers > 0")]
 
 
 class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
@@ -66,10 +69,10 @@ class NetworkOptions(BaseModel, frozen=True, extra="forbid"):
         strength: of the signals at first.
     """
 
-    width: Annotated[int | None, Field(strict=True, gt=0)] = None
+    width: Positive | None = None
     max_pool: Switch | None = None
-    trainings: Annotated[int | None, Field(strict=True, gt=0)] = None
-    lengths: tuple[Count, ...] | None = None
+    trainings: Positive | None = None
+    lengths: Lengths | None = None
     images: Count | None = None
     batch_size: Count | None = None
     learning_rate: Rate | None = None
@@ -120,8 +123,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     test: Count = 200
     size: Annotated[Count | None, Field(description="a whole number >= 0, or nothing")] = None
     recipe: Recipe = Recipe()
-    trainings: Annotated[int, Field(strict=True, gt=0, description="a whole number > 0")] = 1
-    lengths: Annotated[tuple[Count, ...], Field(description="a list of whole numbers")] = ()
+    trainings: Positive = 1
+    lengths: Lengths = ()
     seed: Count = 0
     measures: Measures = Measures()
     controls: Names = ()
@@ -143,12 +146,6 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 "recipe.fresh: expected a task whose images are made on the spot, got "
                 f"{self.task}; take fresh out"
             )
-        easier = [name for name in self.networks if self.recipe_of(name).strength > 1]
-        if easier and not self.recipe.fresh:
-            raise ValueError(
-                f"strength: expected recipe.fresh: true with it, for signals that are added on the "
-                f"spot, got false for {easier}; add it, or take strength out"
-            )
         if self.task != _BUNDLE and not self.networks:
             raise ValueError("networks: expected at least one, got none; say networks: {cnn: }")
         unknown = {*self.controls, *self.sized_networks} - set(self.networks)
@@ -157,7 +154,40 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"controls, sized_networks: expected names among the networks "
                 f"{list(self.networks)}, got {sorted(unknown)}; add them to networks"
             )
+        self._strength_fits()
+        self._max_pool_fits()
         return self
+
+    def _strength_fits(self) -> None:
+        given: dict[str, Recipe | NetworkOptions] = {"recipe": self.recipe}
+        given |= {f"networks.{name}": options for name, options in self.networks.items()}
+        stronger = [key for key, options in given.items() if (options.strength or 1) > 1]
+        if not stronger:
+            return
+        if self.task == _BUNDLE or TASKS[self.task].known_answer is None:
+            raise ValueError(
+                f"{stronger[0]}.strength: expected a task whose signals are added on the spot, got "
+                f"{self.task}; take strength out"
+            )
+        if not self.recipe.fresh:
+            raise ValueError(
+                f"{stronger[0]}.strength: expected recipe.fresh: true with it, because signals of "
+                "images that were made before stay as they are; add it, or take strength out"
+            )
+        sized = [name for name in self.sized_networks if self.recipe_of(name).strength > 1]
+        if self.training_sizes and sized:
+            raise ValueError(
+                f"training_sizes: expected sized_networks without strength, got {sized}: the "
+                "images of a training set stay as they are; take one of both out"
+            )
+
+    def _max_pool_fits(self) -> None:
+        for name, options in self.networks.items():
+            if options.max_pool is False and name not in MAX_POOLED:
+                raise ValueError(
+                    f"networks.{name}.max_pool: expected it for a network in {list(MAX_POOLED)}, "
+                    f"got it for {name}, which has no such layer; take it out"
+                )
 
     def variant_of(self, name: str) -> Variant:
         """What is trained under this name, with the first seed."""
@@ -179,7 +209,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         """Numbers of images seen of its trainings, rising; the longest is that of its recipe."""
         longest, own = self.recipe_of(name).images, self.networks[name].lengths
         shorter = self.lengths if own is None else own
-        return (*sorted(length for length in shorter if length < longest), longest)
+        return (*sorted({length for length in shorter if length < longest}), longest)
 
 
 def read_settings(file: Path, profile: str = "standard") -> Settings | None:
@@ -252,7 +282,16 @@ def _sentences(file: Path, errors: list[ErrorDetails]) -> list[str]:
 
 def _field(loc: tuple[int | str, ...]) -> tuple[str, type[BaseModel], str]:
     """The key that an error is about, the model that it belongs to, and what it should be."""
-    model: type[BaseModel] = Settings
+    if loc[:1] == ("networks",) and len(loc) > 2:
+        network, loc = ".".join(map(str, loc[:2])), loc[2:]
+        key, model, expected = _field_of(NetworkOptions, loc)
+        return f"{network}.{key or loc[0]}", model, expected
+    return _field_of(Settings, loc)
+
+
+def _field_of(
+    model: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[str, type[BaseModel], str]:
     path: list[str] = []
     for part in loc:
         known = model.model_fields.get(str(part))
@@ -260,6 +299,19 @@ def _field(loc: tuple[int | str, ...]) -> tuple[str, type[BaseModel], str]:
             break
         path.append(str(part))
         if not (isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel)):
-            return ".".join(path), model, known.description or "another value"
+            return ".".join(path), model, _description(known)
         model = known.annotation
     return ".".join(path), model, "a mapping, name: value"
+
+
+def _description(known: FieldInfo) -> str:
+    """What a field should be; of a value or nothing, what the value should be."""
+    if known.description:
+        return known.description
+    members = [
+        meta for part in get_args(known.annotation) for meta in getattr(part, "__metadata__", ())
+    ]
+    found = [
+        meta.description for meta in members if isinstance(meta, FieldInfo) and meta.description
+    ]
+    return f"{found[0]}, or nothing" if found else "another value"

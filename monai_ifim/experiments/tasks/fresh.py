@@ -66,7 +66,7 @@ class FreshImages(IterableDataset[tuple[Tensor, Tensor]]):
             step: number of the batch, from 0.
 
         Returns:
-            ``strength`` at the first, 1 in the last tenth.
+            ``strength`` at the first, 1 in the last tenth of at least 10 batches.
 
         >>> from monai_ifim.experiments.tasks.blobs import signal_task
         >>> images = FreshImages(signal_task("2d_small"), 64, 100, seed=0, strength=4)

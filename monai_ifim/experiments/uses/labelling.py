@@ -151,7 +151,12 @@ class LabellingCourse:
         )
         # A hundred trainings of an experiment: augmented they would take as long as all the others.
         recipe = self.recipe.model_copy(
-            update={"images": self.amounts.seen, "fresh": False, "augmented": False}
+            update={
+                "images": self.amounts.seen,
+                "fresh": False,
+                "augmented": False,
+                "strength": 1.0,
+            }
         )
 
         def compute() -> dict[str, Tensor]:

@@ -229,7 +229,7 @@ def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str
 
 
 def other_recipes(blocks: Sequence[Block]) -> str:
-    """Networks that are built or trained in another way than their kind elsewhere.
+    """Networks without their max-pooling, or with signals that are stronger at first.
 
     Args:
         blocks: all of them.

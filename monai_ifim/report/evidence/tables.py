@@ -55,25 +55,17 @@ def recipe_table(blocks: Sequence[Block]) -> str:
             [
                 *_who(each),
                 count(each.numbers["width"]),
-                ABSENT if each.max_pool else "left out",
+                "" if each.max_pool else "no first max-pooling",
                 count(recipe["batch_size"]),
                 f"{recipe['learning_rate']:g}",
                 percent(recipe["warm_up"]),
-                "changed a little at each look" if recipe.get("augmented") else "as they are",
+                "augmented" if recipe.get("augmented") else "",
                 f"{each.strength:g}",
             ]
         )
-    header = ["Task", "Network", "Images seen", "Trainings", "Width, if not the usual"]
+    header = ["Task", "Network", "Images seen", "Trainings", "width, if not the usual", "network"]
     return table(
-        [
-            *header,
-            "max-pooling first",
-            "batch",
-            "learning rate",
-            "rises for",
-            "images",
-            "signals at first, times",
-        ],
+        [*header, "batch size", "learning rate", "warm-up", "images", "signals at first, times"],
         rows,
     )
 
