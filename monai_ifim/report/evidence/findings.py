@@ -184,7 +184,7 @@ def picture_sentence(blocks: Sequence[Block]) -> str:
             average(some, agreement(metric, "unit_trace")) for metric in ("pixels", "low_pass")
         )
         parts.append(f"`{task}` {raw} in pixels, {filtered} filtered")
-    return f"Mean cos² of the pooled ones: {'; '.join(parts)}."
+    return f"Mean cos² of the pooled ones of the networks shown: {'; '.join(parts)}."
 
 
 def enough_images(blocks: Sequence[Block]) -> str:

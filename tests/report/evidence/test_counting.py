@@ -144,8 +144,8 @@ def test_the_caption_has_the_numbers_of_the_networks_shown():
     # Half of the width times √(3/2) and 4.303, the quantile of Student's t with 2 degrees of
     # freedom, divided by 1.960: 0.0538.
     assert picture_sentence(blocks_of(results)) == (
-        "Mean cos² of the pooled ones: `signal` 0.946 [0.892, 1.00] in pixels, 0.900 [0.846, "
-        "0.954] filtered; `x` 0.0890 [0.0352, 0.143] in pixels, 0.900 [0.846, 0.954] filtered."
+        "Mean cos² of the pooled ones of the networks shown: `signal` 0.946 [0.892, 1.00] in "
+        "pixels, 0.900 [0.846, 0.954] filtered; `x` 0.0890 [0.0352, 0.143] in pixels, 0.900 [0.846, 0.954] filtered."
     )
 
 
