@@ -145,7 +145,8 @@ def test_the_caption_has_the_numbers_of_the_networks_shown():
     # freedom, divided by 1.960: 0.0538.
     assert picture_sentence(blocks_of(results)) == (
         "Mean cos² of the pooled ones of the networks shown: `signal` 0.946 [0.892, 1.00] in "
-        "pixels, 0.900 [0.846, 0.954] filtered; `x` 0.0890 [0.0352, 0.143] in pixels, 0.900 [0.846, 0.954] filtered."
+        "pixels, 0.900 [0.846, 0.954] filtered; `x` 0.0890 [0.0352, 0.143] in pixels, "
+        "0.900 [0.846, 0.954] filtered."
     )
 
 
