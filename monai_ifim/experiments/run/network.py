@@ -175,14 +175,16 @@ class NetworkOfTask:
     def _sizes(self) -> list[dict[str, Any]]:
         if self.name not in self.settings.sized_networks:
             return []
+        # Where every image is drawn anew, all that were seen are different ones.
+        recipe = self.settings.recipe_of(self.name)
+        whole = recipe.images if recipe.fresh else len(self.task.train)
         rows = []
-        for count in (*self.settings.training_sizes, len(self.task.train)):
-            limit = count if count < len(self.task.train) else None
+        for limit in (*self.settings.training_sizes, None):
             classifier = self._trained(dataclasses.replace(self.variant, limit=limit))
             cosines = self._cosine(classifier)
             rows.append(
                 {
-                    "images": count,
+                    "images": limit or whole,
                     "cosine": None
                     if cosines is None
                     else interval(median_value, cosines).as_dict(),

@@ -141,6 +141,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"training_sizes: expected a task with a known answer, got {self.task}; take "
                 "training_sizes out"
             )
+        if self.training_sizes and max(self.training_sizes) >= self.train:
+            raise ValueError(
+                f"training_sizes: expected numbers below train ({self.train}), which is measured "
+                f"too, got {max(self.training_sizes)}; take it out or raise train"
+            )
         if self.recipe.fresh and (self.task == _BUNDLE or TASKS[self.task].known_answer is None):
             raise ValueError(
                 "recipe.fresh: expected a task whose images are made on the spot, got "
