@@ -83,6 +83,18 @@ def test_the_known_answer_is_found(network):
     assert sizes[1]["cosine"] == cosine
 
 
+def test_of_fresh_images_all_that_were_seen_are_counted(tmp_path):
+    recipe = {"images": 640, "fresh": True}
+    measures = dict.fromkeys(
+        ("changed_images", "law_images", "scored_images", "control_images", "map_images"), 0
+    ) | {"agreement_images": 8, "quantus_images": 0}
+    file = write(tmp_path, train=200, test=40, recipe=recipe, controls=[], measures=measures)
+    steps = Steps(tmp_path / "cache")
+    found = run_experiment(read_settings(file), steps, say=lambda line: None)
+    sizes = found["networks"]["cnn"]["agreement"]["by_training_size"]
+    assert [row["images"] for row in sizes] == [100, 640]
+
+
 @pytest.mark.parametrize("control", ["random_weights", "shuffled_labels"])
 def test_the_agreement_vanishes_without_learning(network, control):
     """The experiment can fail: no labels, no template."""

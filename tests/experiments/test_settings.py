@@ -156,6 +156,10 @@ def test_a_network_can_have_its_own_recipe(tmp_path):
         ),
         ({"networks": {"cnn": {"trainings": 0}}}, "networks.cnn.trainings: expected .*got 0"),
         ({"recipe": {"warm_up": 1}}, r"recipe.warm_up: expected a share in \(0, 1\), got 1"),
+        (
+            {"train": 10, "training_sizes": [5, 10]},
+            r"training_sizes: .* below train \(10\), .*got 10",
+        ),
         ({"task": "mednist", "training_sizes": [10]}, "with a known answer, got mednist"),
         ({"task": "signals"}, "task: expected a task in .*got 'signals'"),
         ({"title": 3}, "title: expected a text, got 3"),

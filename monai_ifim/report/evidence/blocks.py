@@ -210,7 +210,7 @@ def groups(blocks: Sequence[Block]) -> dict[str, list[Block]]:
 
 
 def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str]]:
-    """Architectures that were not trained several times, by task.
+    """Architectures of which, or of one like them, there are not several trainings, by task.
 
     Args:
         blocks: all of them.
@@ -220,12 +220,18 @@ def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str
         Names in text for each task of the blocks that lacks some.
     """
     tasks = dict.fromkeys(each.task for each in blocks)
-    tried = {(each.task, each.network) for each in blocks if len(each.trainings) > 1}
+    tried = {(each.task, _family(each.network)) for each in blocks if len(each.trainings) > 1}
     chosen = [name for name in STYLES if name in set(names)]
     found = {
-        task: [network_name(name) for name in chosen if (task, name) not in tried] for task in tasks
+        task: [network_name(name) for name in chosen if (task, _family(name)) not in tried]
+        for task in tasks
     }
     return {task: absent for task, absent in found.items() if absent}
+
+
+def _family(network: str) -> str:
+    """The name without the number of its layers: a smaller one of a kind stands for the kind."""
+    return network.rstrip("0123456789")
 
 
 def other_recipes(blocks: Sequence[Block]) -> str:

@@ -164,15 +164,26 @@ class Tally:
 
     Attributes:
         mean: of them.
-        above: how many are above 0 after the correction.
-        below: how many are below.
-        count: how many there are.
+        signs: of each: 1 where it is above 0 after the correction, -1 where it is below, else 0.
     """
 
     mean: Interval
-    above: int
-    below: int
-    count: int
+    signs: tuple[int, ...]
+
+    @property
+    def above(self) -> int:
+        """How many are above 0 after the correction."""
+        return self.signs.count(1)
+
+    @property
+    def below(self) -> int:
+        """How many are below."""
+        return self.signs.count(-1)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.signs)
 
     @property
     def answer(self) -> str:
@@ -202,12 +213,6 @@ def tally(differences: Sequence[Interval]) -> Tally:
     >>> found.above, found.below, found.count, found.answer
     (1, 0, 2, 'Yes')
     """
-    stand = [p <= RATE for p in adjusted(differences)]
-    signs = [math.copysign(1, each["value"]) for each in differences]
-    pairs = list(zip(stand, signs, strict=True))
-    return Tally(
-        network_mean(differences),
-        sum(held and sign > 0 for held, sign in pairs),
-        sum(held and sign < 0 for held, sign in pairs),
-        len(differences),
-    )
+    pairs = zip(adjusted(differences), differences, strict=True)
+    signs = (int(math.copysign(p <= RATE, each["value"])) for p, each in pairs)
+    return Tally(network_mean(differences), tuple(signs))

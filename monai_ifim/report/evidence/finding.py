@@ -59,7 +59,7 @@ class Finding:
         return (
             f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {self._average} on "
             f"average, above {self._border} in {found.above} and below in {found.below} of "
-            f"{self._networks}."
+            f"{self._networks}.{self._above}{self._trained_twice}"
         )
 
     @property
@@ -69,9 +69,36 @@ class Finding:
         return [self.question, f"**{self.tally.answer}**", measured, self._networks]
 
     @property
+    def _above(self) -> str:
+        """Which networks are above, where the answer is for these alone."""
+        if self.tally.answer != "In part":
+            return ""
+        above = [
+            f"`{case.who.task}`, {case.who.name}, {self._written(case.difference)}"
+            for case, sign in zip(self.cases, self.tally.signs, strict=True)
+            if sign > 0
+        ]
+        return f" Above: {'; '.join(above)}."
+
+    @property
+    def _trained_twice(self) -> str:
+        """How many of the undecided networks have a pair of trainings alone."""
+        signs = self.tally.signs
+        undecided = [case for case, sign in zip(self.cases, signs, strict=True) if not sign]
+        twice = sum(len(case.who.trainings) == 2 for case in undecided)
+        if not twice:
+            return ""
+        if len(undecided) == 1:
+            return " 1 is neither, and was trained only twice."
+        were = "was" if twice == 1 else "were"
+        return f" Of the {len(undecided)} that are neither, {twice} {were} trained only twice."
+
+    @property
     def _average(self) -> str:
-        mean = self.tally.mean
-        return interval(power(mean) if self.ratio else mean)
+        return self._written(self.tally.mean)
+
+    def _written(self, difference: Interval) -> str:
+        return interval(power(difference) if self.ratio else difference)
 
     @property
     def _border(self) -> int:

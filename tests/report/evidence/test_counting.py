@@ -228,6 +228,18 @@ def test_architectures_that_were_not_trained_several_times():
     assert untried(blocks_of(results), ["cnn"]) == {}
 
 
+def test_a_smaller_network_of_a_kind_stands_for_the_kind():
+    results = [
+        made_trainings(cnn=[made_block()]),
+        made_trainings("trainings_x", densenet41=[made_block()]),
+    ]
+    names = ["densenet121", "densenet41", "cnn"]
+    found = untried(blocks_of(results), names)
+    assert set(found) == {"signal", "x"}
+    assert set(found["signal"]) == {"DenseNet-121", "DenseNet-41"}
+    assert found["x"] == ["CNN"]
+
+
 def test_networks_with_a_recipe_of_their_own_are_named():
     plain = made_block()
     strong = {**plain, "recipe": {**plain["recipe"], "strength": 6.0}}
