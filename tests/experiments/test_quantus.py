@@ -9,7 +9,7 @@ import monai_ifim as mi
 from _helpers.comparisons import assert_close
 from monai_ifim.experiments.maps.attributions import attribution_maps
 from monai_ifim.experiments.maps.explainers import OwnMethod, explainer, predicted_classes
-from monai_ifim.experiments.maps.methods import Gradient, SmoothedGradient
+from monai_ifim.experiments.maps.methods import GradCam, Gradient, SmoothedGradient
 from monai_ifim.experiments.maps.quantus import (
     METRICS,
     edge_map,
@@ -65,6 +65,57 @@ def test_quantus_metrics(linear):
     )
     summary = quantus_summary(found, 4)
     assert summary["methods"]["ifim"]["sparseness"]["value"] > 0
+
+
+def silenced(network, channels):
+    """A network whose Grad-CAM is zero everywhere: no unit of its layer speaks for the class."""
+    layers = nn.Sequential(
+        nn.Conv2d(1, channels, 3),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3),
+        nn.Flatten(),
+        network,
+    )
+    with torch.no_grad():
+        layers[2].weight.zero_()
+        layers[2].bias.fill_(-1.0)
+    return layers.eval()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.3, -1.0])
+def test_maps_that_quantus_refuses_cost_no_other_map_its_number(linear, value, caplog):
+    """Among them the constant maps of a Grad-CAM whose layer says nothing for the class."""
+    pytest.importorskip("quantus")
+    drawn = random_map(linear, IMAGES.numpy(), None)
+    refused = np.full(IMAGES.shape, value) - (drawn if value < 0 else 0)
+    explained_by = {"refused": lambda **call: refused, "gradient": explainer(Gradient())}
+    state = torch.get_rng_state()
+    found = measure_quantus(linear, IMAGES, explained_by, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.isfinite(found["gradient"]["pixel_flipping"]).all()
+    assert torch.isnan(found["refused"]["pixel_flipping"]).all()
+    assert "pixel_flipping of refused has no number, Quantus refuses the maps: " in caplog.text
+    assert "gradient" not in caplog.text
+    summary = quantus_summary(found, len(IMAGES))
+    assert summary["methods"]["refused"]["pixel_flipping"] is None
+    assert summary["methods"]["refused"]["without"]["pixel_flipping"] == len(IMAGES)
+
+
+def test_grad_cam_of_a_layer_that_says_nothing():
+    pytest.importorskip("quantus")
+    network = silenced(nn.Linear(4 * 4 * 2, 3), 2)
+    found = measure_quantus(network, IMAGES, {"grad_cam": explainer(GradCam())}, seed=0)
+    assert torch.isnan(found["grad_cam"]["pixel_flipping"]).all()
+
+
+def test_an_assertion_of_somebodys_method_is_not_taken_for_one_of_quantus(linear):
+    pytest.importorskip("quantus")
+
+    def own(**call):
+        raise AssertionError("of mine")
+
+    with pytest.raises(AssertionError, match="of mine"):
+        measure_quantus(linear, IMAGES, {"own": own}, seed=0)
 
 
 def test_numbers_that_a_metric_does_not_have():

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from logging import getLogger
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from monai_ifim.experiments.maps.explainers import Explain, predicted_classes
 from monai_ifim.experiments.statistics import average, interval
 
+_LOG = getLogger(__name__)
 _SHARE = 10  # a tenth of the entries is replaced at a time
 
 
@@ -133,7 +136,8 @@ def measure_quantus(
         seed: of NumPy's global random state, from which Quantus draws; it is restored.
 
     Returns:
-        By map and metric (N,) in float64.
+        By map and metric (N,) in float64; NaN where Quantus refuses maps: those of a class that are
+        constant over all images, or nowhere above 0. The log says which and why.
     """
     targets = predicted_classes(network, images)
     entries, classes = images[0].numel(), int(network(images[:1]).shape[1])
@@ -145,19 +149,35 @@ def measure_quantus(
                 np.random.seed(seed)
                 with torch.random.fork_rng([]):
                     torch.default_generator.manual_seed(seed)
-                    scores = metric.make(entries, classes)(
+                    scores = _scores(
+                        f"{key} of {name}",
+                        metric.make(entries, classes),
                         model=network,
                         x_batch=inputs,
                         y_batch=targets,
-                        a_batch=None,
                         explain_func=explain,
-                        device="cpu",
-                        channel_first=True,
                     )
                 found.setdefault(name, {})[key] = _one_number(scores, len(images))
     finally:
         np.random.set_state(state)
     return found
+
+
+def _scores(words: str, metric: Any, **given: Any) -> Any:
+    """A metric's numbers, NaN where it refuses the maps: other maps and metrics are unaffected."""
+    try:
+        return metric(**given, a_batch=None, device="cpu", channel_first=True)
+    except AssertionError as error:
+        if not _from_quantus(error):
+            raise
+        _LOG.warning("%s has no number, Quantus refuses the maps: %s", words, error)
+        return np.full(len(given["x_batch"]), np.nan)
+
+
+def _from_quantus(error: AssertionError) -> bool:
+    """Whether Quantus itself raised it, not a function that it called."""
+    frames = list(walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__")).split(".")[0] == "quantus"
 
 
 def _one_number(scores: Any, count: int) -> Tensor:
@@ -174,8 +194,8 @@ def quantus_summary(raw: Mapping[str, Mapping[str, Tensor]], count: int) -> dict
         count: of the images.
 
     Returns:
-        Numbers ready for JSON. Images for which a metric has no number (a constant map) are left
-        out of it, and counted in ``without``.
+        Numbers ready for JSON. Images for which a metric has no number (a constant map, or
+        maps that Quantus refuses) are left out of it, and counted in ``without``.
     """
     methods: dict[str, Any] = {}
     for name, metrics in raw.items():
