@@ -82,11 +82,11 @@ class Finding:
 
     @property
     def _trained_twice(self) -> str:
-        """How many of the undecided networks have a pair of trainings alone."""
+        """How many of the undecided networks have a pair of trainings alone, if that is most."""
         signs = self.tally.signs
         undecided = [case for case, sign in zip(self.cases, signs, strict=True) if not sign]
         twice = sum(len(case.who.trainings) == 2 for case in undecided)
-        if not twice:
+        if not twice or 2 * twice < len(undecided):
             return ""
         if len(undecided) == 1:
             return " 1 is neither, and was trained only twice."

@@ -47,4 +47,5 @@ def test_undecided_networks_that_were_trained_twice_are_counted():
         "Of the 3 that are neither, 2 were trained only twice."
     )
     assert "trained only twice" not in finding(*cases[:1], cases[3]).sentence
+    assert "trained only twice" not in finding(*cases[:2], cases[3], cases[3]).sentence
     assert finding(*cases[:2]).sentence.endswith("1 is neither, and was trained only twice.")
