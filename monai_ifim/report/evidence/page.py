@@ -256,7 +256,7 @@ def _figures(found: _Found) -> dict[str, Figure | None]:
             _network_figure(_shared_panels(good)),
             _network_figure([_moves_panel(good)]),
             _row_figure(uses.use_panels(good)),
-            draw_maps(_mapped(singles)),
+            draw_maps(_mapped(singles, _examples(good))),
             _row_figure(once.map_panels(singles)),
             _row_figure(drift),
             _row_figure(once.control_panels(singles)),
@@ -295,9 +295,11 @@ def _examples(good: Sequence[Block]) -> list[Block]:
     return rows or list(good[:4])
 
 
-def _mapped(singles: Sequence[Single]) -> list[Single]:
-    """Two networks of a task with a known answer, and two of one without."""
+def _mapped(singles: Sequence[Single], shown: Sequence[Block]) -> list[Single]:
+    """Two networks of a task with a known answer, two of one without; first of ``shown`` tasks."""
+    tasks = {each.task for each in shown}
     kept = [each for each in singles if block(each.numbers, "maps", "pictures")]
+    kept.sort(key=lambda each: each.task not in tasks)
     rows: list[Single] = []
     for known_answer in (True, False):
         some = [e for e in kept if bool(block(e.result, "task", "known_answer")) == known_answer]

@@ -19,7 +19,7 @@ from monai_ifim.report.evidence.findings import (
     picture_sentence,
     weighting,
 )
-from monai_ifim.report.evidence.page import write_results_page
+from monai_ifim.report.evidence.page import _mapped, write_results_page
 from monai_ifim.report.evidence.singles import (
     inside_sentence,
     map_findings,
@@ -216,6 +216,19 @@ def test_a_method_of_the_user_is_among_the_maps():
         0.02 - methods["ifim"]["deletion"]["value"]
     )
     assert "my own method" not in insertion.text
+
+
+def test_maps_are_shown_of_the_tasks_at_the_top_of_the_page():
+    kept = [single(), single(), single()]
+    for name, each in zip("abc", kept, strict=True):
+        each.result["task"] = {"name": name, "known_answer": "exact"}
+        each.numbers["maps"]["pictures"] = {"images": []}
+    (shown,) = blocks_of([made_trainings(cnn=[made_block()])])
+    shown.result["task"]["name"] = "b"
+    assert [each.task for each in _mapped(kept, [shown])] == ["b"]
+    assert [each.task for each in _mapped(kept, [])] == ["a"]
+    del kept[1].numbers["maps"]["pictures"]
+    assert [each.task for each in _mapped(kept, [shown])] == ["a"]
 
 
 def test_architectures_that_were_not_trained_several_times():
