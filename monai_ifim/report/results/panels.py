@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from monai_ifim.report.results.measured import Interval, block, known, network_name
+from monai_ifim.report.results.numbers import number
 from monai_ifim.report.results.style import NEUTRAL, style
 
 
@@ -175,11 +176,25 @@ def logarithmic(row: Sequence[Axes], decades: float = 12) -> None:
 
 
 def same_range(row: Sequence[Axes]) -> None:
-    """One range of the horizontal axis in all panels of a row, so that they can be compared."""
+    """One range of the horizontal axis in all panels of a row, so that they can be compared.
+
+    Beyond the median it is logarithmic where a number is above a thousand times the median: it
+    would leave all others in one place.
+    """
     ends = [end for axis in row for end in axis.get_xlim() if axis.has_data()]
+    lines = [np.asarray(line.get_xdata(), dtype=float) for axis in row for line in axis.lines]
+    values = np.concatenate([[0.0], *(line[np.isfinite(line)] for line in lines)])
+    middle, largest = float(np.median(np.abs(values))), float(values.max())
     for axis in row:
-        axis.set_xlim(min(ends), max(ends))
-        axis.xaxis.set_major_locator(MaxNLocator(4))  # narrow panels have no room for more
+        if 0 < 1000 * middle < largest:
+            axis.set_xscale("symlog", linthresh=middle, linscale=2)
+            axis.set_xlim(values.min() - middle / 4, 3 * largest)
+            ticks = (0.0, middle, largest)
+            axis.set_xticks(ticks, [number(each) for each in ticks])
+            axis.xaxis.set_minor_locator(NullLocator())
+        else:
+            axis.set_xlim(min(ends), max(ends))
+            axis.xaxis.set_major_locator(MaxNLocator(4))  # narrow panels have no room for more
 
 
 def label_rows(axis: Axes, labels: Sequence[str]) -> None:
