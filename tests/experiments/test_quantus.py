@@ -105,6 +105,14 @@ def test_an_assertion_of_somebodys_method_is_not_taken_for_one_of_quantus(linear
         measure_quantus(linear, IMAGES, {"own": own}, seed=0)
 
 
+@pytest.mark.parametrize("wrong", [IMAGES, IMAGES.numpy()[..., :5], IMAGES.numpy()[:2]])
+def test_maps_of_another_type_or_shape_are_not_left_out_in_silence(linear, wrong):
+    """A broken method is an error at once, and no row of missing numbers after hours."""
+    pytest.importorskip("quantus")
+    with pytest.raises((AssertionError, ValueError)):
+        measure_quantus(linear, IMAGES, {"own": lambda *call, **named: wrong}, seed=0)
+
+
 def test_numbers_that_a_metric_does_not_have():
     nan, values = torch.full((3,), torch.nan), torch.tensor([1.0, 2.0, torch.nan])
     summary = quantus_summary({"x": {"complexity": nan, "sparseness": values}}, 3)

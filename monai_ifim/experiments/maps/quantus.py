@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from logging import getLogger
-from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -136,8 +135,11 @@ def measure_quantus(
         seed: of NumPy's global random state, from which Quantus draws; it is restored.
 
     Returns:
-        By map and metric (N,) in float64; NaN where Quantus refuses maps: those of a class that are
-        constant over all images, or nowhere above 0. The log says which and why.
+        By map and metric (N,) in float64; NaN where Quantus refuses the maps because those of all
+        images have one value, or are negative everywhere. The log says which and why.
+
+    Raises:
+        AssertionError: of Quantus, because maps are no array, or of another shape than the images.
     """
     targets = predicted_classes(network, images)
     entries, classes = images[0].numel(), int(network(images[:1]).shape[1])
@@ -163,21 +165,36 @@ def measure_quantus(
     return found
 
 
-def _scores(words: str, metric: Any, **given: Any) -> Any:
+def _scores(words: str, metric: Any, *, explain_func: Explain, x_batch: Any, **given: Any) -> Any:
     """A metric's numbers, NaN where it refuses the maps: other maps and metrics are unaffected."""
+    latest: Any = None
+
+    def explain(*call: Any, **named: Any) -> Any:
+        nonlocal latest
+        latest = explain_func(*call, **named)
+        return latest
+
     try:
-        return metric(**given, a_batch=None, device="cpu", channel_first=True)
+        return metric(
+            **given,
+            x_batch=x_batch,
+            a_batch=None,
+            explain_func=explain,
+            device="cpu",
+            channel_first=True,
+        )
     except AssertionError as error:
-        if not _from_quantus(error):
-            raise
+        if not _say_nothing(latest, x_batch.shape):
+            raise  # maps of another type or shape, or a fault of somebody's method
         _LOG.warning("%s has no number, Quantus refuses the maps: %s", words, error)
-        return np.full(len(given["x_batch"]), np.nan)
+        return np.full(len(x_batch), np.nan)
 
 
-def _from_quantus(error: AssertionError) -> bool:
-    """Whether Quantus itself raised it, not a function that it called."""
-    frames = list(walk_tb(error.__traceback__))
-    return str(frames[-1][0].f_globals.get("__name__")).split(".")[0] == "quantus"
+def _say_nothing(maps: Any, shape: tuple[int, ...]) -> bool:
+    """Whether maps of these images are of one value alone, or nowhere at or above 0."""
+    if not isinstance(maps, np.ndarray) or maps.shape not in (shape, (shape[0], 1, *shape[2:])):
+        return False
+    return bool(np.ptp(maps) == 0 or (maps < 0).all())
 
 
 def _one_number(scores: Any, count: int) -> Tensor:

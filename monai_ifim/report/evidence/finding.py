@@ -82,7 +82,7 @@ class Finding:
 
     @property
     def _trained_twice(self) -> str:
-        """How many of the undecided networks have a pair of trainings alone, if that is most."""
+        """How many of the undecided networks have a pair of trainings alone, if half or more."""
         signs = self.tally.signs
         undecided = [case for case, sign in zip(self.cases, signs, strict=True) if not sign]
         twice = sum(len(case.who.trainings) == 2 for case in undecided)
