@@ -210,7 +210,7 @@ def groups(blocks: Sequence[Block]) -> dict[str, list[Block]]:
 
 
 def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str]]:
-    """Architectures of which, or of one like them, there are not several trainings, by task.
+    """Architectures, the largest of each kind, that were not trained several times, by task.
 
     Args:
         blocks: all of them.
@@ -220,18 +220,24 @@ def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str
         Names in text for each task of the blocks that lacks some.
     """
     tasks = dict.fromkeys(each.task for each in blocks)
-    tried = {(each.task, _family(each.network)) for each in blocks if len(each.trainings) > 1}
-    chosen = [name for name in STYLES if name in set(names)]
+    tried = {(each.task, each.network) for each in blocks if len(each.trainings) > 1}
+    given = set(names)
+    chosen = [n for n in STYLES if n in given and n == max(_alike(n, given), key=_layers)]
     found = {
-        task: [network_name(name) for name in chosen if (task, _family(name)) not in tried]
-        for task in tasks
+        task: [network_name(name) for name in chosen if (task, name) not in tried] for task in tasks
     }
     return {task: absent for task, absent in found.items() if absent}
 
 
-def _family(network: str) -> str:
-    """The name without the number of its layers: a smaller one of a kind stands for the kind."""
-    return network.rstrip("0123456789")
+def _layers(network: str) -> int:
+    """The number at the end of a name; 0 where there is none."""
+    return int(network[len(network.rstrip("0123456789")) :] or 0)
+
+
+def _alike(network: str, names: Iterable[str]) -> list[str]:
+    """Those of the same kind, which differ in the number of layers."""
+    kind = network.rstrip("0123456789")
+    return [name for name in names if name.rstrip("0123456789") == kind]
 
 
 def other_recipes(blocks: Sequence[Block]) -> str:

@@ -82,7 +82,8 @@ def _known_answer(blocks: Sequence[Block]) -> Finding:
         "image?",
         _cases(blocks, lambda each: block(each.numbers, "template", "unit_trace_less", "single")),
         f"Cosine with the ideal template: one image {average(blocks, cosine('single'))}, pooled "
-        f"{average(blocks, cosine('unit_trace'))}, random weights pooled {untrained}.",
+        f"{average(blocks, cosine('unit_trace'))}, mean Jacobian, without F, "
+        f"{average(blocks, cosine('mean_jacobian'))}, random weights pooled {untrained}.",
         "Pooled less one image",
     )
 

@@ -80,6 +80,13 @@ def _alarm(cases: Sequence[Case]) -> Finding:
     return _unpaired(finding, len(cases))
 
 
+_INSIDE: dict[str, tuple[str, ...]] = {
+    "trained": ("perturbation",),
+    "with random weights": ("controls", "random_weights"),
+    "trained on shuffled labels": ("controls", "shuffled_labels"),
+}
+
+
 def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
     untrained = [
         (each, ratio)
@@ -100,7 +107,7 @@ def _inside(singles: Sequence[Single]) -> Iterator[Finding]:
         ratio=True,
         trained=False,
     )
-    yield told(finding, "No", "It describes F, and says nothing about what was learned.")
+    yield told(finding, "No", "A ratio above 1 is no evidence of learning.")
 
 
 def _unpaired(finding: Finding, count: int) -> Finding:
@@ -118,14 +125,11 @@ def _unpaired(finding: Finding, count: int) -> Finding:
 
 def inside_sentence(singles: Sequence[Single]) -> str:
     """Changes inside against outside, of networks above the bar and of untrained ones."""
-    found = {
-        words: [r for each in singles if (r := inside_ratio(block(each.numbers, *keys)))]
-        for words, keys in (
-            ("trained", ("perturbation",)),
-            ("with random weights", ("controls", "random_weights")),
-            ("trained on shuffled labels", ("controls", "shuffled_labels")),
-        )
-    }
+    rows = [
+        {words: inside_ratio(block(each.numbers, *keys)) for words, keys in _INSIDE.items()}
+        for each in singles
+    ]
+    found = {words: [r for row in rows if (r := row[words])] for words in _INSIDE}
     parts = [
         f"{interval(geometric_mean(ratios))} for networks {words} (above 1 for "
         f"{sum(r['low'] > 1 for r in ratios)} of {len(ratios)})"
@@ -139,10 +143,14 @@ def inside_sentence(singles: Sequence[Single]) -> str:
         f"the mean KL (one number a network, over its norms): {listed(parts)}."
     )
     if [each.tally.answer for each in _inside(singles)] == ["No"]:
-        text += (
-            " A ratio above 1 without any learning shows that F describes the function that a "
-            "network computes, and nothing about what it learned."
-        )
+        text += " A ratio above 1 is no evidence of learning; its size may depend on it."
+    every = [ratios for row in rows if all(ratios := list(row.values()))]
+    if every and len(every) < len(rows):
+        means = [
+            f"{number(geometric_mean([r for r in column if r])['value'])} {words}"
+            for words, column in zip(_INSIDE, zip(*every, strict=True), strict=True)
+        ]
+        text += f" Of the {plural(len(every), 'network')} with all three: {listed(means)}."
     return text
 
 
