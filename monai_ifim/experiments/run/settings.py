@@ -143,8 +143,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             )
         if self.training_sizes and max(self.training_sizes) >= self.train:
             raise ValueError(
-                f"training_sizes: expected numbers below train ({self.train}), which is measured "
-                f"too, got {max(self.training_sizes)}; take it out or raise train"
+                f"training_sizes: expected numbers below train ({self.train}), the images that "
+                f"there are, got {max(self.training_sizes)}; take it out or raise train"
             )
         if self.recipe.fresh and (self.task == _BUNDLE or TASKS[self.task].known_answer is None):
             raise ValueError(
