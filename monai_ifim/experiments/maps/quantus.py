@@ -191,7 +191,7 @@ def _scores(words: str, metric: Any, *, explain_func: Explain, x_batch: Any, **g
 
 
 def _say_nothing(maps: Any, shape: tuple[int, ...]) -> bool:
-    """Whether maps of these images are of one value alone, or nowhere at or above 0."""
+    """Whether maps of these images have one value alone, or are negative everywhere."""
     if not isinstance(maps, np.ndarray) or maps.shape not in (shape, (shape[0], 1, *shape[2:])):
         return False
     return bool(np.ptp(maps) == 0 or (maps < 0).all())

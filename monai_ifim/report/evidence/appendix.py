@@ -15,6 +15,7 @@ from monai_ifim.report.evidence.pictures import draw_pictures
 from monai_ifim.report.markdown import rendered
 from monai_ifim.report.results.figures import save_figure
 from monai_ifim.report.results.measured import Result, bar_of, block
+from monai_ifim.report.results.numbers import plural
 from monai_ifim.report.results.style import settings
 
 
@@ -81,16 +82,18 @@ def write_tables(
 
 
 def bars(results: Sequence[Result]) -> Iterator[str]:
-    """Where the bar of each task comes from, each task once."""
-    lines = {}
+    """Where the bar of each task comes from, once for each value: test sets may differ."""
+    lines: dict[str, None] = {}
     for result in results:
         name, bar = block(result, "task", "name"), bar_of(result)
         if name and bar:
             source = block(result, "task", "bar", "source")
-            lines[name] = f"`{name}`: {tables.bar_words(bar)} ({source})."
+            test = block(result, "task", "test")
+            of = f"; {plural(test, 'test image')}" if test else ""
+            lines[f"`{name}`: {tables.bar_words(bar)} ({source}{of})."] = None
         elif name:
-            lines[name] = f"`{name}`: no bar was stated, no network counts."
-    yield from lines.values()
+            lines[f"`{name}`: no bar was stated, no network counts."] = None
+    yield from lines
 
 
 def _pictures(

@@ -221,23 +221,19 @@ def untried(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, list[str
     """
     tasks = dict.fromkeys(each.task for each in blocks)
     tried = {(each.task, each.network) for each in blocks if len(each.trainings) > 1}
-    given = set(names)
-    chosen = [n for n in STYLES if n in given and n == max(_alike(n, given), key=_layers)]
+    largest = _largest(names)
+    chosen = [name for name in STYLES if name in largest]
     found = {
         task: [network_name(name) for name in chosen if (task, name) not in tried] for task in tasks
     }
     return {task: absent for task, absent in found.items() if absent}
 
 
-def _layers(network: str) -> int:
-    """The number at the end of a name; 0 where there is none."""
-    return int(network[len(network.rstrip("0123456789")) :] or 0)
-
-
-def _alike(network: str, names: Iterable[str]) -> list[str]:
-    """Those of the same kind, which differ in the number of layers."""
-    kind = network.rstrip("0123456789")
-    return [name for name in names if name.rstrip("0123456789") == kind]
+def _largest(names: Iterable[str]) -> set[str]:
+    """Of networks that differ in the number of layers, at the end of the name, the largest."""
+    parted = {name: name.rstrip("0123456789") for name in names}
+    rising = sorted(parted, key=lambda name: int(name[len(parted[name]) :] or 0))
+    return set({parted[name]: name for name in rising}.values())
 
 
 def other_recipes(blocks: Sequence[Block]) -> str:

@@ -38,6 +38,7 @@ class Finding:
         quantity: what the differences are.
         ratio: whether they are logarithms of ratios.
         trained: False where they are of the networks' copies with random weights.
+        beside: a number that belongs beside the average, with its name.
     """
 
     question: str
@@ -46,6 +47,7 @@ class Finding:
     quantity: str
     ratio: bool = False
     trained: bool = True
+    beside: str = ""
 
     @cached_property
     def tally(self) -> Tally:
@@ -59,26 +61,30 @@ class Finding:
         return (
             f"**{self.question} {found.answer}.** {self.text} {self.quantity}: {self._average} on "
             f"average, above {self._border} in {found.above} and below in {found.below} of "
-            f"{self._networks}.{self._above}{self._trained_twice}"
+            f"{self._networks}.{self._decided}{self._trained_twice}"
         )
 
     @property
     def row(self) -> list[str]:
         """The same at a glance: question, answer, the average and what it is, networks."""
-        measured = f"{self.quantity}: {self._average}"
+        beside = f"; {self.beside}" if self.beside else ""
+        measured = f"{self.quantity}: {self._average}{beside}"
         return [self.question, f"**{self.tally.answer}**", measured, self._networks]
 
     @property
-    def _above(self) -> str:
-        """Which networks are above, where the answer is for these alone."""
+    def _decided(self) -> str:
+        """Which networks are above and which below, where the answer is not for all."""
         if self.tally.answer != "In part":
             return ""
-        above = [
+        return "".join(self._named(words, sign) for words, sign in (("Above", 1), ("Below", -1)))
+
+    def _named(self, words: str, sign: int) -> str:
+        named = [
             f"`{case.who.task}`, {case.who.name}, {self._written(case.difference)}"
-            for case, sign in zip(self.cases, self.tally.signs, strict=True)
-            if sign > 0
+            for case, found in zip(self.cases, self.tally.signs, strict=True)
+            if found == sign
         ]
-        return f" Above: {'; '.join(above)}."
+        return f" {words}: {'; '.join(named)}." if named else ""
 
     @property
     def _trained_twice(self) -> str:

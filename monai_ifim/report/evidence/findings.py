@@ -31,15 +31,20 @@ def findings(blocks: Sequence[Block]) -> Iterator[Finding]:
         One finding for each question that was measured.
     """
     clinical = [each for each in blocks if not each.numbers["template"]]
-    exact = [each for each in blocks if block(each.result, "task", "known_answer") == "exact"]
+    exact = [each for each in blocks if _exact(each)]
     if clinical:
         yield _pixels(clinical, [each for each in blocks if each.numbers["template"]])
     if blocks:
-        yield _baseline(blocks, exact)
+        yield _baseline(blocks)
     if exact:
         yield _known_answer(exact)
     if blocks:
         yield _shared(blocks)
+
+
+def _exact(each: Block) -> bool:
+    """Whether the template of its task is the ideal observer's."""
+    return bool(block(each.result, "task", "known_answer") == "exact")
 
 
 def told(finding: Finding, answer: str, words: str) -> Finding:
@@ -88,6 +93,22 @@ def _known_answer(blocks: Sequence[Block]) -> Finding:
     )
 
 
+def answer_findings(blocks: Sequence[Block]) -> Iterator[Finding]:
+    """Whether F finds the known answer better than the gradients alone, where it is exact."""
+    exact = [each for each in blocks if _exact(each)]
+    rival = ("template", "unit_trace_less", "mean_jacobian")
+    cases = _cases(exact, lambda each: block(each.numbers, *rival))
+    if cases:
+        yield Finding(
+            "Does the pooled eigenspace find the known answer better than the mean Jacobian "
+            "(without F)?",
+            cases,
+            f"Cosine with the ideal template: {average(exact, cosine('unit_trace'))} against "
+            f"{average(exact, cosine('mean_jacobian'))}.",
+            "Pooled less mean Jacobian",
+        )
+
+
 def _shared(blocks: Sequence[Block]) -> Finding:
     def get(kind: str) -> str:
         return average(blocks, agreement("low_pass", kind))
@@ -129,18 +150,12 @@ def _size(each: Block) -> str:
     return f" ({' × '.join(map(str, shape))})" if shape else ""
 
 
-def _baseline(blocks: Sequence[Block], exact: Sequence[Block]) -> Finding:
-    template = (
-        f" Cosine with the ideal template: {average(exact, cosine('unit_trace'))} against "
-        f"{average(exact, cosine('mean_jacobian'))}."
-        if exact
-        else ""
-    )
+def _baseline(blocks: Sequence[Block]) -> Finding:
     return Finding(
         "Do trainings share more of the pooled eigenspace than of the mean Jacobian (without F)?",
         _cases(blocks, agreement("low_pass", "unit_trace_less", "mean_jacobian")),
         f"Mean cos², low-pass filtered: {average(blocks, agreement('low_pass', 'unit_trace'))} "
-        f"against {average(blocks, agreement('low_pass', 'mean_jacobian'))}.{template}",
+        f"against {average(blocks, agreement('low_pass', 'mean_jacobian'))}.",
         "Pooled less mean Jacobian",
     )
 

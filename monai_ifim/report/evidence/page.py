@@ -170,11 +170,14 @@ def _moved(found: _Found) -> list[Finding]:
 
 def _further(found: _Found) -> list[str]:
     """Questions that are answered in their sections alone."""
+    place = "#does-the-pooled-eigenspace-find-the-known-answer"
+    alone = f"[what gradients alone find, without F]({place})"
+    answer = alone if any(trainings.answer_findings(found.good)) else ""
     place = "#how-far-does-the-prediction-move-along-which-direction"
     moved = f"[how far the pooled direction moves a prediction]({place})" if _moved(found) else ""
     maps = list(once.map_findings(found.singles))
     beside = "[how the sensitivity map stands beside attribution](#beside-attribution-maps)"
-    return [each for each in (moved, beside if maps else "") if each]
+    return [each for each in (answer, moved, beside if maps else "") if each]
 
 
 def _hours(results: Sequence[Result]) -> str:
@@ -219,7 +222,12 @@ def _networks(found: _Found) -> dict[str, Any]:
 def _texts(found: _Found) -> dict[str, str]:
     good, singles = found.good, found.singles
     return {
-        "answer_text": trainings.enough_images(good),
+        "answer_text": " ".join(
+            [
+                trainings.enough_images(good),
+                *(each.sentence for each in trainings.answer_findings(good)),
+            ]
+        ),
         "shared_text": " ".join(
             [
                 *trainings.smoothing(good),

@@ -82,7 +82,7 @@ def _alarm(cases: Sequence[Case]) -> Finding:
 
 _INSIDE: dict[str, tuple[str, ...]] = {
     "trained": ("perturbation",),
-    "with random weights": ("controls", "random_weights"),
+    "with random weights (one each)": ("controls", "random_weights"),
     "trained on shuffled labels": ("controls", "shuffled_labels"),
 }
 

@@ -124,19 +124,25 @@ def _found(used: Sequence[Block], kind: str) -> Iterator[Finding]:
         for get in (_auc, _baseline)
     )
     left = len(used) - len(asked)
-    others = [
-        f"{style(name).label} {interval(network_mean(list(found.values())))}"
-        for name, found in stacked([(n, id(each), less) for n, each, less in ours]).items()
+    rows = stacked([(name, id(each), less) for name, each, less in ours])
+    others = {
+        name: f"{style(name).label} {interval(network_mean(list(found.values())))}"
+        for name, found in rows.items()
         if name != score
-    ]
+    }
     yield Finding(
         f"Do our scores find {words} better than the best of {len(BASELINES)} baselines?",
         [Case(each, found) for each, found in asked.items()],
         f"AUC, mean over networks: {style(score).label}, best of ours, {own}; best baseline in "
         f"each case, chosen on the same images, {rival}."
-        + (f" The same difference of the others: {listed(others)}." if others else "")
+        + (
+            f" The same difference of the others: {listed(list(others.values()))}."
+            if others
+            else ""
+        )
         + (f" Left out: {plural(left, 'network')} {absent}." if left else ""),
         f"AUC for {words}, {style(score).label}{_WITHOUT_F.get(score, '')} less best baseline",
+        beside=others.get("trace", ""),
     )
 
 
@@ -177,7 +183,14 @@ def _smallest_norm(blocks: Sequence[Block], earlier: int) -> Iterator[Finding]:
         + f" The flip distance takes the gradients alone, not F. "
         f"{listed(sorted({str(_flips(each)['images']) for each in blocks}))} images a task.",
         "Flip distance less the best other predictor of each network",
+        beside=_less_trace(blocks),
     )
+
+
+def _less_trace(blocks: Sequence[Block]) -> str:
+    """What the flip distance is ahead of F itself."""
+    found = [n for each in blocks if bounded(n := block(_flips(each), "above", "trace"))]
+    return f"less the trace of F {interval(network_mean(found))}" if found else ""
 
 
 def _rival(each: Block) -> str:

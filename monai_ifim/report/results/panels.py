@@ -178,18 +178,20 @@ def logarithmic(row: Sequence[Axes], decades: float = 12) -> None:
 def same_range(row: Sequence[Axes]) -> None:
     """One range of the horizontal axis in all panels of a row, so that they can be compared.
 
-    Beyond the median it is logarithmic where a number is above a thousand times the median: it
+    Beyond the median size it is logarithmic where a number is above a thousand times that: it
     would leave all others in one place.
     """
     ends = [end for axis in row for end in axis.get_xlim() if axis.has_data()]
     lines = [np.asarray(line.get_xdata(), dtype=float) for axis in row for line in axis.lines]
     values = np.concatenate([[0.0], *(line[np.isfinite(line)] for line in lines)])
-    middle, largest = float(np.median(np.abs(values))), float(values.max())
+    low, high = float(values.min()), float(values.max())
+    sizes = np.abs(values[values != 0])
+    middle = float(np.median(sizes)) if len(sizes) else 0.0
+    ticks = sorted({tick for tick in (low, -middle, 0.0, middle, high) if low <= tick <= high})
     for axis in row:
-        if 0 < 1000 * middle < largest:
+        if max(-low, high) > 1000 * middle > 0:
             axis.set_xscale("symlog", linthresh=middle, linscale=2)
-            axis.set_xlim(values.min() - middle / 4, 3 * largest)
-            ticks = (0.0, middle, largest)
+            axis.set_xlim(3 * low - middle / 4, 3 * high + middle / 4)
             axis.set_xticks(ticks, [number(each) for each in ticks])
             axis.xaxis.set_minor_locator(NullLocator())
         else:
